@@ -1,0 +1,83 @@
+"""Every field of a run, born here with its default; other configs only assign."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of parameters, batches, noise and drawn data
+    config.method = "vacsr"  # infonce | sigmoid | deterministic | vacsr
+
+    config.model = ConfigDict()
+    config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
+    config.model.pretrained = ""  # or a Hugging Face CLIP, folder or hub name, to start from
+    config.model.dtype = "float32"  # of compute: float32 | bfloat16; parameters are float32
+    config.model.vocab_size = 1024  # of the tokenizer trained on the captions; unused with `pretrained`
+    config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
+    config.model.context_length = 0  # tokens; 0: the preset's. Unused with `pretrained`
+
+    config.adapter = ConfigDict()
+    config.adapter.width = 0  # hidden units; 0: the embedding's dimension
+    config.adapter.components = 2  # K of the mixture
+    config.adapter.decoder_width = 0  # 0: linear decoder; else units of its one hidden layer
+    config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
+    config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
+    config.adapter.temperature = 1.0  # of the Gumbel-softmax
+    config.adapter.hard_gumbel = False  # straight-through one-hot component weights
+    config.adapter.base_rate_bias = True  # the first logit is the base rate of positives; False: 0
+
+    config.loss = ConfigDict()  # VACSR's; the baselines have no knobs
+    config.loss.kl = 5e-4
+    config.loss.recon = 1.0
+    config.loss.positive = 1.0
+    config.loss.negative = 1.0
+    config.loss.hard_negatives = 1  # N_h of each image and of each text
+    config.loss.hard = "similarity"  # hardest by similarity, or by the spread "loss" itself
+    config.loss.reduction = "row"  # of the reconstruction: row: sum / batch; mean: over all pairs
+
+    config.data = ConfigDict()
+    config.data.name = "scenes"  # scenes | image_folder
+    config.data.positives = "image"  # pairs that share an image; diagonal: only the pairs as drawn
+    config.data.noise = 0.0  # fraction of training captions that are permuted
+    config.data.workers = 0  # loader processes; 0: threads
+    # scenes
+    config.data.train_size = 12_000
+    config.data.validation_size = 300
+    config.data.test_size = 500
+    config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts a caption: the dial of false negatives
+    config.data.held_out = False  # train without the held-out colour x shape combinations
+    # image_folder
+    config.data.path = ""  # one folder, or several with commas between
+    config.data.on_error = "raise"  # raise | skip (and count)
+
+    config.optim = ConfigDict()
+    config.optim.lr = 1e-3
+    config.optim.warmup_steps = 50
+    config.optim.weight_decay = 0.01  # of matrices only
+    config.optim.clip_norm = 1.0
+
+    config.train = ConfigDict()
+    config.train.steps = 1500
+    config.train.batch_size = 64
+    config.train.tile_pairs = 16_384  # pairs scored at once, in training and evaluation: sets the memory
+    config.train.log_every = 50
+    config.train.shard_params = False  # split parameters over devices instead of copying them
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 300  # steps; each also evaluates on the validation split
+    return config.lock()
+
+
+def parse(argument: str, **defaults):
+    """`noise=0.5,steps=100` -> a dict of `defaults` updated with values of the same types."""
+    values = dict(defaults)
+    for item in filter(None, argument.split(",")):
+        name, equals, value = item.partition("=")
+        if not equals or name not in defaults:
+            raise ValueError(f"config argument {item!r}: expected name=value with a name of {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            values[name] = value.lower() in ("1", "true") if kind is bool else kind(value)
+        except ValueError:
+            raise ValueError(f"config argument {item!r}: expected a value of type {kind.__name__}") from None
+    return values

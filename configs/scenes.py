@@ -1,0 +1,12 @@
+"""The embedded default: VACSR on drawn scenes. `scenes.py:noise=0.5,method=sigmoid` sets what is tried most."""
+
+from configs import default
+
+
+def get_config(argument: str = ""):
+    config = default.get_config()
+    chosen = default.parse(argument, method=config.method, noise=config.data.noise, held_out=False)
+    config.method = chosen["method"]
+    config.data.noise = chosen["noise"]
+    config.data.held_out = chosen["held_out"]
+    return config

@@ -1,0 +1,52 @@
+"""Package metadata. Tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "beartype>=0.18",
+    "hypothesis>=6.100",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
+]
+
+setup(
+    name="vacsr_jax",
+    version="0.1.0",
+    description="Variational similarity of images and texts (VACSR) in JAX/Flax: train, judge, load.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["vacsr_jax", "vacsr_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.8",
+        "flax>=0.12",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.28",
+        "grain>=0.2.15",
+        "ml_collections>=1.1",
+        "transformers>=5.0",
+        "safetensors>=0.5",
+        "jaxtyping>=0.3",
+        "numpy>=2.0",
+        "scipy>=1.13",
+        "pillow>=10",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+        "absl-py>=2.1",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow>=2.18"],
+        "search": ["faiss-cpu>=1.8", "qdrant-client>=1.12"],
+        "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.9"],
+    },
+    entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
+)

@@ -1,0 +1,16 @@
+"""VACSR in JAX: image-text similarity as a latent variable, trained, judged and loaded.
+
+`vacsr_jax.load(path_or_hub_name)` is the one call most people need; everything else is imported from its module.
+"""
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str):
+    # Late, so that `import vacsr_jax` costs nothing.
+    if name == "load":
+        from vacsr_jax.pretrained import load
+
+        return load
+    raise AttributeError(f"module 'vacsr_jax' has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""What each verb of the command line does, once its arguments are understood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.preprocess import preprocess
+from vacsr_jax.data.source import Source
+from vacsr_jax.evaluation.retrieval import Judged, evaluate
+from vacsr_jax.files import replace_whole, to_json, write_text
+from vacsr_jax.pretrained import Pretrained, load, load_workdir
+from vacsr_jax.report.html import write_report
+from vacsr_jax.report.run_report import build_report, printed_table
+from vacsr_jax.training.checkpoint import config_from_dict
+from vacsr_jax.training.loop import METRICS
+from vacsr_jax.training.loop import train as fit
+from vacsr_jax.training.metric_writer import read_metrics
+
+EVALUATION, REPORT = "evaluation.json", "report.html"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+CHUNK = 1024  # pictures decoded at once
+
+
+def train(config: ConfigDict, workdir: Path, command: str) -> None:
+    """Trains, then judges the best checkpoint beside the untrained model: printed, as JSON, and as a page."""
+    run, _ = fit(config, workdir)
+    best = load_workdir(workdir, "best")
+    untrained = Pretrained(best.model, run.params, best.tokenizer, best.config)
+    test = open_split(config, "test")
+    judged = judge(best, test, config)
+    columns = {"untrained": judge(untrained, test, config).metrics, "trained": judged.metrics}
+    write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, "config": best.config}))
+    title = f"{config.method} on {config.data.name}"
+    curves = read_metrics(workdir / METRICS)
+    write_report(workdir / REPORT, build_report(title, test, judged, columns, curves, best.config, command))
+    print(printed_table(columns))
+    print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
+
+
+def judge(model: Pretrained, source: Source, config: ConfigDict) -> Judged:
+    size = model.model.clip.vision.image_size
+    return evaluate(
+        model.model,
+        model.params,
+        source,
+        model.tokenizer,
+        lambda image: preprocess(image, image_size=size),
+        tile_pairs=config.train.tile_pairs,
+    )
+
+
+def evaluate_workdir(
+    workdir: str, split: str, checkpoint: str, out: str | None, override: Callable[[ConfigDict], ConfigDict]
+) -> None:
+    """Judges a run's checkpoint on a split of its data (or, with another data.path, of other data)."""
+    model = load(workdir, checkpoint=checkpoint)
+    if model.config is None:
+        raise ValueError(f"{workdir} says nothing about its data; give a training workdir or an export of one")
+    config = override(config_from_dict(model.config))
+    judged = judge(model, open_split(config, None if split == "all" else split), config)
+    print(printed_table({split: judged.metrics}))
+    if out:
+        write_text(Path(out), to_json(judged.metrics))
+
+
+def embed(model: Pretrained, images: str | None, texts: str | None, out: Path) -> int:
+    """Embeddings of a folder's pictures and a file's lines into one npz; returns their number.
+
+    Raises:
+      ValueError: if there is nothing to embed, a picture cannot be read, or a line is empty (its number is named).
+    """
+    parts, ids, modality = [], [], []
+    if images:
+        paths = find_pictures(Path(images))
+        for start in tqdm(range(0, len(paths), CHUNK), unit=f" x {CHUNK} pictures", disable=None):
+            parts.append(model.encode_images(paths[start : start + CHUNK]))
+        ids += [path.relative_to(images).as_posix() for path in paths]
+        modality += ["image"] * len(paths)
+    if texts:
+        lines = read_lines(Path(texts))
+        parts.append(model.encode_texts(lines))
+        ids += [f"{Path(texts).name}:{number}" for number in range(1, len(lines) + 1)]
+        modality += ["text"] * len(lines)
+    if not parts:
+        raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
+    arrays = {"embeddings": np.concatenate(parts), "ids": np.array(ids), "modality": np.array(modality)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:  # a name without .npz would get it appended
+            np.savez(file, **arrays)
+
+    replace_whole(out, write)
+    return len(ids)
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"--images: {folder} is no folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not paths:
+        raise ValueError(f"--images: {folder} holds no picture ({', '.join(PICTURES)})")
+    return paths
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
+    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if empty or not lines:
+        raise ValueError(f"{path}: line {empty[0] if empty else 1} is empty; give one text a line")
+    return lines

@@ -1,0 +1,33 @@
+"""The source that a config names."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vacsr_jax.data.image_folder import read_image_folder
+from vacsr_jax.data.scenes import make_scenes
+from vacsr_jax.data.source import Source, concatenate
+
+SOURCES = ("scenes", "image_folder")
+
+
+def open_split(config: ConfigDict, split: str) -> Source:
+    """One split (train, validation, test, or another that the data has) of the data a config names.
+
+    Raises:
+      ValueError: for an unknown source or split, or data that cannot be read.
+    """
+    data = config.data
+    if data.name == "scenes":
+        size = data.get(f"{split}_size", data.test_size)
+        return make_scenes(split, size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
+    if data.name == "image_folder":
+        if not data.path:
+            raise ValueError("data.path is empty; name a folder: --config=configs/image_folder.py:path=my_pictures")
+        read = functools.partial(read_image_folder, split=split, on_error=data.on_error)
+        folders = {Path(path).name: read(path) for path in data.path.split(",")}
+        return next(iter(folders.values())) if len(folders) == 1 else concatenate(folders)
+    raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")

@@ -1,0 +1,303 @@
+"""A folder of pictures with a `metadata.jsonl` (Hugging Face's ImageFolder) as a source.
+
+Each line is an object: `file_name`; texts as `captions` (list), `caption` or `text` (string); a class name as
+`label`; optionally `id` (default: the file name) and `split`. Without any `split` it is divided 80/10/10 into
+train, validation and test by a hash of the id, so a picture stays where it is when others come or go.
+`val`, `valid` and `dev` mean `validation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 2**26  # 67 million: above this a picture is taken for a decompression bomb
+
+_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
+_TEXT_KEYS = ("captions", "caption", "text")
+# JSON can carry half a surrogate pair, which no tokenizer and no file system takes.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class _Fault(ValueError):
+    """What is wrong with one line, or with the image it names."""
+
+    def __init__(self, reason: str, where: str, detail: str):
+        super().__init__(f"{where}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Record:
+    where: str  # metadata file and line number, for messages
+    path: Path
+    id: str
+    captions: list[str]
+    split: str | None
+    label: str | None
+    fields: dict
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A `Source` that opens its images when they are asked for.
+
+    Attributes beyond the protocol's:
+      records: the JSON object of each image, as it stands in the file.
+      skipped: reason -> the message of each record left out (empty unless `on_error="skip"`).
+    """
+
+    ids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    labels: np.ndarray | None
+    class_names: Sequence[str]
+    records: Sequence[dict]
+    skipped: dict[str, list[str]]
+    _records: Sequence[_Record]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> np.ndarray:
+        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
+
+        Raises:
+          ValueError: if the file cannot be read any more, naming metadata file and line.
+        """
+        return _decode(self._records[index])
+
+
+def read_image_folder(
+    path: str | os.PathLike, *, split: str | None = None, on_error: str = "raise", verify: bool = True
+) -> ImageFolder:
+    """Read a folder with `metadata.jsonl`, all of it or one split.
+
+    Args:
+      path: the folder.
+      split: a name of the file's `split` fields, or train, validation or test if it has none; None: all.
+      on_error: "raise" at the first fault, or "skip" its record and count it in `skipped`.
+      verify: decode every image once now (1,389 emoji: 0.4 s), since later a broken one would stop training
+        and could not be skipped; False, for huge folders, only looks whether the files are there.
+
+    Raises:
+      ValueError: naming the file, the line and what to do; also for an unknown split, or if nothing is left.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
+    metadata = Path(path) / "metadata.jsonl"
+    if not metadata.is_file():
+        raise ValueError(f"{metadata}: no such file; expected one JSON object a line with file_name and captions")
+    skipped: dict[str, list[str]] = {}
+    on_fault = None if on_error == "raise" else skipped
+    records = list(_keep(_parse_line, _lines(metadata), on_fault))
+    records = list(_keep(_same_fields(records), records, on_fault))
+    class_names = sorted({r.label for r in records if r.label is not None})  # of all splits: they share numbers
+    records = _keep(_check_file, _of_split(records, split, metadata), on_fault)
+    records = list(_keep(_decoded, records, on_fault, parallel=True) if verify else records)
+    _report(metadata, records, skipped)
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[r.label] for r in records]) if class_names else None
+    return ImageFolder(
+        ids=[r.id for r in records],
+        captions=[r.captions for r in records],
+        labels=labels,
+        class_names=class_names,
+        records=[r.fields for r in records],
+        skipped=skipped,
+        _records=records,
+    )
+
+
+def decode_image(path: str | os.PathLike) -> np.ndarray:
+    """An image file as uint8 RGB [height, width, 3].
+
+    The EXIF orientation is applied, transparency laid onto white, 16-bit grey scaled to 8 bits, palettes and
+    CMYK converted; of an animation the first frame is taken.
+
+    Raises:
+      ValueError: if it is above `MAX_PIXELS` or has no 8-bit meaning (32-bit integers, floats).
+      Exception: whatever Pillow raises for a broken file.
+    """
+    with Image.open(path) as opened:
+        width, height = opened.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in _SIXTEEN_BIT_MODES:
+            return _grey_16_bit(np.asarray(image))
+        if image.mode == "F":
+            raise ValueError("has floating-point pixels, whose range is unknown; save it with 8 bits")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.asarray(image.convert("RGB"))
+
+
+def _grey_16_bit(values: np.ndarray) -> np.ndarray:
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("has 32-bit integer pixels, whose range is unknown; save it with 8 or 16 bits")
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _keep(check: Callable, items: Iterable, skipped: dict | None, parallel: bool = False) -> Iterator:
+    """`check(item)` of each item in order; a fault is raised, or noted in `skipped` and its item left out."""
+
+    def attempt(item):
+        try:
+            return check(item)
+        except _Fault as fault:
+            return fault
+
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(attempt, items) if parallel else map(attempt, items):
+            if not isinstance(result, _Fault):
+                yield result
+            elif skipped is None:
+                pool.shutdown(cancel_futures=True)
+                raise result
+            else:
+                skipped.setdefault(result.reason, []).append(str(result))
+
+
+def _lines(metadata: Path) -> Iterator[tuple[Path, int, bytes]]:
+    # Split at newlines only: str.splitlines would also cut a caption at U+2028.
+    for number, line in enumerate(metadata.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if line.strip():
+            yield metadata, number, line
+
+
+def _parse_line(item: tuple[Path, int, bytes]) -> _Record:
+    metadata, number, line = item
+    where = f"{metadata}:{number}"
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _Fault("malformed line", where, f"not JSON ({error}); write one JSON object a line") from None
+    if not isinstance(fields, dict):
+        raise _Fault("malformed line", where, f"got {type(fields).__name__}, expected a JSON object")
+    file_name = _text(fields, "file_name", where)
+    if isinstance(fields.get("id"), int):
+        fields["id"] = str(fields["id"])
+    label, split = (_text(fields, k, where) if fields.get(k) is not None else None for k in ("label", "split"))
+    return _Record(
+        where=where,
+        path=_inside(metadata.parent, file_name, where),
+        id=_text(fields, "id", where) if "id" in fields else file_name,
+        captions=_captions(fields, where),
+        split=_SPLIT_NAMES.get(split, split),
+        label=label,
+        fields=fields,
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
+
+
+def _text(fields: dict, key: str, where: str) -> str:
+    value = fields.get(key)
+    if not _is_text(value):
+        got = repr(value) if key in fields else "nothing"
+        raise _Fault(f"bad {key}", where, f"{key}: got {got}, expected a text that is not empty")
+    return value
+
+
+def _captions(fields: dict, where: str) -> list[str]:
+    given = [key for key in _TEXT_KEYS if key in fields]
+    if not given and fields.get("label") is None:
+        raise _Fault("no caption", where, "neither captions, caption, text nor label; give one of them")
+    if len(given) > 1:
+        raise _Fault("bad caption", where, f"has {' and '.join(given)}; keep one of them")
+    if given != ["captions"]:
+        return [_text(fields, key, where) for key in given]
+    captions = fields["captions"]
+    if not isinstance(captions, list) or not captions:
+        raise _Fault("bad caption", where, f"captions: got {captions!r}, expected a list of one text or more")
+    for k, caption in enumerate(captions):
+        if not _is_text(caption):
+            raise _Fault("bad caption", where, f"captions[{k}]: got {caption!r}, expected a text; fix it")
+    return captions
+
+
+def _inside(folder: Path, file_name: str, where: str) -> Path:
+    path = Path(os.path.normpath(folder / file_name))  # so that a.png and b/../a.png are one file
+    if "\0" in file_name or not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
+        raise _Fault("path outside", where, f"file_name {file_name!r} leaves the folder; copy the image in")
+    return path
+
+
+def _same_fields(records: Sequence[_Record]) -> Callable[[_Record], _Record]:
+    """The checks of one record against the others."""
+    splits, labels = (any(getattr(r, name) is not None for r in records) for name in ("split", "label"))
+    first_with = {"id": {}, "path": {}}
+
+    def check(record: _Record) -> _Record:
+        for name, seen in first_with.items():
+            earlier = seen.setdefault(getattr(record, name), record)
+            if earlier is not record:
+                detail = f"repeats the {name} {getattr(record, name)} of {earlier.where}; keep one"
+                raise _Fault(f"duplicate {name}", record.where, detail)
+        for name, used in (("split", splits), ("label", labels)):
+            if used and getattr(record, name) is None:
+                raise _Fault(f"no {name}", record.where, f"no {name}, though other lines have one; add it")
+        return record
+
+    return check
+
+
+def _of_split(records: Sequence[_Record], split: str | None, metadata: Path) -> list[_Record]:
+    if split is None or not records:
+        return list(records)
+    split = _SPLIT_NAMES.get(split, split)
+    names = {id(r): r.split or _hashed_split(r.id) for r in records}
+    known = sorted(set(names.values()))
+    if split not in known:
+        raise ValueError(f"{metadata}: no image of split {split!r}; expected one of {', '.join(known)}")
+    return [r for r in records if names[id(r)] == split]
+
+
+def _hashed_split(identity: str) -> str:
+    bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % 10
+    return {8: "validation", 9: "test"}.get(bucket, "train")
+
+
+def _check_file(record: _Record) -> _Record:
+    if not os.path.isfile(record.path):
+        raise _Fault("missing image", record.where, f"no file {record.path}; add it or remove the line")
+    if record.path.stat().st_size == 0:
+        raise _Fault("empty image", record.where, f"{record.path} has zero bytes; replace it or remove the line")
+    return record
+
+
+def _decoded(record: _Record) -> _Record:
+    _decode(record)
+    return record
+
+
+def _decode(record: _Record) -> np.ndarray:
+    try:
+        return decode_image(record.path)
+    except Exception as error:  # Pillow raises half a dozen types for broken files
+        detail = f"{record.path} cannot be read ({error}); replace it or remove the line"
+        raise _Fault("unreadable image", record.where, detail) from error
+
+
+def _report(metadata: Path, records: Sequence[_Record], skipped: dict[str, list[str]]) -> None:
+    counts = ", ".join(f"{len(messages)} {reason}" for reason, messages in skipped.items())
+    if not records:
+        raise ValueError(f"{metadata}: no record left ({counts or 'the file is empty'}); add or fix some")
+    if skipped:
+        first = next(iter(skipped.values()))[0]
+        logging.getLogger(__name__).warning("%s: skipped %s; the first: %s", metadata, counts, first)

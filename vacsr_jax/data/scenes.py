@@ -1,0 +1,343 @@
+"""Scenes: drawn pictures whose graded relevance to every caption is known.
+
+A scene is a 2 x 2 grid of cells on one of three backgrounds; one to three cells hold an object with a shape, a
+colour and a size. A caption states one to three facts, all true of the scene it was written for. Because the facts
+are known, the truth of every caption about every other scene is known too, while training sees only which caption
+was written for which scene. The seed makes everything; nothing is stored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from vacsr_jax.data.source import ArraySource
+
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS = {
+    "red": (0.85, 0.15, 0.15),
+    "green": (0.15, 0.62, 0.20),
+    "blue": (0.15, 0.30, 0.88),
+    "yellow": (0.95, 0.85, 0.15),
+    "purple": (0.60, 0.20, 0.72),
+    "cyan": (0.25, 0.80, 0.85),
+}
+SIZES = {"small": 4.4, "large": 6.8}  # radius in pixels
+BACKGROUNDS = {"white": 0.93, "grey": 0.50, "black": 0.08}
+COUNTS = ("no", "one", "two", "three")
+SIDES = ("left", "right", "top", "bottom")
+RELATIONS = ("left of", "right of", "above", "below")
+EMPTY = -1
+
+CELL = 16  # pixels; a cell is one patch of the tiny tower
+IMAGE_SIZE = 2 * CELL
+CAPTIONS_PER_SCENE = 5
+MAX_WORDS = 18
+OBJECT_COUNT_WEIGHTS = (0.25, 0.40, 0.35)
+SPLITS = ("train", "validation", "test", "test_base", "test_novel")
+
+# Which cells lie on which side, and which ordered pairs of cells stand in which relation. Cells: 0 1 / 2 3.
+_ON_SIDE = {"left": (0, 2), "right": (1, 3), "top": (0, 1), "bottom": (2, 3)}
+_RELATED = {
+    "left of": [(a, b) for a in (0, 2) for b in (1, 3)],
+    "right of": [(a, b) for a in (1, 3) for b in (0, 2)],
+    "above": [(a, b) for a in (0, 1) for b in (2, 3)],
+    "below": [(a, b) for a in (2, 3) for b in (0, 1)],
+}
+
+
+class Layout(NamedTuple):
+    """The facts of n scenes: `background` int [n]; `shape`, `colour`, `size` int [n, 4], EMPTY where no object is."""
+
+    background: np.ndarray
+    shape: np.ndarray
+    colour: np.ndarray
+    size: np.ndarray
+
+    def take(self, index) -> Layout:
+        return Layout(*(part[index] for part in self))
+
+
+class NounPhrase(NamedTuple):
+    """What a caption says of an object; None where it says nothing. At least one is given."""
+
+    size: int | None
+    colour: int | None
+    shape: int | None
+
+
+class Fact(NamedTuple):
+    """One statement. `kind` is exists, side, relation, background or count; `value` indexes that kind's words."""
+
+    kind: str
+    value: int = 0
+    first: NounPhrase | None = None
+    second: NounPhrase | None = None
+
+
+def identity(layout: Layout) -> np.ndarray:
+    """One int64 [n] per scene that says all its facts: equal exactly when two scenes show the same thing."""
+    per_object = len(SHAPES) * len(COLOURS) * len(SIZES)
+    kind = (layout.shape * len(COLOURS) + layout.colour) * len(SIZES) + layout.size
+    digit = np.where(layout.shape == EMPTY, 0, kind + 1).astype(np.int64)
+    return layout.background + len(BACKGROUNDS) * (digit @ (per_object + 1) ** np.arange(4, dtype=np.int64))
+
+
+def is_novel(layout: Layout) -> np.ndarray:
+    """bool [n]: the scene shows at least one of the six colour x shape combinations that base-to-novel holds out."""
+    held_out = (layout.colour + layout.shape) % 4 == 3
+    return np.any(held_out & (layout.shape != EMPTY), axis=1)
+
+
+def bucket(code: np.ndarray) -> np.ndarray:
+    """A fixed hash (splitmix64) of a scene's identity to 0..9: the split a scene belongs to, whatever the seed."""
+    with np.errstate(over="ignore"):
+        x = code.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) % np.uint64(10)).astype(int)
+
+
+def draw_layouts(rng: np.random.Generator, n: int) -> Layout:
+    """n random scenes, identities may repeat."""
+    present = rng.choice([1, 2, 3], size=n, p=OBJECT_COUNT_WEIGHTS)
+    order = np.argsort(rng.random((n, 4)), axis=1)
+    shape, colour, size = (rng.integers(0, len(v), size=(n, 4)) for v in (SHAPES, COLOURS, SIZES))
+    empty = order >= present[:, None]
+    parts = (np.where(empty, EMPTY, part) for part in (shape, colour, size))
+    return Layout(rng.integers(0, len(BACKGROUNDS), size=n), *parts)
+
+
+def _belongs(layout: Layout, split: str, held_out: bool) -> np.ndarray:
+    hashed = bucket(identity(layout))
+    chosen = hashed >= 2 if split == "train" else hashed == (0 if split == "validation" else 1)
+    if split == "test_novel":
+        return chosen & is_novel(layout)
+    if split == "test_base" or (held_out and split in ("train", "validation")):
+        return chosen & ~is_novel(layout)
+    return chosen
+
+
+def distinct_layouts(rng: np.random.Generator, n: int, split: str, held_out: bool) -> Layout:
+    """n scenes of `split`, no two showing the same thing. Splits share no scene, whatever their seeds.
+
+    Raises:
+      ValueError: if `split` is unknown, or the split holds fewer than n distinct scenes.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"scenes split: got {split!r}, expected one of {', '.join(SPLITS)}")
+    kept = draw_layouts(rng, 0)
+    for _ in range(30):
+        drawn = draw_layouts(rng, 4 * n + 1000)
+        drawn = drawn.take(_belongs(drawn, split, held_out))
+        kept = Layout(*(np.concatenate(both) for both in zip(kept, drawn, strict=True)))
+        _, first = np.unique(identity(kept), return_index=True)
+        kept = kept.take(np.sort(first))
+        if len(kept.background) >= n:
+            return kept.take(slice(0, n))
+    raise ValueError(f"scenes: asked for {n} distinct scenes of {split}, found {len(kept.background)}; ask for fewer")
+
+
+def holds(fact: Fact, layout: Layout) -> np.ndarray:
+    """bool [n]: is the fact true of each scene?"""
+    if fact.kind == "background":
+        return layout.background == fact.value
+    if fact.kind == "count":
+        return np.sum(layout.shape != EMPTY, axis=1) == fact.value
+    first = _matches(fact.first, layout)
+    if fact.kind == "exists":
+        return first.any(axis=1)
+    if fact.kind == "side":
+        return first[:, _ON_SIDE[SIDES[fact.value]]].any(axis=1)
+    second = _matches(fact.second, layout)
+    return np.any([first[:, a] & second[:, b] for a, b in _RELATED[RELATIONS[fact.value]]], axis=0)
+
+
+def _matches(phrase: NounPhrase, layout: Layout) -> np.ndarray:
+    found = layout.shape != EMPTY
+    for wanted, part in zip(phrase, (layout.size, layout.colour, layout.shape), strict=True):
+        if wanted is not None:
+            found = found & (part == wanted)
+    return found
+
+
+def relevance(captions: Sequence[tuple[Fact, ...]], layout: Layout) -> np.ndarray:
+    """Graded truth, float32 [n scenes, m captions]: the share of a caption's facts that are true of a scene.
+
+    1 is a true match (everything the caption says holds); less is a partly true caption.
+    """
+    facts = {fact: i for i, fact in enumerate(dict.fromkeys(f for caption in captions for f in caption))}
+    truth = np.stack([holds(fact, layout) for fact in facts], axis=1).astype(np.float32)
+    states = np.zeros((len(facts), len(captions)), np.float32)
+    for j, caption in enumerate(captions):
+        states[[facts[fact] for fact in caption], j] = 1 / len(caption)
+    # A sum of three thirds need not be exactly 1 in float32; a match must be.
+    return np.round(truth @ states, 4)
+
+
+def write_facts(rng: random.Random, scene: Layout, weights: Sequence[float]) -> tuple[Fact, ...]:
+    """One to three distinct facts that are true of one scene; `weights` are the odds of 1, 2 and 3 facts.
+
+    `scene` is a `Layout` of plain numbers: `background` an int, the others lists of four.
+    """
+    wanted = rng.choices((1, 2, 3), weights)[0]
+    facts: list[Fact] = []
+    while len(facts) < wanted:
+        fact = _write_fact(rng, scene)
+        if fact not in facts:
+            facts.append(fact)
+    return tuple(facts)
+
+
+def _write_fact(rng: random.Random, scene: Layout) -> Fact:
+    cells = [c for c in range(4) if scene.shape[c] != EMPTY]
+    kinds = ("exists", "side", "relation", "background", "count")
+    kind = rng.choices(kinds, (0.35, 0.2, 0.25 if len(cells) > 1 else 0.0, 0.12, 0.08))[0]
+    if kind == "background":
+        return Fact(kind, scene.background)
+    if kind == "count":
+        return Fact(kind, len(cells))
+    if kind == "relation":
+        a, b = rng.sample(cells, 2)
+        options = [i for i, name in enumerate(RELATIONS) if (a, b) in _RELATED[name]]
+        return Fact(kind, rng.choice(options), _write_phrase(rng, scene, a), _write_phrase(rng, scene, b))
+    cell = rng.choice(cells)
+    phrase = _write_phrase(rng, scene, cell)
+    if kind == "side":
+        return Fact(kind, rng.choice([i for i, side in enumerate(SIDES) if cell in _ON_SIDE[side]]), phrase)
+    return Fact(kind, 0, phrase)
+
+
+def _write_phrase(rng: random.Random, scene: Layout, cell: int) -> NounPhrase:
+    size, colour, shape = scene.size[cell], scene.colour[cell], scene.shape[cell]
+    say_size, say_colour, say_shape = rng.random() < 0.35, rng.random() < 0.75, rng.random() < 0.85
+    if not (say_size or say_colour or say_shape):
+        say_colour = True
+    return NounPhrase(size if say_size else None, colour if say_colour else None, shape if say_shape else None)
+
+
+def phrase_text(phrase: NounPhrase) -> str:
+    words = [] if phrase.size is None else [list(SIZES)[phrase.size]]
+    words += [] if phrase.colour is None else [list(COLOURS)[phrase.colour]]
+    return " ".join(["a", *words, "object" if phrase.shape is None else SHAPES[phrase.shape]])
+
+
+def fact_text(fact: Fact) -> str:
+    if fact.kind == "background":
+        return f"a {list(BACKGROUNDS)[fact.value]} background"
+    if fact.kind == "count":
+        return f"{COUNTS[fact.value]} object{'s' if fact.value > 1 else ''} in all"
+    if fact.kind == "exists":
+        return phrase_text(fact.first)
+    if fact.kind == "side":
+        preposition = "on the" if fact.value < 2 else "at the"
+        return f"{phrase_text(fact.first)} {preposition} {SIDES[fact.value]}"
+    return f"{phrase_text(fact.first)} {RELATIONS[fact.value]} {phrase_text(fact.second)}"
+
+
+def caption_text(facts: tuple[Fact, ...]) -> str:
+    return " and ".join(fact_text(fact) for fact in facts)
+
+
+def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float]) -> list[list[tuple[Fact, ...]]]:
+    """CAPTIONS_PER_SCENE captions of at most MAX_WORDS words for each scene (longer ones are drawn again)."""
+    captions = []
+    for scene in map(Layout._make, zip(*(part.tolist() for part in layout), strict=True)):
+        own: list[tuple[Fact, ...]] = []
+        while len(own) < CAPTIONS_PER_SCENE:
+            facts = write_facts(rng, scene, weights)
+            if len(caption_text(facts).split()) <= MAX_WORDS:
+                own.append(facts)
+        captions.append(own)
+    return captions
+
+
+def draw_images(rng: np.random.Generator, layout: Layout) -> np.ndarray:
+    """uint8 [n, 32, 32, 3]: anti-aliased objects with jittered place and colour, and a little pixel noise."""
+    n = len(layout.background)
+    grey = np.array(list(BACKGROUNDS.values()))[layout.background][:, None] + rng.normal(0, 0.03, (n, 3))
+    cells = np.repeat(grey[:, None, None, None, :], 4, axis=1) * np.ones((1, 1, CELL, CELL, 1))
+    scene, cell = np.nonzero(layout.shape != EMPTY)
+    inside = _coverage(
+        layout.shape[scene, cell],
+        np.array(list(SIZES.values()))[layout.size[scene, cell]],
+        rng.uniform(-0.5, 0.5, (2, len(scene))),
+    )[..., None]
+    colours = np.array(list(COLOURS.values()))[layout.colour[scene, cell]]
+    colours = (colours + rng.normal(0, 0.03, colours.shape))[:, None, None, :]
+    cells[scene, cell] = inside * colours + (1 - inside) * cells[scene, cell]
+    pixels = cells.reshape(n, 2, 2, CELL, CELL, 3).swapaxes(2, 3).reshape(n, IMAGE_SIZE, IMAGE_SIZE, 3)
+    pixels = pixels + rng.normal(0, 0.02, pixels.shape)
+    return np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8)
+
+
+def _coverage(shape: np.ndarray, radius: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """[k, 16, 16] in [0, 1]: how much of each pixel an object covers, from its signed distance to the outline."""
+    grid = np.arange(CELL) - (CELL - 1) / 2
+    x = (grid[None, None, :] - centre[0][:, None, None]) * np.ones((1, CELL, 1))
+    y = (grid[None, :, None] - centre[1][:, None, None]) * np.ones((1, 1, CELL))
+    r = radius[:, None, None]
+    ax, ay = np.abs(x), np.abs(y)
+    slope = np.sqrt(0.75)
+    distance = np.select(
+        [(shape == i)[:, None, None] for i in range(len(SHAPES))],
+        [
+            r - np.hypot(x, y),
+            0.85 * r - np.maximum(ax, ay),
+            0.53 * r - np.maximum(y, slope * ax - 0.5 * y),
+            np.maximum(
+                np.minimum(0.35 * r - ax, 0.95 * r - ay),
+                np.minimum(0.35 * r - ay, 0.95 * r - ax),
+            ),
+        ],
+    )
+    return np.clip(distance + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class SceneSource(ArraySource):
+    """Scenes as a `Source`, with what no real data set has: the truth of every pair."""
+
+    layout: Layout = field(kw_only=True)
+    facts: Sequence[tuple[Fact, ...]] = field(kw_only=True)
+
+    def relevance(self) -> np.ndarray:
+        """float32 [n images, m captions] in [0, 1]; see `relevance`."""
+        return relevance(self.facts, self.layout)
+
+
+def make_scenes(
+    split: str, n: int, *, seed: int, facts_per_caption: Sequence[float], held_out: bool = False
+) -> SceneSource:
+    """n scenes of a split with five captions each, the same for the same arguments.
+
+    Args:
+      split: train, validation, test; or, of the test scenes, test_base (no held-out combination) or test_novel.
+      n: number of scenes.
+      seed: makes scenes, captions and pixels.
+      facts_per_caption: odds of 1, 2 and 3 facts in a caption. The fewer facts, the more other scenes a caption is
+        true of: this is the dial of the share of false negatives.
+      held_out: training and validation scenes show none of the six held-out colour x shape combinations.
+
+    Raises:
+      ValueError: if `split` is unknown, n is too large, or the odds are not three non-negative numbers.
+    """
+    weights = tuple(facts_per_caption)
+    if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(
+            f"facts_per_caption: got {weights}, expected the odds of 1, 2 and 3 facts, e.g. (.25, .4, .35)"
+        )
+    rng = np.random.default_rng([seed, SPLITS.index(split) if split in SPLITS else 0])
+    layout = distinct_layouts(rng, n, split, held_out)
+    captions = write_captions(random.Random(f"{seed} {split}"), layout, weights)
+    return SceneSource(
+        images=draw_images(rng, layout),
+        captions=[[caption_text(facts) for facts in own] for own in captions],
+        ids=[f"{split}-{code}" for code in identity(layout)],
+        layout=layout,
+        facts=[facts for own in captions for facts in own],
+    )

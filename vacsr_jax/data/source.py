@@ -1,0 +1,150 @@
+"""The one protocol of a dataset: random access to images, each with its texts, its class, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """Images by index. Everything but the pixels is known without opening an image.
+
+    Attributes:
+      ids: one stable, unique name per image; errors, tables and result files print it.
+      captions: `captions[i]` are the texts of image `i` (empty for a source that has classes only).
+      labels: `labels[i]` is the index of image `i`'s class in `class_names`, or None without classes.
+      class_names: names of the classes, in label order; a template turns one into a text.
+    """
+
+    ids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    labels: np.ndarray | None
+    class_names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray:
+        """Pixels of image `index`: uint8 [height, width, 3], RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """A `Source` of arrays that are already in memory.
+
+    Raises:
+      ValueError: if the lengths differ, an id repeats, or the images are not uint8 [n, h, w, 3].
+    """
+
+    images: np.ndarray
+    captions: Sequence[Sequence[str]]
+    ids: Sequence[str]
+    labels: np.ndarray | None = None
+    class_names: Sequence[str] = ()
+
+    def __post_init__(self):
+        n = len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            got = f"{self.images.dtype} {list(self.images.shape)}"
+            raise ValueError(f"images: got {got}, expected uint8 [n, height, width, 3]")
+        lengths = {"captions": len(self.captions), "ids": len(self.ids)}
+        if self.labels is not None:
+            lengths["labels"] = len(self.labels)
+        for name, length in lengths.items():
+            if length != n:
+                raise ValueError(f"{name}: got {length} entries for {n} images; give one per image")
+        if len(set(self.ids)) != n:
+            raise ValueError("ids: an id repeats; ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
+    """All captions of a source in order, and the index of each one's image: p strings, int64 [p]."""
+    texts = [text for captions in source.captions for text in captions]
+    counts = [len(captions) for captions in source.captions]
+    return texts, np.repeat(np.arange(len(counts)), counts)
+
+
+def load_images(
+    source: Source, index: np.ndarray, preprocess: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Images `index` (int [b]) of a source, preprocessed: uint8 [b, s, s, 3].
+
+    Raises:
+      ValueError: if an image is not uint8 [s, s, 3] with the s of the first one.
+    """
+    if preprocess is None and isinstance(source, ArraySource):
+        return source.images[index]  # one gather; image by image would be the step's largest host cost
+    images = [source.image(int(i)) for i in index]
+    if preprocess is not None:
+        images = [preprocess(image) for image in images]
+    for i, image in zip(index, images, strict=True):
+        if image.dtype != np.uint8 or image.shape != images[0].shape:
+            raise ValueError(
+                f"image {source.ids[int(i)]!r}: got {image.dtype} {list(image.shape)}, expected uint8 "
+                f"{list(images[0].shape)} like the first of its batch; give a preprocess that makes one size"
+            )
+    return np.stack(images)
+
+
+def to_array_source(source: Source, preprocess: Callable[[np.ndarray], np.ndarray]) -> ArraySource:
+    """The same source with every image preprocessed once and kept in memory: n * s * s * 3 bytes.
+
+    Raises:
+      ValueError: if an image cannot be read, or preprocessing does not make one size.
+    """
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+        images = np.stack(list(pool.map(lambda i: preprocess(source.image(i)), range(len(source)))))
+    return ArraySource(images, source.captions, source.ids, source.labels, source.class_names)
+
+
+@dataclass(frozen=True)
+class _Concatenated:
+    parts: Sequence[Source]
+    starts: np.ndarray
+    captions: Sequence[Sequence[str]]
+    ids: Sequence[str]
+    labels: np.ndarray | None
+    class_names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]  # a negative or too large index means here what it means in a list
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part].image(index - int(self.starts[part]))
+
+
+def concatenate(sources: Mapping[str, Source]) -> Source:
+    """Sources one after another as one; the id `x` of the source named `noto` becomes `noto/x`.
+
+    Class names are joined in order of first appearance and labels renumbered; where one source has no labels,
+    the result has none.
+
+    Raises:
+      ValueError: if there is no source, or all are empty.
+    """
+    parts = list(sources.values())
+    if sum(len(part) for part in parts) == 0:
+        raise ValueError(f"concatenate: got {list(sources)}, expected at least one source that has images")
+    labelled = all(part.labels is not None for part in parts)
+    class_names = list(dict.fromkeys(name for part in parts for name in part.class_names)) if labelled else []
+    number = {name: i for i, name in enumerate(class_names)}
+    return _Concatenated(
+        parts=parts,
+        starts=np.cumsum([0] + [len(part) for part in parts[:-1]]),
+        captions=[captions for part in parts for captions in part.captions],
+        ids=[f"{name}/{i}" for name, part in sources.items() for i in part.ids],
+        labels=np.array([number[p.class_names[k]] for p in parts for k in p.labels]) if labelled else None,
+        class_names=class_names,
+    )

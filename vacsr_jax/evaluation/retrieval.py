@@ -1,0 +1,120 @@
+"""Judging a model on a test set: every pair scored, every metric computed, against labels and against known truth."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from scipy.special import expit
+
+from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
+from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.models.pair_models import PairScores, score_tile
+from vacsr_jax.ops.pairwise import score_in_tiles
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A test set scored and judged.
+
+    Attributes:
+      scores: logits (and uncertainties, or None), numpy [n images, m captions].
+      probability: sigmoid of the logits, or None where that is no probability.
+      labels: bool [n, m], the captions that were written for an image.
+      relevance: float [n, m] in [0, 1] where the truth is known, else None; 1 is a true match.
+      metrics: name -> number; see `judge`.
+    """
+
+    scores: PairScores
+    probability: np.ndarray | None
+    labels: np.ndarray
+    relevance: np.ndarray | None
+    metrics: dict[str, float]
+
+
+def evaluate(
+    model: ImageTextModel,
+    params,
+    source: Source,
+    tokenize: Callable[[list[str]], np.ndarray],
+    preprocess: Callable[[np.ndarray], np.ndarray] | None,
+    *,
+    tile_pairs: int,
+) -> Judged:
+    """Scores all images of a source against all its captions and judges the result; see `judge`."""
+    scores, labels = score_source(model, params, source, tokenize, preprocess, tile_pairs=tile_pairs)
+    relevance = source.relevance() if hasattr(source, "relevance") else None
+    probability = probabilities(model, scores)
+    return Judged(scores, probability, labels, relevance, judge(scores, probability, labels, relevance))
+
+
+def score_source(
+    model, params, source: Source, tokenize: Callable, preprocess: Callable | None, *, tile_pairs: int
+) -> tuple[PairScores, np.ndarray]:
+    """All images of a source against all its captions: the scores, and bool labels, [n images, m captions]."""
+    texts, image_index = caption_pairs(source)
+    images = embed_images(model, params, source, preprocess)
+    scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)), tile_pairs=tile_pairs)
+    return scores, np.arange(len(source))[:, None] == image_index[None, :]
+
+
+def score_pairs(model: ImageTextModel, params, images: np.ndarray, texts: np.ndarray, *, tile_pairs: int) -> PairScores:
+    """Scores of all pairs of prepared embeddings [n d], [m d], as numpy [n m]."""
+    folded = _fold(params, model)
+    return score_in_tiles(lambda v, t: _score_tile(folded, v, t), images, texts, tile_pairs=tile_pairs)
+
+
+def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
+    """sigmoid(logit), or None where that is no probability; see `ImageTextModel.gives_probability`."""
+    return expit(scores.logit) if model.gives_probability else None
+
+
+_score_tile = jax.jit(score_tile)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _fold(params, model: ImageTextModel):
+    return model.apply({"params": params}, method="fold")
+
+
+def judge(
+    scores: PairScores, probability: np.ndarray | None, labels: np.ndarray, relevance: np.ndarray | None
+) -> dict[str, float]:
+    """Every number of a test set.
+
+    Against the labels: R@K, R-Precision and mAP@R per direction, rsum, ECE of the
+    match probability if there is one. Where the truth is
+    known, under "true/": the same ranking metrics with every true match a positive, nDCG and Spearman against graded
+    relevance, the AUROC of score and uncertainty for unlabelled matches against true negatives among each caption's 20
+    best pairs and among all pairs, the ECE against the truth. With an uncertainty: its correlation with R@1 over bins.
+    """
+    logit, spread = scores
+    result = retrieval.retrieval_metrics(logit, labels)
+    if probability is not None:
+        result["ECE"] = calibration.expected_calibration_error(probability, labels)
+    if spread is not None:
+        for name, s, p, u in (("i2t", logit, labels, spread), ("t2i", logit.T, labels.T, spread.T)):
+            of_best, hit = uncertainty.top1_uncertainty(s, p, u)
+            if len(hit) >= BINS:
+                result[f"{name}/uncertainty-R@1"] = uncertainty.uncertainty_bins(of_best, hit, BINS).spearman
+    if relevance is None:
+        return result
+    matches = relevance == 1
+    result |= {f"true/{name}": value for name, value in retrieval.retrieval_metrics(logit, matches).items()}
+    result["true/nDCG"] = (graded.ndcg(logit, relevance) + graded.ndcg(logit.T, relevance.T)) / 2
+    result["true/Spearman"] = (graded.spearman(logit, relevance) + graded.spearman(logit.T, relevance.T)) / 2
+    if probability is not None:
+        result["true/ECE"] = calibration.expected_calibration_error(probability, matches)
+    result["true/false-negative share"] = float(matches[~labels].mean())
+    for name, values in {"score": logit, "uncertainty": spread}.items():
+        if values is not None:
+            found = uncertainty.false_negative_auroc(values, logit, labels, matches)
+            result |= {f"true/AUROC {name} {key}": value for key, value in found.items()}
+    return result

@@ -1,0 +1,39 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a temporary file beside `path`, then renames it over `path`: a failure leaves the old file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole text file or nothing, and makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def to_json(values: Any) -> str:
+    """Indented JSON; numbers that are not finite become null, since JSON has none."""
+
+    def clean(x):
+        if isinstance(x, dict):
+            return {k: clean(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [clean(v) for v in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps(clean(values), indent=2, allow_nan=False) + "\n"

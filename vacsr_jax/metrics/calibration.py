@@ -1,0 +1,67 @@
+"""Does a predicted match probability mean what it says? Reliability curve and expected calibration error."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Reliability(NamedTuple):
+    """One entry per non-empty bin: mean predicted probability, share of positives, number of pairs."""
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, equal_mass: bool = False) -> Reliability:
+    """Compare the predicted probability with the share of positives, bin by bin.
+
+    Bin b holds the pairs with b/bins < p <= (b+1)/bins (Guo et al. 2017; p = 0 joins the first bin), or,
+    with `equal_mass`, equally many pairs each (Nixon et al. 2019). Labels of image-text pairs are sparse, so
+    nearly all pairs fall into the first equal-width bin and hide the rest; equal mass shows where they
+    differ. Equal probabilities always share a bin. `probabilities` and bool `labels` of any one shape; empty
+    bins are left out. Raises ValueError for probabilities outside [0, 1] or NaN, unequal shapes, no pair,
+    bins < 1.
+
+    >>> reliability(np.array([0.1, 0.2, 0.9]), np.array([False, True, True]), bins=2).accuracy.tolist()
+    [0.5, 1.0]
+    """
+    p, y = _check_probabilities(probabilities, labels)
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected at least 1")
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    if equal_mass:
+        edges = np.unique(np.quantile(p, edges)) if bins > 1 else edges
+    index = np.searchsorted(edges, p, side="left")
+    count = np.bincount(index, minlength=len(edges) + 1)
+    full = count > 0
+    confidence = np.bincount(index, weights=p, minlength=len(count))[full] / count[full]
+    accuracy = np.bincount(index, weights=y, minlength=len(count))[full] / count[full]
+    return Reliability(confidence, accuracy, count[full])
+
+
+def _check_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
+    p, y = np.asarray(probabilities), np.asarray(labels)
+    if p.shape != y.shape or p.size == 0:
+        raise ValueError(f"probabilities have shape {p.shape} and labels {y.shape}; give one label per pair")
+    if y.dtype != bool:
+        raise ValueError(f"labels have dtype {y.dtype}, expected bool: threshold them first")
+    if not ((p >= 0) & (p <= 1)).all():  # also refuses NaN
+        raise ValueError(f"probabilities lie in [{p.min()}, {p.max()}], not in [0, 1]: pass sigmoid(logits)")
+    return p.ravel().astype(np.float64), y.ravel()
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, equal_mass: bool = False
+) -> float:
+    """Mean distance between predicted probability and share of positives, weighted by the bins' counts.
+
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015; Guo et al. 2017). Arguments, bins
+    and errors as in `reliability`.
+
+    >>> round(expected_calibration_error(np.array([0.2, 0.4, 0.9]), np.array([False, True, True]), bins=2), 6)
+    0.166667
+    """
+    curve = reliability(probabilities, labels, bins, equal_mass)
+    gap = np.abs(curve.accuracy - curve.confidence)
+    return float(np.sum(curve.count * gap) / np.sum(curve.count))

@@ -1,0 +1,188 @@
+"""Retrieval metrics on a score matrix and a boolean matrix of matches.
+
+Everything follows from the ranks of the positives, so each direction is ranked once. Ties are pessimistic:
+among equal scores a negative ranks first, so a collapsed model (all scores equal) never looks good.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RSUM_KS = (1, 5, 10)
+_BLOCK_ENTRIES = 4_000_000  # rows are ranked in blocks of about this many scores: 32 MB of float64
+
+
+class PositiveRanks(NamedTuple):
+    """Ranks of all positives: `query` [p], `rank` [p] and `nth` [p] count from 1, `n_positives` [q'].
+
+    `nth` is the place among the query's own positives. `query` indexes the q' queries that have a positive.
+    """
+
+    query: np.ndarray
+    rank: np.ndarray
+    nth: np.ndarray
+    n_positives: np.ndarray
+
+
+def check_scores(scores: np.ndarray, other: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays [q, c] (scores as float32 or float64) or raise ValueError: shape, NaN."""
+    scores, other = np.asarray(scores), np.asarray(other)
+    if scores.ndim != 2 or scores.shape != other.shape:
+        raise ValueError(
+            f"scores have shape {scores.shape} and {name} {other.shape}; both must be [queries, candidates]"
+        )
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64)
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN; a ranking needs numbers")
+    return scores, other
+
+
+def check_positives(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`check_scores`, and raise ValueError unless `positives` is boolean with at least one True."""
+    scores, positives = check_scores(scores, positives, "positives")
+    if positives.dtype != bool:
+        raise ValueError(f"positives have dtype {positives.dtype}, expected bool: threshold them first")
+    if not positives.any():
+        raise ValueError("no query has a positive, so there is nothing to average: check the labels")
+    return scores, positives
+
+
+def row_blocks(*matrices: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Cut matrices of one shape [q, c] into contiguous blocks of rows, so that memory stays bounded."""
+    n_rows, n_columns = matrices[0].shape
+    step = max(1, _BLOCK_ENTRIES // max(1, n_columns))
+    for start in range(0, n_rows, step):
+        yield [np.ascontiguousarray(m[start : start + step]) for m in matrices]
+
+
+def rank_positives(scores: np.ndarray, positives: np.ndarray) -> PositiveRanks:
+    """Rank every positive among its query's candidates (1 = best), best positives first within a query.
+
+    rank = number of negatives with a score at least as large + place among the query's positives; this is the
+    pessimistic rule for ties. `scores` [q, c], `positives` bool [q, c].
+
+    Raises ValueError for NaN scores, unequal shapes, or no positive at all.
+
+    >>> rank_positives(np.array([[3.0, 2.0, 2.0, 1.0]]), np.array([[True, False, True, False]])).rank.tolist()
+    [1, 3]
+    """
+    scores, positives = check_positives(scores, positives)
+    n_positives = positives.sum(axis=1)
+    negatives_above = np.concatenate([_negatives_above(*block) for block in row_blocks(scores, positives)])
+    n_positives = n_positives[n_positives > 0]
+    query = np.repeat(np.arange(len(n_positives)), n_positives)
+    nth = np.arange(len(query)) - np.repeat(np.cumsum(n_positives) - n_positives, n_positives) + 1
+    return PositiveRanks(query, negatives_above + nth, nth, n_positives)
+
+
+def _negatives_above(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """For each positive of a block, best first within its row: how many negatives score at least as high."""
+    n_negatives = (~positives).sum(axis=1)
+    negatives = np.sort(np.where(positives, -np.inf, scores), axis=1)
+    rows, columns = np.nonzero(positives)
+    values = scores[rows, columns]
+    order = np.lexsort((-values, rows))
+    rows, values = rows[order], values[order]
+    below = np.empty(len(rows), np.int64)
+    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
+    for row in np.unique(rows):  # a binary search per row; everything heavier is vectorised above
+        here = slice(bounds[row], bounds[row + 1])
+        below[here] = np.searchsorted(negatives[row], values[here], side="left")
+    # Positives stand in the sorted row as -inf: they count as "below" for all values but -inf itself.
+    return np.minimum(scores.shape[1] - below, n_negatives[rows])
+
+
+def recall_at_k(scores: np.ndarray, positives: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
+    """Share of queries with at least one positive among their k best candidates, for every k in `ks`.
+
+    R@K = mean_q [ best rank of a positive of q <= K ], the measure of Karpathy and Fei-Fei 2015. `scores`
+    [q, c], larger is better; `positives` bool [q, c]. Mean over the queries that have a positive; fraction
+    0..1. Ties are pessimistic. Raises ValueError for NaN scores, unequal shapes, no positive, or k < 1.
+
+    >>> recall_at_k(np.array([[3.0, 2.0], [1.0, 1.0]]), np.eye(2, dtype=bool), [1, 2])
+    {1: 0.5, 2: 1.0}
+    """
+    return _recall(rank_positives(scores, positives), ks)
+
+
+def _recall(ranks: PositiveRanks, ks: Sequence[int]) -> dict[int, float]:
+    if any(k < 1 for k in ks):
+        raise ValueError(f"ks are {list(ks)}; every k must be at least 1")
+    best = ranks.rank[ranks.nth == 1]
+    return {int(k): float(np.mean(best <= k)) for k in ks}
+
+
+def r_precision(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Share of positives among the R best candidates, R the query's number of positives.
+
+    R-Precision = mean_q 1/R_q sum_{i <= R_q} rel_q(i) (Musgrave et al. 2020, "A Metric Learning Reality
+    Check"). Shapes, reduction, ties and errors as in `recall_at_k`.
+
+    >>> r_precision(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[True, False, True, False]]))
+    0.5
+    """
+    return _r_precision(rank_positives(scores, positives))
+
+
+def _r_precision(ranks: PositiveRanks) -> float:
+    return _mean_over_queries(np.ones(len(ranks.rank)), ranks)
+
+
+def map_at_r(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Mean average precision at R, R the query's number of positives.
+
+    mAP@R = mean_q 1/R_q sum_{i <= R_q} P_q(i) rel_q(i), P(i) the precision of the first i candidates
+    (Musgrave et al. 2020). Unlike average precision it stops at R: a positive further down adds nothing.
+    Shapes, reduction, ties and errors as in `recall_at_k`.
+
+    >>> map_at_r(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[False, True, True, False]]))
+    0.25
+    """
+    return _map_at_r(rank_positives(scores, positives))
+
+
+def _map_at_r(ranks: PositiveRanks) -> float:
+    return _mean_over_queries(ranks.nth / ranks.rank, ranks)
+
+
+def _mean_over_queries(gains: np.ndarray, ranks: PositiveRanks) -> float:
+    """mean_q 1/R_q sum of the gains of the positives ranked at most R_q."""
+    inside = ranks.rank <= ranks.n_positives[ranks.query]
+    sums = np.bincount(ranks.query, weights=gains * inside, minlength=len(ranks.n_positives))
+    return float(np.mean(sums / ranks.n_positives))
+
+
+def rsum(scores: np.ndarray, positives: np.ndarray) -> float:
+    """100 times the sum of R@1, R@5 and R@10 in both directions: 0..600.
+
+    `scores` [n, m] image to text, `positives` bool [n, m]; the text-to-image direction is the transpose.
+    Ties and errors as in `recall_at_k`.
+
+    >>> rsum(np.eye(2), np.eye(2, dtype=bool))
+    600.0
+    """
+    return retrieval_metrics(scores, positives)["rsum"]
+
+
+def retrieval_metrics(scores: np.ndarray, positives: np.ndarray) -> dict[str, float]:
+    """Every metric of this file in both directions, from one ranking each.
+
+    `scores` [n, m] image to text, `positives` bool [n, m]: the labels, or the truth where it is known. Keys:
+    "i2t/R@1", "i2t/R@5", "i2t/R@10", "i2t/R-Precision", "i2t/mAP@R", the same with "t2i/", "rsum", and
+    "R-Precision" and "mAP@R" as means of the two directions. Ties and errors as in `recall_at_k`.
+
+    >>> retrieval_metrics(np.eye(2), np.eye(2, dtype=bool))["t2i/mAP@R"]
+    1.0
+    """
+    scores, positives = check_positives(scores, positives)
+    result: dict[str, float] = {}
+    for direction, s, p in (("i2t", scores, positives), ("t2i", scores.T, positives.T)):
+        ranks = rank_positives(s, p)
+        result |= {f"{direction}/R@{k}": value for k, value in _recall(ranks, RSUM_KS).items()}
+        result |= {f"{direction}/R-Precision": _r_precision(ranks), f"{direction}/mAP@R": _map_at_r(ranks)}
+    result["rsum"] = 100 * sum(result[f"{d}/R@{k}"] for d in ("i2t", "t2i") for k in RSUM_KS)
+    for name in ("R-Precision", "mAP@R"):
+        result[name] = (result[f"i2t/{name}"] + result[f"t2i/{name}"]) / 2
+    return result

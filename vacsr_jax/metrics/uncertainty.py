@@ -1,0 +1,183 @@
+"""What an uncertainty (or a score) knows: unlabelled matches against true negatives, and bins against R@1."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vacsr_jax.metrics.graded import average_ranks, row_correlation
+from vacsr_jax.metrics.retrieval import check_positives, check_scores
+
+
+def auroc(values: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a positive's value exceeds a negative's, ties counted 1/2.
+
+    AUROC = mean over positives of the share of negatives with a smaller value (Mann and Whitney 1947).
+    `values` [n], `labels` bool [n]. Constant values give 1/2. Raises ValueError for NaN values, unequal shapes,
+    or a missing class.
+
+    >>> auroc(np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, True, False, True]))
+    0.875
+    """
+    values, labels = _check_labelled_values(values, labels)
+    if labels.all() or not labels.any():
+        raise ValueError(f"all {len(labels)} labels are {labels[0]}; AUROC needs both classes: check the labels")
+    return _area(values[labels], values[~labels])
+
+
+def _area(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Mean over the positives of the share of negatives below them, ties 1/2."""
+    negative, positive = np.sort(negative), np.sort(positive)  # sorted queries make the search much faster
+    below = np.searchsorted(negative, positive, "left")
+    not_above = np.searchsorted(negative, positive, "right")
+    return float(np.mean(below + not_above) / (2 * len(negative)))
+
+
+def auroc_within(values: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """Mean over groups (here: captions) of the AUROC inside the group, where it has both classes.
+
+    A pooled AUROC can be high because a value knows which *caption* is general; this one only rewards
+    knowing which pairs *of one caption* are matches. `values`, `labels` (bool) and `groups` (any integers)
+    [n]. Ties 1/2. Raises ValueError for NaN values, unequal shapes, or no group with both classes.
+
+    >>> labels = np.array([False, True, False, True])
+    >>> auroc_within(np.array([1.0, 2.0, 9.0, 8.0]), labels, np.array([0, 0, 1, 1]))
+    0.5
+    """
+    values, labels = _check_labelled_values(values, labels)
+    groups = np.asarray(groups)
+    if groups.shape != labels.shape:
+        raise ValueError(f"groups have shape {groups.shape} and labels {labels.shape}, expected equal shapes")
+    order = np.argsort(groups, kind="stable")  # linear time where the groups come in order
+    values, labels, groups = values[order], labels[order], groups[order]
+    bounds = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    parts = zip(np.split(values, bounds), np.split(labels, bounds), strict=True)
+    areas = [_area(v[y], v[~y]) for v, y in parts if y.any() and not y.all()]
+    if not areas:
+        raise ValueError("no group has both classes, so no AUROC is defined: check the labels")
+    return float(np.mean(areas))
+
+
+def _check_labelled_values(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, labels = np.asarray(values), np.asarray(labels)
+    if values.ndim != 1 or len(values) == 0 or values.shape != labels.shape:
+        raise ValueError(f"values {values.shape} and labels {labels.shape}: expected vectors of equal length > 0")
+    if labels.dtype != bool:
+        raise ValueError(f"labels have dtype {labels.dtype}, expected bool: threshold them first")
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).sum())} values are NaN; a ranking needs numbers")
+    return values, labels
+
+
+def best_unlabelled(scores: np.ndarray, labelled: np.ndarray, top: int = 20) -> np.ndarray:
+    """Mark each caption's `top` best-scored unlabelled images: bool [n, m].
+
+    `scores` [n, m], `labelled` bool [n, m]. Equal scores go to the lower image index. A caption with fewer
+    unlabelled images gives all of them. Raises ValueError for NaN scores, unequal shapes, non-boolean labels
+    or no label at all, top < 1.
+
+    >>> best_unlabelled(np.array([[3.0], [2.0], [1.0]]), np.array([[True], [False], [False]]), top=1).tolist()
+    [[False], [True], [False]]
+    """
+    scores, labelled = check_positives(scores, labelled)
+    if top < 1:
+        raise ValueError(f"top is {top}, expected at least 1 pair per caption")
+    n_images = len(scores)
+    unlabelled = np.where(labelled, -np.inf, scores)
+    place = max(n_images - top, 0)
+    worst_chosen = np.partition(unlabelled, place, axis=0)[place]
+    better, equal = unlabelled > worst_chosen, unlabelled == worst_chosen
+    room = min(top, n_images) - better.sum(axis=0)
+    return (better | (equal & (np.cumsum(equal, axis=0) <= room))) & ~labelled
+
+
+def false_negative_auroc(
+    values: np.ndarray, scores: np.ndarray, labelled: np.ndarray, matches: np.ndarray, top: int = 20
+) -> dict[str, float]:
+    """How well `values` tell unlabelled true matches (false negatives) from true negatives.
+
+    All arguments [n images, m captions]: `values` is what is judged (the score itself, or plus or minus an
+    uncertainty), larger meaning "rather a match"; `scores` only choose each caption's `top` best unlabelled
+    pairs; `labelled` and `matches` are bool, the labels and the truth. Keys: "top/pooled" and "top/within"
+    (mean over captions, see `auroc_within`) on those pairs, "all/pooled" and "all/within" on every
+    unlabelled pair. Ties 1/2. Raises ValueError for NaN, unequal shapes, non-boolean matrices, or a missing
+    class.
+
+    >>> scores, labelled = np.array([[3.0], [2.0], [1.0]]), np.array([[True], [False], [False]])
+    >>> false_negative_auroc(scores, scores, labelled, np.array([[True], [True], [False]]))["top/within"]
+    1.0
+    """
+    values, matches = check_positives(values, matches)
+    chosen = best_unlabelled(scores, labelled, top)
+    if chosen.shape != values.shape:
+        raise ValueError(f"values have shape {values.shape} and scores {chosen.shape}; both must be [images, captions]")
+    # Captions become rows: their pairs then lie together, in order.
+    by_caption = (np.ascontiguousarray(m.T) for m in (values, matches, chosen, ~np.asarray(labelled)))
+    values, matches, chosen, unlabelled = by_caption
+    result = {}
+    for name, pairs in (("top", chosen), ("all", unlabelled)):
+        judged, match, caption = values[pairs], matches[pairs], np.nonzero(pairs)[0]
+        result[f"{name}/pooled"] = auroc(judged, match)
+        result[f"{name}/within"] = auroc_within(judged, match, caption)
+    return result
+
+
+def top1_uncertainty(
+    scores: np.ndarray, positives: np.ndarray, uncertainty: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A query's uncertainty is that of its best-scored pair; returns (uncertainty [q'], hit bool [q']).
+
+    `scores`, `positives` (bool) and `uncertainty` [q, c]. `hit` says whether the best pair is a positive, so
+    its mean is R@1. Queries without a positive are left out (q' <= q). Ties are pessimistic: among equal
+    best scores a negative is taken first, then the lower index. Raises ValueError for NaN, unequal shapes,
+    or no positive.
+
+    >>> top1_uncertainty(np.array([[2.0, 1.0]]), np.array([[True, False]]), np.array([[0.1, 0.7]]))
+    (array([0.1]), array([ True]))
+    """
+    scores, positives = check_positives(scores, positives)
+    uncertainty, _ = check_scores(uncertainty, scores, "scores")
+    is_best = scores == scores.max(axis=1, keepdims=True)
+    wrong = is_best & ~positives
+    choice = np.where(wrong.any(axis=1), wrong.argmax(axis=1), is_best.argmax(axis=1))[:, None]
+    kept = positives.any(axis=1)
+    at_choice = (np.take_along_axis(m, choice, axis=1)[kept, 0] for m in (uncertainty, positives))
+    return tuple(at_choice)
+
+
+class UncertaintyBins(NamedTuple):
+    """Queries in bins of growing uncertainty: three vectors [bins], and two correlations over the bins."""
+
+    uncertainty: np.ndarray
+    recall_at_1: np.ndarray
+    count: np.ndarray
+    pearson: float
+    spearman: float
+
+
+def uncertainty_bins(uncertainty: np.ndarray, hit: np.ndarray, bins: int = 10) -> UncertaintyBins:
+    """Mean uncertainty and R@1 in bins of equally many queries (Wei et al. 2026, Figure 3).
+
+    `uncertainty` [q], `hit` bool [q] (see `top1_uncertainty`). Counts differ by at most 1. Queries of equal
+    uncertainty share their mean hit, so the order of the input never matters and a constant uncertainty
+    gives a flat curve. A correlation is 0 where one side is constant; a good uncertainty gives a negative
+    one. Raises ValueError for NaN, unequal shapes, or fewer queries than bins.
+
+    >>> uncertainty_bins(np.array([0.1, 0.9, 0.2, 0.8]), np.array([True, False, True, True]), bins=2).pearson
+    -1.0
+    """
+    uncertainty, hit = _check_labelled_values(uncertainty, hit)
+    if not 2 <= bins <= len(hit):
+        raise ValueError(f"bins is {bins}, expected 2 to {len(hit)}, the number of queries")
+    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    shared_hit = (np.bincount(group, weights=hit) / size)[group]
+    parts = np.array_split(np.argsort(uncertainty), bins)
+    mean_u = np.array([_mean(uncertainty[part]) for part in parts])
+    recall = np.array([_mean(shared_hit[part]) for part in parts])
+    pearson = row_correlation(mean_u[None], recall[None])[0]
+    rank = row_correlation(average_ranks(mean_u[None]), average_ranks(recall[None]))[0]
+    return UncertaintyBins(mean_u, recall, np.array([len(p) for p in parts]), float(pearson), float(rank))
+
+
+def _mean(x: np.ndarray) -> float:
+    """Mean that is exact for equal numbers, so that rounding never makes a correlation out of constants."""
+    return float(x[0] + np.mean(x - x[0], dtype=np.float64))

@@ -1,0 +1,113 @@
+"""The pre-norm residual transformer of both CLIP towers: float32 parameters, compute in `dtype`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """CLIP's approximation of GELU: x sigmoid(1.702 x)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The exact GELU, x Phi(x) (erf, as "gelu" means in Hugging Face configs)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATION = {"quick_gelu": quick_gelu, "gelu": gelu}
+
+
+def layer_norm(x: Float[Array, "b l w"], eps: float, dtype: Any, name: str) -> Float[Array, "b l w"]:
+    """Layer norm computed in float32 and returned in `dtype`; to be called in a compact module."""
+    norm = nn.LayerNorm(epsilon=eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+    return norm(x.astype(jnp.float32)).astype(dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax(q k^T / sqrt(width / heads)) v, with the softmax in float32."""
+
+    width: int
+    heads: int
+    out_std: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None) -> Float[Array, "b l w"]:
+        head_width = self.width // self.heads
+        in_init = nn.initializers.normal(self.width**-0.5)
+
+        def split(name):
+            y = nn.Dense(self.width, dtype=self.dtype, kernel_init=in_init, name=name)(x)
+            return y.reshape(*x.shape[:2], self.heads, head_width)
+
+        query, key, value = split("query") * head_width**-0.5, split("key"), split("value")
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        if mask is not None:
+            logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(x.shape)
+        out_init = nn.initializers.normal(self.out_std)
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=out_init, name="out")(y)
+
+
+class Block(nn.Module):
+    """One residual block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float
+    out_std: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None) -> Float[Array, "b l w"]:
+        y = layer_norm(x, self.eps, self.dtype, "norm_1")
+        x = x + Attention(self.width, self.heads, self.out_std, self.dtype, name="attention")(y, mask)
+        y = layer_norm(x, self.eps, self.dtype, "norm_2")
+        in_init = nn.initializers.normal((2 * self.width) ** -0.5)
+        y = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=in_init, name="mlp_in")(y)
+        y = ACTIVATION[self.activation](y)
+        out_init = nn.initializers.normal(self.out_std)
+        return x + nn.Dense(self.width, dtype=self.dtype, kernel_init=out_init, name="mlp_out")(y)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, without a final norm.
+
+    `mask` [b|1, 1, l|1, l] is true where a query (second to last axis) may see a key (last axis). The initial
+    scales are CLIP's: what enters the residual stream is divided by sqrt(2 layers), so that its variance does
+    not grow.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None) -> Float[Array, "b l w"]:
+        out_std = (2 * self.layers * self.width) ** -0.5
+        for i in range(self.layers):
+            block = Block(
+                self.width,
+                self.heads,
+                self.mlp_width,
+                self.activation,
+                self.eps,
+                out_std,
+                self.dtype,
+                name=f"block_{i}",
+            )
+            x = block(x, mask)
+        return x

@@ -1,0 +1,59 @@
+"""Diagonal Gaussian mixtures over the latent z in R^d, in log-variances. Every function is elementwise in `...`."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def kl_to_standard_normal(mean: Float[Array, "... d"], log_var: Float[Array, "... d"]) -> Float[Array, ...]:
+    """KL[N(mean, diag exp(log_var)) || N(0, I)] = 1/2 sum_d (mean^2 + sigma^2 - log sigma^2 - 1).
+
+    Wei et al. 2026, eq. 7. Summed over d, in nats; nothing else is reduced.
+    """
+    return 0.5 * jnp.sum(mean**2 + jnp.exp(log_var) - log_var - 1, axis=-1)
+
+
+def kl_upper_bound(
+    mixture_logits: Float[Array, " k"], mean: Float[Array, "... k d"], log_var: Float[Array, "... k d"]
+) -> Float[Array, ...]:
+    """sum_k alpha_k KL[component k || N(0, I)] >= KL[mixture || N(0, I)], alpha = softmax(mixture_logits).
+
+    Convexity of the KL divergence; Wei et al. 2026, eq. 6. In nats; nothing else is reduced.
+    """
+    return kl_to_standard_normal(mean, log_var) @ jax.nn.softmax(mixture_logits)
+
+
+def log_prob(
+    z: Float[Array, "... d"],
+    mixture_logits: Float[Array, " k"],
+    mean: Float[Array, "... k d"],
+    log_var: Float[Array, "... k d"],
+) -> Float[Array, ...]:
+    """log sum_k alpha_k N(z | mean_k, diag exp(log_var_k)), in nats; Wei et al. 2026, eq. 5."""
+    squared = (z[..., None, :] - mean) ** 2 * jnp.exp(-log_var)
+    per_component = -0.5 * jnp.sum(squared + log_var + math.log(2 * math.pi), axis=-1)
+    return jax.nn.logsumexp(per_component + jax.nn.log_softmax(mixture_logits), axis=-1)
+
+
+def component_weights(
+    mixture_logits: Float[Array, " k"], gumbel: Float[Array, "... k"], *, temperature: float, hard: bool
+) -> Float[Array, "... k"]:
+    """A Gumbel-softmax draw, softmax((log alpha + gumbel) / temperature); Jang et al. 2017.
+
+    With `hard` its value is one-hot, exactly a draw of the component, and its gradient the soft one's: the
+    straight-through form.
+    """
+    soft = jax.nn.softmax((jax.nn.log_softmax(mixture_logits) + gumbel) / temperature, axis=-1)
+    if not hard:
+        return soft
+    one_hot = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
+    return one_hot + soft - jax.lax.stop_gradient(soft)
+
+
+def mix(weights: Float[Array, "... k"], values: Float[Array, "... k d"]) -> Float[Array, "... d"]:
+    """sum_k weights_k values_k."""
+    return jnp.sum(weights[..., None] * values, axis=-2)

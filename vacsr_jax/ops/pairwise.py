@@ -1,0 +1,127 @@
+"""Pairs in tiles: any function of image-text pairs over an n x m grid, in memory that a tile sets, not n x m x d."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+Tree = Any
+
+
+class PairTerms(NamedTuple):
+    """What the VACSR losses need of each pair in a training step; all [r, c].
+
+    Attributes:
+      score: m(mu_bar), the logit that inference would give; picks the hard negatives.
+      logit: m(z) of one draw of z.
+      kl: the upper bound on KL[p(z|s) || N(0, I)], nats.
+      spread: 1/2 error / u + 1/2 log u with label 1, mean over dimensions; the error is held constant.
+    """
+
+    score: Float[Array, "r c"]
+    logit: Float[Array, "r c"]
+    kl: Float[Array, "r c"]
+    spread: Float[Array, "r c"]
+
+
+def similarity_vectors(images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> Float[Array, "r c d"]:
+    """s_ij = v_i * t_j, the Hadamard product of every pair (Wei et al. 2026, section 3); its sum is the dot product."""
+    return images[:, None, :] * texts[None, :, :]
+
+
+def tile_shape(n: int, m: int, tile_pairs: int) -> tuple[int, int]:
+    """Rows and columns of a tile of about `tile_pairs` pairs: whole rows where they fit, else part of one.
+
+    Raises:
+      ValueError: if a side is empty or `tile_pairs` is not positive.
+    """
+    if min(n, m, tile_pairs) < 1:
+        raise ValueError(f"pairs: got a grid of {n} x {m} in tiles of {tile_pairs}; all three must be positive")
+    columns = min(m, tile_pairs)
+    return min(n, max(1, tile_pairs // columns)), columns
+
+
+def map_pairs(
+    function: Callable[..., Tree],
+    images: Float[Array, "n d"],
+    texts: Float[Array, "m d"],
+    per_pair: Tree = (),
+    *,
+    tile_pairs: int,
+) -> Tree:
+    """`function(images [r d], texts [c d], per_pair [r c ...]) -> tree of [r c ...]` over the n x m grid, tile by tile.
+
+    Returns the tree with leaves [n m ...]. A tile is recomputed in the backward pass, so the memory beyond inputs and
+    outputs is one tile's, forward and backward. Edges are padded with zeros and cut off again.
+    """
+    n, m = len(images), len(texts)
+    rows, columns = tile_shape(n, m, tile_pairs)
+    if (rows, columns) == (n, m):
+        return function(images, texts, per_pair)
+    tiled_texts = _split(texts, columns)
+    tile = jax.checkpoint(lambda image_tile, text_tile, noise: function(image_tile, text_tile, noise))
+
+    def one_row_block(block):
+        image_tile, per_row = block
+        per_tile = jax.tree.map(lambda x: jnp.moveaxis(_split(jnp.moveaxis(x, 1, 0), columns), 2, 1), per_row)
+        out = jax.lax.map(lambda args: tile(image_tile, *args), (tiled_texts, per_tile))
+        return jax.tree.map(lambda x: _join(jnp.moveaxis(x, 1, 2), m).swapaxes(0, 1), out)
+
+    blocks = (_split(images, rows), jax.tree.map(lambda x: _split(x, rows), per_pair))
+    return jax.tree.map(lambda x: _join(x, n), jax.lax.map(one_row_block, blocks))
+
+
+def _split(x: Array, size: int) -> Array:
+    """[n ...] -> [ceil(n / size) size ...], padded with zeros."""
+    padding = [(0, -len(x) % size)] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
+
+
+def _join(x: Array, n: int) -> Array:
+    """The inverse of `_split`."""
+    return x.reshape(-1, *x.shape[2:])[:n]
+
+
+def shard_pairs(
+    function: Callable[..., Tree], mesh: Mesh, params: Tree, images: Array, texts: Array, per_pair: Tree = ()
+) -> Tree:
+    """`function(params, images, texts, per_pair)` with the images' rows shared out over the mesh's data axis.
+
+    Each device scores its own images against all texts: the texts are gathered once, nothing of size pairs travels.
+    """
+    rows = P("data")
+    sharded = jax.shard_map(function, mesh=mesh, in_specs=(P(), rows, P(), rows), out_specs=rows)
+    return sharded(params, images, texts, per_pair)
+
+
+def score_in_tiles(
+    score: Callable[[Array, Array], Tree],
+    images: Float[np.ndarray, "n d"],
+    texts: Float[np.ndarray, "m d"],
+    *,
+    tile_pairs: int,
+) -> Tree:
+    """A compiled `score(images [r d], texts [c d])` over all pairs of two host arrays, as a tree of numpy [n m].
+
+    The device holds a tile at a time, the host the result. Used for test sets; training uses `map_pairs`.
+    """
+    rows, columns = tile_shape(len(images), len(texts), tile_pairs)
+    blocks = []
+    for i in range(0, len(images), rows):
+        image_tile = _pad_to(images[i : i + rows], rows)
+        row = [score(image_tile, _pad_to(texts[j : j + columns], columns)) for j in range(0, len(texts), columns)]
+        blocks.append(jax.tree.map(lambda *x: np.concatenate(jax.device_get(x), axis=1), *row))
+    whole = jax.tree.map(lambda *x: np.concatenate(x, axis=0), *blocks)
+    return jax.tree.map(lambda x: x[: len(images), : len(texts)], whole)
+
+
+def _pad_to(x: np.ndarray, size: int) -> np.ndarray:
+    # Every tile has one shape, so that the score compiles once.
+    return np.pad(x, [(0, size - len(x)), (0, 0)])

@@ -1,0 +1,17 @@
+"""The squared error of a probability, with a gradient that does not vanish where the sigmoid is flat."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import Array, Float
+
+
+def squared_error(logit: Float[Array, ...], label: Float[Array, ...]) -> Float[Array, ...]:
+    """1/2 (label - sigmoid(logit))^2, whose gradient in `logit` is taken as -(label - sigmoid(logit)).
+
+    The straight-through sigmoid of Wei et al. 2026, eq. 14 and 15: the factor sigmoid' is left out, so a confident
+    mistake still moves. That makes the gradient the one of the binary cross-entropy. Elementwise, no reduction.
+    """
+    probability = jax.nn.sigmoid(logit)
+    straight_through = logit + jax.lax.stop_gradient(probability - logit)
+    return 0.5 * (label - straight_through) ** 2

@@ -1,0 +1,191 @@
+"""One call from a name or a path to a model that encodes, scores and samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.preprocess import preprocess
+from vacsr_jax.data.source import ArraySource
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
+from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.evaluation.retrieval import probabilities, score_pairs
+from vacsr_jax.evaluation.sampling import Samples, sample_similarity
+from vacsr_jax.files import replace_whole, to_json, write_text
+from vacsr_jax.models.clip_weights import find_folder, load_hf_clip
+from vacsr_jax.models.image_text import ImageTextModel, describe, from_description
+from vacsr_jax.models.pair_models import CosineModel
+from vacsr_jax.training.checkpoint import FOLDER, Checkpoints
+from vacsr_jax.training.run import TOKENIZER
+from vacsr_jax.training.state import abstract_params
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
+TILE_PAIRS = 16_384
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+class Scores(NamedTuple):
+    """Scores of every image-text pair, float32 [images, texts].
+
+    Attributes:
+      logit: what ranking uses; larger is better.
+      probability: that the pair is a match, sigmoid(logit); None for a model whose loss fixes no level (CLIP).
+      uncertainty: mean latent standard deviation; None for a model without a latent.
+    """
+
+    logit: np.ndarray
+    probability: np.ndarray | None
+    uncertainty: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model with all it needs. `config` and `step` are the run's resolved config and the checkpoint's
+    step where they are known."""
+
+    model: ImageTextModel
+    params: Any
+    tokenizer: Tokenizer
+    config: dict[str, Any] | None = None
+    step: int | None = None
+
+    def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """Embeddings [n, d] of files, PIL images or uint8 arrays [h, w, 3], ready to be scored.
+
+        Raises:
+          ValueError: if an image cannot be read, or there is none.
+        """
+        if isinstance(images, str | Path | Image.Image):
+            images = [images]
+        size = self.model.clip.vision.image_size
+        pixels = [preprocess(decode_image(x) if isinstance(x, str | Path) else x, image_size=size) for x in images]
+        if not pixels:
+            raise ValueError("images: got none, expected at least one")
+        source = ArraySource(np.stack(pixels), [()] * len(pixels), [str(i) for i in range(len(pixels))])
+        return embed_images(self.model, self.params, source)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings [m, d] of texts, ready to be scored.
+
+        Raises:
+          ValueError: if a text is empty or no string, or there is none.
+        """
+        return embed_texts(self.model, self.params, self.tokenizer([texts] if isinstance(texts, str) else texts))
+
+    def score(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray) -> Scores:
+        """Scores of all pairs of images (or their embeddings [n, d]) and texts (or their embeddings [m, d])."""
+        images, texts = self._embedded(images, texts)
+        scores = score_pairs(self.model, self.params, images, texts, tile_pairs=TILE_PAIRS)
+        return Scores(scores.logit, probabilities(self.model, scores), scores.uncertainty)
+
+    def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
+        """n draws of every pair's match probability, their mean and credible interval; see `sampling`."""
+        return sample_similarity(self.model, self.params, key, *self._embedded(images, texts), n, level)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes safetensors and JSON that `load` reads, without Orbax."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(folder / TOKENIZER)
+        flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
+        replace_whole(folder / WEIGHTS, lambda path: save_file(flat, path))
+        write_text(
+            folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
+        )
+
+    def _embedded(self, images, texts) -> tuple[np.ndarray, np.ndarray]:
+        images = images if _is_embedding(images) else self.encode_images(images)
+        return images, texts if _is_embedding(texts) else self.encode_texts(texts)
+
+
+def _is_embedding(x) -> bool:
+    return isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32
+
+
+def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:
+    """A model from a training workdir, an exported folder, or a Hugging Face CLIP (folder or hub name).
+
+    Args:
+      path_or_hub_name: where it is. A hub repository may hold an export or a CLIP.
+      checkpoint: best or last, of a workdir.
+
+    Raises:
+      ValueError: if there is nothing to load, or what is there does not fit this version; the message names the
+        difference.
+    """
+    if (Path(path_or_hub_name) / FOLDER).is_dir():
+        return load_workdir(Path(path_or_hub_name), checkpoint)
+    folder = find_folder(path_or_hub_name, None)
+    if not (folder / DESCRIPTION).is_file():
+        raise ValueError(f"{folder} holds no {FOLDER}/ (a training workdir) and no {DESCRIPTION} (an export or a CLIP)")
+    description = read_json(folder / DESCRIPTION)
+    return load_export(folder, description) if "vacsr_jax" in description else load_clip(folder)
+
+
+def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
+    if checkpoint not in ("best", "last"):
+        raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        step = checkpoints.best_step() if checkpoint == "best" else checkpoints.last_step()
+        if step is None:
+            raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
+        description = checkpoints.description(step)
+        model = from_description(description["model"])
+        like = abstract_params(model)
+        check_shapes(f"{workdir}, step {step}", checkpoints.shapes(step), like)
+        params = jax.device_get(checkpoints.restore_params(step, like))
+    finally:
+        checkpoints.close()
+    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), description["config"], step)
+
+
+def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
+    model = from_description(description["vacsr_jax"])
+    try:
+        flat = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
+    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, abstract_params(model))
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    params = unflatten_dict(flat, sep="/")
+    return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
+
+
+def load_clip(folder: Path) -> Pretrained:
+    """A CLIP as it is: cosine times its learned scale, no probability and no uncertainty."""
+    clip, towers = load_hf_clip(folder)
+    tokenizer = load_tokenizer(folder, context_length=clip.text.context_length)
+    params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
+    return Pretrained(ImageTextModel(clip, CosineModel(None)), params, tokenizer)
+
+
+def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None:
+    """Raises ValueError, listing each parameter that is missing, unknown or of another shape than in `like`."""
+    wanted = {name: tuple(leaf.shape) for name, leaf in flatten_dict(like, sep="/").items()}
+    lines = [
+        f"{name}: saved {got.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+        for name in sorted(got.keys() | wanted.keys())
+        if got.get(name) != wanted.get(name)
+    ]
+    if lines:
+        raise ValueError(f"{where}: the parameters do not fit the model it describes:\n  " + "\n  ".join(lines))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); it was damaged, or is not ours") from error

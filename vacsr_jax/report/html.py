@@ -1,0 +1,293 @@
+"""One self-contained HTML page about a run: numbers, retrieved pictures, curves. No network, no scripts."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vacsr_jax.files import write_text
+from vacsr_jax.metrics.calibration import Reliability
+from vacsr_jax.metrics.uncertainty import UncertaintyBins
+from vacsr_jax.report import plots
+from vacsr_jax.report.tables import Cell, format_cell
+
+# status -> (sign, CSS class). The last two are for data whose truth is unknown.
+STATUSES = {
+    "labelled match": ("✓", "yes"),
+    "unlabelled match": ("◆", "found"),
+    "not a match": ("✕", "no"),
+    "labelled": ("✓", "yes"),
+    "unlabelled": ("○", "plain"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; see `tables.format_cell` for what a cell may be. `note` says how to read it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A retrieved item: a picture (uint8 [h, w, 3] or [h, w]) or a text, and what the model says of the pair."""
+
+    content: np.ndarray | str
+    logit: float
+    status: str
+    probability: float | None = None
+    uncertainty: float | None = None
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A query (a text or a picture) and its candidates, best first."""
+
+    query: np.ndarray | str
+    candidates: Sequence[Candidate]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows. What is empty is left out, with a sentence that says so.
+
+    `truth_known` is False for data where only labels exist: then use the statuses "labelled" and "unlabelled", and
+    histograms of these two. The dicts map a name to a curve; `curves` to (steps, values).
+    """
+
+    title: str
+    subtitle: str = ""
+    tables: Sequence[Table] = ()
+    text_to_image: Sequence[Retrieval] = ()
+    image_to_text: Sequence[Retrieval] = ()
+    histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    uncertainty: Mapping[str, UncertaintyBins] = field(default_factory=dict)
+    reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    truth_known: bool = True
+
+
+def write_report(path: str | os.PathLike, report: Report) -> None:
+    """Write the report as one HTML file, all at once: a failure leaves the old file, or none.
+
+    Raises ValueError for an unknown status or a picture that is not uint8 [h, w, 3] or [h, w].
+    """
+    write_text(Path(path), render(report))
+
+
+def render(report: Report) -> str:
+    """The report as an HTML document; see `write_report`."""
+    sections = [
+        ("Metrics", _tables(report)),
+        ("Text to image", _retrievals(report, report.text_to_image)),
+        ("Image to text", _retrievals(report, report.image_to_text)),
+        ("Scores", _scores(report)),
+        ("Uncertainty", _uncertainty(report)),
+        ("Calibration", _calibration(report)),
+        ("Training", _training(report)),
+        ("How it was made", _origin(report)),
+    ]
+    anchors = [name.lower().replace(" ", "-") for name, _ in sections]
+    links = [f'<a href="#{a}">{name}</a>' for a, (name, _) in zip(anchors, sections, strict=True)]
+    body = [
+        f'<section id="{a}"><h2>{name}</h2>{content}</section>'
+        for a, (name, content) in zip(anchors, sections, strict=True)
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<header><h1>{escape(report.title)}</h1><p>{escape(report.subtitle)}</p>"
+        f"<nav>{''.join(links)}</nav></header>\n<main>{chr(10).join(body)}</main></body></html>\n"
+    )
+
+
+def _absent(sentence: str) -> str:
+    return f'<p class="absent">{escape(sentence)}</p>'
+
+
+def _tables(report: Report) -> str:
+    if not report.tables:
+        return _absent("No metrics were given.")
+    return f'<div class="tables">{"".join(map(_table, report.tables))}</div>'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(str(c))}</th>' for c in table.columns)
+    lines = []
+    for first, *rest in table.rows:
+        cells = "".join(f"<td>{escape(format_cell(cell))}</td>" for cell in rest)
+        lines.append(f'<tr><th scope="row">{escape(format_cell(first))}</th>{cells}</tr>')
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return (
+        f'<div><h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>{note}</div>"
+    )
+
+
+def _retrievals(report: Report, retrievals: Sequence[Retrieval]) -> str:
+    if not retrievals:
+        return _absent("No examples were given.")
+    has_uncertainty = any(c.uncertainty is not None for r in retrievals for c in r.candidates)
+    note = "Best first. p: predicted probability of a match, " + (
+        "u: uncertainty of the pair, logit: the score that ranks."
+        if has_uncertainty
+        else "logit: the score that ranks; this model gives no uncertainty."
+    )
+    if not report.truth_known:
+        note += " Only the labels are known here: an unlabelled pair may well be a true match."
+    return f'<p class="note">{escape(note)}</p>' + "".join(map(_retrieval, retrievals))
+
+
+def _retrieval(retrieval: Retrieval) -> str:
+    query = _content(retrieval.query, "query")
+    pictures = any(not isinstance(c.content, str) for c in retrieval.candidates)
+    items = "".join(map(_candidate, retrieval.candidates))
+    kind = "pictures" if pictures else "texts"
+    return f'<article><div class="query">{query}</div><ol class="{kind}">{items}</ol></article>'
+
+
+def _candidate(candidate: Candidate) -> str:
+    if candidate.status not in STATUSES:
+        raise ValueError(f"status is {candidate.status!r}, expected one of {list(STATUSES)}")
+    sign, kind = STATUSES[candidate.status]
+    numbers = [("p", candidate.probability), ("u", candidate.uncertainty), ("logit", candidate.logit)]
+    shown = "".join(
+        f"<span><i>{name}</i> {escape(format_cell(float(value), 2))}</span>"
+        for name, value in numbers
+        if value is not None
+    )
+    badge = f'<b class="badge">{sign} {escape(candidate.status)}</b>'
+    return f'<li class="{kind}">{_content(candidate.content, "candidate")}<div class="facts">{badge}{shown}</div></li>'
+
+
+def _content(content: np.ndarray | str, role: str) -> str:
+    if isinstance(content, str):
+        return f"<q>{escape(content)}</q>"
+    address, pixel_art = plots.image_address(content)
+    sharp = ' class="pixels"' if pixel_art else ""
+    return f'<img src="{address}" alt="{role} picture"{sharp}>'
+
+
+def _figure(svg: str, caption: str) -> str:
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(caption)}" ', 1)
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _scores(report: Report) -> str:
+    if not report.histograms:
+        return _absent("No scores were given.")
+    caption = (
+        "Each class is scaled to the same area: the less true matches overlap with true negatives, the better the "
+        "ranking, and unlabelled matches should lie with the labelled ones."
+        if report.truth_known
+        else "Each class is scaled to the same area: the less the labelled pairs overlap with the rest, the better. "
+        "Which unlabelled pairs are true matches is not known for these data."
+    )
+    return _figure(plots.histogram_svg(dict(report.histograms)), caption)
+
+
+def _uncertainty(report: Report) -> str:
+    if not report.uncertainty:
+        return _absent("This model gives no uncertainty for a pair, so R@1 cannot be drawn against it.")
+    caption = (
+        "Queries in bins of equal size, from sure to unsure: a useful uncertainty makes the line fall. Compare with "
+        "minus the score of a baseline before crediting the uncertainty."
+    )
+    return _figure(plots.uncertainty_svg(dict(report.uncertainty)), caption)
+
+
+def _calibration(report: Report) -> str:
+    if not report.reliability:
+        return _absent("This model predicts no match probability, so there is nothing to calibrate.")
+    caption = (
+        "On the diagonal a predicted probability means what it says; below it the model is too sure, above it not sure "
+        "enough. The bars count pairs, on a logarithmic scale."
+    )
+    return _figure(plots.reliability_svg(dict(report.reliability)), caption)
+
+
+def _training(report: Report) -> str:
+    if not report.curves:
+        return _absent("No training curves were given.")
+    drawn = [
+        _figure(
+            plots.curve_svg(name, *curve),
+            f"{name} by training step; a thick line over a faint one is its running mean.",
+        )
+        for name, curve in report.curves.items()
+    ]
+    return f'<div class="grid">{"".join(drawn)}</div>'
+
+
+def _origin(report: Report) -> str:
+    config = json.dumps(dict(report.config), indent=2, default=str)
+    command = f"<pre><code>{escape(report.command)}</code></pre>" if report.command else ""
+    return f"{command}<details><summary>Configuration</summary><pre><code>{escape(config)}</code></pre></details>"
+
+
+_STYLE = """
+:root{color-scheme:light dark;--page:#fafaf8;--card:#fff;--ink:#1d2430;--soft:#5b6472;--grid:#dcdfe4;
+--c0:#0b6e5f;--c1:#c2500a;--c2:#5b6b82;--c3:#7a3fb0;--yes:#0b6e5f;--found:#a84300;--no:#5b6472}
+@media (prefers-color-scheme:dark){:root{--page:#14171c;--card:#1c2027;--ink:#e7eaf0;--soft:#a3acba;--grid:#363d48;
+--c0:#4ccfb6;--c1:#ff9d57;--c2:#9fb0c8;--c3:#c79bf2;--yes:#4ccfb6;--found:#ff9d57;--no:#a3acba}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+header,main{max-width:1080px;margin:0 auto;padding:0 20px}
+header{padding-top:36px}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 6px}
+header p{margin:0 0 16px;color:var(--soft)}
+nav{display:flex;flex-wrap:wrap;gap:4px 18px;padding:10px 0;border-block:1px solid var(--grid)}
+nav a{color:var(--c0);text-decoration:none}nav a:hover{text-decoration:underline}
+section{padding:28px 0 8px}
+h2{font-size:1.3rem;margin:0 0 10px}
+h3{font-size:1rem;margin:18px 0 8px}
+.note,.absent,figcaption{color:var(--soft);font-size:.9rem;margin:6px 0 12px;max-width:90ch}
+.tables{display:flex;flex-wrap:wrap;gap:0 48px}.tables>div{min-width:0;max-width:100%}.tables .note{max-width:46ch}
+.absent{font-style:italic}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;background:var(--card);font-variant-numeric:tabular-nums;font-size:.94rem}
+th,td{padding:7px 16px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap;font-weight:400}
+thead th{color:var(--soft);font-size:.86rem;font-weight:600}
+th:first-child{text-align:left}
+article{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:14px 16px;margin:0 0 14px}
+.query{font-weight:600;margin:0 0 10px}
+q{overflow-wrap:anywhere}
+.query img{width:112px}
+img{display:block;max-width:100%;border-radius:4px;background:var(--grid)}
+.pixels{image-rendering:pixelated}
+ol{list-style:none;margin:0;padding:0;display:grid;gap:10px}
+.pictures{grid-template-columns:repeat(auto-fill,minmax(136px,1fr))}
+.pictures img{width:100%;aspect-ratio:1;object-fit:contain}
+li{border:1px solid var(--grid);border-top:4px solid var(--tone);border-radius:6px;padding:8px}
+.texts li{border:1px solid var(--grid);border-left:4px solid var(--tone)}
+.facts{display:flex;flex-wrap:wrap;gap:0 10px;font-size:.8rem;margin-top:6px;font-variant-numeric:tabular-nums}
+.facts i{color:var(--soft)}
+.badge{color:var(--tone)}
+.pictures .badge{flex-basis:100%}
+.yes{--tone:var(--yes)}.found{--tone:var(--found)}.no{--tone:var(--no)}.plain{--tone:var(--soft)}
+@media (min-width:700px){article:has(.texts){display:flex;gap:20px}article:has(.texts) .query{flex:none;width:112px}
+.texts{flex:1}.texts li{padding-block:4px}section>figure{display:flex;gap:28px;align-items:center}
+section>figure svg{flex:none;width:580px;max-width:64%}
+.texts li{display:flex;justify-content:space-between;align-items:baseline;gap:16px}
+.texts .facts{flex:none;margin:0}.texts .facts span{min-width:4.2em}}
+.texts{gap:6px}
+figure{margin:0 0 12px}
+.grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr))}
+svg{display:block;width:100%;height:auto;stroke-linejoin:round;background:var(--card);border:1px solid var(--grid);
+border-radius:10px;padding:10px}
+svg text{font-family:inherit!important}
+@media (max-width:500px){header,main{padding-inline:14px}th,td{padding:6px 8px;font-size:.86rem}svg{padding:4px}}
+pre{overflow-x:auto;background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:12px;font-size:.84rem}
+summary{cursor:pointer;color:var(--c0)}
+"""

@@ -1,0 +1,157 @@
+"""The page of a finished run, made of its test set as the best checkpoint judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.retrieval import BINS, Judged
+from vacsr_jax.metrics.calibration import reliability
+from vacsr_jax.metrics.uncertainty import top1_uncertainty, uncertainty_bins
+from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
+from vacsr_jax.report.tables import format_table
+
+SHOWN = 6  # queries of each direction
+CANDIDATES = 6  # items of each query
+
+# What the printed table holds, in order; the JSON holds everything.
+HEADLINES = (
+    "true/mAP@R",
+    "true/i2t/mAP@R",
+    "true/t2i/mAP@R",
+    "true/nDCG",
+    "true/Spearman",
+    "true/ECE",
+    "true/AUROC score top/pooled",
+    "true/AUROC score top/within",
+    "true/AUROC uncertainty top/pooled",
+    "true/AUROC uncertainty top/within",
+    "mAP@R",
+    "i2t/R@1",
+    "i2t/R@5",
+    "i2t/R@10",
+    "t2i/R@1",
+    "t2i/R@5",
+    "t2i/R@10",
+    "rsum",
+    "ECE",
+)
+
+
+def metric_rows(columns: Mapping[str, Mapping[str, float]], names=HEADLINES) -> list[list]:
+    """One row for each metric that any column has: its name, then each column's value (or None)."""
+    present = [name for name in names if any(name in metrics for metrics in columns.values())]
+    return [[name, *(metrics.get(name) for metrics in columns.values())] for name in present]
+
+
+def printed_table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    return format_table(metric_rows(columns), ["metric", *columns])
+
+
+def build_report(
+    title: str,
+    source: Source,
+    judged: Judged,
+    columns: Mapping[str, Mapping[str, float]],
+    curves: list[dict[str, float]],
+    config: Mapping,
+    command: str,
+) -> Report:
+    """The page of a run; `judged` is its best model on `source`, `columns` the metrics to stand side by side."""
+    known = judged.relevance is not None
+    note = (
+        "Metrics under true/ judge against the known truth, the others against the labels, which hold one image for "
+        "each caption. AUROC: unlabelled matches against true negatives among each caption's 20 best pairs, pooled, "
+        "and within captions. ECE: 0 is best."
+    )
+    return Report(
+        title=title,
+        subtitle=f"{len(source)} images, {judged.labels.shape[1]} captions",
+        tables=[Table("Test split", ["metric", *columns], metric_rows(columns), note if known else "")],
+        text_to_image=_retrievals(source, judged, transpose=True),
+        image_to_text=_retrievals(source, judged, transpose=False),
+        histograms=_histograms(judged),
+        uncertainty=_uncertainty(judged),
+        reliability=_reliability(judged),
+        curves=_curves(curves),
+        config=config,
+        command=command,
+        truth_known=known,
+    )
+
+
+def _status(judged: Judged, i: int, j: int) -> str:
+    if judged.relevance is None:
+        return "labelled" if judged.labels[i, j] else "unlabelled"
+    if judged.labels[i, j]:
+        return "labelled match"
+    return "unlabelled match" if judged.relevance[i, j] == 1 else "not a match"
+
+
+def _candidate(source: Source, texts: list[str], judged: Judged, i: int, j: int, transpose: bool) -> Candidate:
+    spread = judged.scores.uncertainty
+    return Candidate(
+        content=source.image(i) if transpose else texts[j],
+        logit=float(judged.scores.logit[i, j]),
+        status=_status(judged, i, j),
+        probability=None if judged.probability is None else float(judged.probability[i, j]),
+        uncertainty=None if spread is None else float(spread[i, j]),
+    )
+
+
+def _retrievals(source: Source, judged: Judged, *, transpose: bool) -> list[Retrieval]:
+    """Evenly spaced queries with their best candidates: texts that retrieve images if `transpose`, else images."""
+    texts, _ = caption_pairs(source)
+    logit = judged.scores.logit.T if transpose else judged.scores.logit
+    found = []
+    for query in np.linspace(0, len(logit) - 1, min(SHOWN, len(logit))).astype(int):
+        best = np.argsort(-logit[query])[:CANDIDATES]
+        pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
+        candidates = [_candidate(source, texts, judged, i, j, transpose) for i, j in pairs]
+        found.append(Retrieval(texts[query] if transpose else source.image(int(query)), candidates))
+    return found
+
+
+def _histograms(judged: Judged) -> dict[str, np.ndarray]:
+    logit, labels = judged.scores.logit, judged.labels
+    if judged.relevance is None:
+        return {"labelled": logit[labels], "unlabelled": logit[~labels]}
+    matches = judged.relevance == 1
+    return {
+        "true matches (labelled)": logit[labels],
+        "false negatives (true, unlabelled)": logit[matches & ~labels],
+        "true negatives": logit[~matches & ~labels],
+    }
+
+
+def _uncertainty(judged: Judged) -> dict:
+    spread = judged.scores.uncertainty
+    if spread is None:
+        return {}
+    curves = {}
+    for name, s, p, u in (
+        ("image to text", judged.scores.logit, judged.labels, spread),
+        ("text to image", judged.scores.logit.T, judged.labels.T, spread.T),
+    ):
+        of_best, hit = top1_uncertainty(s, p, u)
+        if len(hit) >= BINS:
+            curves[name] = uncertainty_bins(of_best, hit, BINS)
+    return curves
+
+
+def _reliability(judged: Judged) -> dict:
+    if judged.probability is None:
+        return {}
+    curves = {"against the labels": reliability(judged.probability, judged.labels)}
+    if judged.relevance is not None:
+        curves["against the truth"] = reliability(judged.probability, judged.relevance == 1)
+    return curves
+
+
+def _curves(records: list[dict[str, float]]) -> dict:
+    names = dict.fromkeys(name for record in records for name in record if name != "step")
+    return {
+        name: ([r["step"] for r in records if name in r], [r[name] for r in records if name in r]) for name in names
+    }

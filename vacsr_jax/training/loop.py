@@ -1,0 +1,129 @@
+"""The training loop: batches in, checkpoints and numbers out, the best checkpoint judged at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vacsr_jax.data.loader import batches
+from vacsr_jax.evaluation.retrieval import score_source
+from vacsr_jax.metrics.retrieval import retrieval_metrics
+from vacsr_jax.models.image_text import describe
+from vacsr_jax.training.checkpoint import (
+    SELECTION_METRIC,
+    Checkpoints,
+    config_differences,
+    config_to_dict,
+)
+from vacsr_jax.training.metric_writer import MetricWriter
+from vacsr_jax.training.run import Run, set_up
+from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
+from vacsr_jax.training.state import TrainState, init_state, make_optimizer
+from vacsr_jax.training.step import make_step
+
+METRICS = "metrics.jsonl"  # the training curves, in a workdir
+
+
+class DivergedError(ValueError):
+    """The loss is not a number any more."""
+
+
+def train(config: ConfigDict, workdir: str | Path, *, mesh=None) -> tuple[Run, TrainState]:
+    """Trains to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
+
+    Raises:
+      ValueError: if the workdir holds a run of another config, or the config does not fit the data or devices.
+      DivergedError: at a loss that is not finite, naming the step, the ids of its batch, and the last checkpoint.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    run = set_up(config, workdir)
+    mesh = mesh or make_mesh()
+    optimizer = make_optimizer(config)
+    state = init_state(run.params, optimizer)
+    shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
+    state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
+    checkpoints = Checkpoints(workdir)
+    try:
+        state = resume(checkpoints, state, config)
+        if int(state.step) < config.train.steps:
+            state = fit(run, state, make_step(config, run.model, optimizer, mesh, state), mesh, checkpoints, workdir)
+    finally:
+        checkpoints.close()
+    return run, state
+
+
+def resume(checkpoints: Checkpoints, state: TrainState, config: ConfigDict) -> TrainState:
+    """The last checkpoint's state, on the devices of `state`; `state` itself in a new workdir."""
+    last = checkpoints.last_step()
+    if last is None:
+        return state
+    differences = config_differences(checkpoints.description(last)["config"], config_to_dict(config))
+    if differences:
+        raise ValueError(
+            "the workdir holds a run of another config: "
+            + "; ".join(differences)
+            + ". Give that config again to resume it, or another --workdir"
+        )
+    return checkpoints.restore(last, state)
+
+
+def fit(run: Run, state: TrainState, step, mesh, checkpoints: Checkpoints, workdir: Path) -> TrainState:
+    config, start = run.config, int(state.step)
+    shard = (jax.process_index(), jax.process_count())
+    data = batches(
+        run.pairs,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start_step=start,
+        shard=shard,
+        workers=config.data.workers,
+    )
+    writer = MetricWriter(workdir / METRICS, start=start, total=config.train.steps)
+    pending: list[tuple[dict, np.ndarray]] = []  # terms still on the device, and the pairs they came from
+    try:
+        for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
+            index = batch.pop("index")
+            state, terms = step(state, shard_batch(batch, mesh))
+            pending.append((terms, index))
+            writer.advance()
+            save = number % config.checkpoint.every == 0 or number == config.train.steps
+            if save or number % config.train.log_every == 0:
+                writer.write(number, finite_means(pending, number, run, checkpoints))
+                pending = []
+            if save:
+                metrics = validate(run, state.params)
+                writer.write(number, metrics)
+                description = {"config": config_to_dict(config), "model": describe(run.model)}
+                checkpoints.save(state, description, {SELECTION_METRIC: metrics["validation/rsum"]})
+    finally:
+        writer.close()
+        data.close()
+    return state
+
+
+def finite_means(pending, number: int, run: Run, checkpoints: Checkpoints) -> dict[str, float]:
+    """The mean of each term over the steps since the last record, which ends at step `number`."""
+    fetched = jax.device_get([terms for terms, _ in pending])
+    for i, terms in enumerate(fetched):
+        if not all(np.isfinite(value) for value in terms.values()):
+            pairs = [run.pairs.source.ids[j] for j in run.pairs.image_index[pending[i][1]]]
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+            last = checkpoints.last_step()
+            kept = f"the last good checkpoint is step {last}" if last else "no checkpoint was written yet"
+            raise DivergedError(
+                f"step {number - len(pending) + 1 + i}: the loss is not finite ({numbers}); {kept}. Lower optim.lr, or "
+                f"look at the batch's images: {', '.join(map(str, pairs))}"
+            )
+    return {name: float(np.mean([terms[name] for terms in fetched])) for name in fetched[0]}
+
+
+def validate(run: Run, params) -> dict[str, float]:
+    """What checkpoints are chosen by, rsum, and both R@1, on the validation labels."""
+    tile_pairs = run.config.train.tile_pairs
+    scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None, tile_pairs=tile_pairs)
+    metrics = retrieval_metrics(scores.logit, labels)
+    return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+BOOLS = {"1": True, "true": True, "0": False, "false": False}
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -52,14 +54,14 @@ def get_config() -> ConfigDict:
 
     config.optim = ConfigDict()
     config.optim.lr = 1e-3
-    config.optim.warmup_steps = 50
+    config.optim.warmup_steps = 300  # short ones cost the adapters a third of their mAP@R on scenes
     config.optim.weight_decay = 0.01  # of matrices only
     config.optim.clip_norm = 1.0
 
     config.train = ConfigDict()
     config.train.steps = 1500
     config.train.batch_size = 64
-    config.train.tile_pairs = 16_384  # pairs scored at once, in training and evaluation: sets the memory
+    config.train.tile_pairs = 512  # pairs worked on at once: sets the memory, and on a CPU fits the cache (1.7x)
     config.train.log_every = 50
     config.train.shard_params = False  # split parameters over devices instead of copying them
 
@@ -69,15 +71,23 @@ def get_config() -> ConfigDict:
 
 
 def parse(argument: str, **defaults):
-    """`noise=0.5,steps=100` -> a dict of `defaults` updated with values of the same types."""
-    values = dict(defaults)
+    """`noise=0.5,path=a,b`: `defaults` with values of the same types; a lone word belongs to the value before it."""
+    items: list[list[str]] = []
     for item in filter(None, argument.split(",")):
         name, equals, value = item.partition("=")
-        if not equals or name not in defaults:
+        if equals:
+            items.append([name, value])
+        elif items:
+            items[-1][1] += f",{item}"
+        else:
             raise ValueError(f"config argument {item!r}: expected name=value with a name of {', '.join(defaults)}")
+    values = dict(defaults)
+    for name, value in items:
+        if name not in defaults:
+            raise ValueError(f"config argument {name!r}: expected one of {', '.join(defaults)}")
         kind = type(defaults[name])
         try:
-            values[name] = value.lower() in ("1", "true") if kind is bool else kind(value)
-        except ValueError:
-            raise ValueError(f"config argument {item!r}: expected a value of type {kind.__name__}") from None
+            values[name] = BOOLS[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            raise ValueError(f"config argument {name}={value}: expected a value of type {kind.__name__}") from None
     return values

@@ -33,8 +33,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     best = load_workdir(workdir, "best")
     untrained = Pretrained(best.model, run.params, best.tokenizer, best.config)
     test = open_split(config, "test")
-    judged = judge(best, test, config)
-    columns = {"untrained": judge(untrained, test, config).metrics, "trained": judged.metrics}
+    judged = judge(best, test)
+    columns = {"untrained": judge(untrained, test).metrics, "trained": judged.metrics}
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
 
 
-def judge(model: Pretrained, source: Source, config: ConfigDict) -> Judged:
+def judge(model: Pretrained, source: Source) -> Judged:
     size = model.model.clip.vision.image_size
     return evaluate(
         model.model,
@@ -51,7 +51,6 @@ def judge(model: Pretrained, source: Source, config: ConfigDict) -> Judged:
         source,
         model.tokenizer,
         lambda image: preprocess(image, image_size=size),
-        tile_pairs=config.train.tile_pairs,
     )
 
 
@@ -63,7 +62,7 @@ def evaluate_workdir(
     if model.config is None:
         raise ValueError(f"{workdir} says nothing about its data; give a training workdir or an export of one")
     config = override(config_from_dict(model.config))
-    judged = judge(model, open_split(config, None if split == "all" else split), config)
+    judged = judge(model, open_split(config, None if split == "all" else split))
     print(printed_table({split: judged.metrics}))
     if out:
         write_text(Path(out), to_json(judged.metrics))
@@ -111,10 +110,11 @@ def find_pictures(folder: Path) -> list[Path]:
 
 def read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Split at newlines only: str.splitlines would also cut a text at U+2028.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error})") from error
     empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-    if empty or not lines:
-        raise ValueError(f"{path}: line {empty[0] if empty else 1} is empty; give one text a line")
+    if empty:
+        raise ValueError(f"{path}: line {empty[0]} is empty; give one text a line")
     return lines

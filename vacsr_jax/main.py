@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import difflib
 import functools
+import importlib.machinery
+import importlib.util
 import logging
 import os
 import shlex
@@ -39,7 +41,9 @@ Writes model.safetensors, config.json and tokenizer/; loading them needs no Orba
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. A user's mistake ends with one message and exit status 2, never with a traceback."""
-    options, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options, overrides = parse(arguments)
+    options.command = shlex.join(["vacsr", *arguments])
     quiet()
     try:
         options.run(options, overrides)
@@ -109,19 +113,25 @@ def load_config(path: str, overrides: list[str]):
       ValueError: if the file or its argument is wrong, a field is unknown (near misses are named), or a value has
         another type than the field.
     """
-    from absl import flags
-    from ml_collections import config_flags
-
-    file = Path(path.partition(":")[0])
+    name, colon, argument = path.partition(":")
+    file = Path(name)
     if not file.is_file():
         raise ValueError(f"--config: no file {str(file)!r}; give a config file such as configs/scenes.py")
-    values = flags.FlagValues()
     with importable(file.resolve().parent.parent, Path.cwd()):
-        arguments = ["vacsr", f"--config={path}"]
-        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-        values(arguments)
-    config = values["config"].value
+        config = run_config_file(file, [argument] if colon else [])
     return apply_overrides(config, overrides)
+
+
+def run_config_file(file: Path, arguments: list[str]):
+    """What `get_config(*arguments)` of a file returns, locked; ValueError, with the file's name, if it fails."""
+    loader = importlib.machinery.SourceFileLoader("config", str(file))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
+    try:
+        loader.exec_module(module)
+        return module.get_config(*arguments).lock()
+    except Exception as error:  # a config is anyone's code
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"--config: {file}: {kind}{error}") from error
 
 
 def apply_overrides(config, overrides: list[str]):
@@ -179,7 +189,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(options.config, overrides)
     from vacsr_jax import commands
 
-    commands.train(config, Path(options.workdir), command=shlex.join(["vacsr", *sys.argv[1:]]))
+    commands.train(config, Path(options.workdir), options.command)
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -23,6 +23,7 @@ from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.retrieval import probabilities, score_pairs
 from vacsr_jax.evaluation.sampling import Samples, sample_similarity
 from vacsr_jax.files import replace_whole, to_json, write_text
+from vacsr_jax.models.clip import check_tokens
 from vacsr_jax.models.clip_weights import find_folder, load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, describe, from_description
 from vacsr_jax.models.pair_models import CosineModel
@@ -31,7 +32,6 @@ from vacsr_jax.training.run import TOKENIZER
 from vacsr_jax.training.state import abstract_params
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
-TILE_PAIRS = 16_384
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -70,7 +70,7 @@ class Pretrained:
         if isinstance(images, str | Path | Image.Image):
             images = [images]
         size = self.model.clip.vision.image_size
-        pixels = [preprocess(decode_image(x) if isinstance(x, str | Path) else x, image_size=size) for x in images]
+        pixels = [preprocess(read_image(x) if isinstance(x, str | Path) else x, image_size=size) for x in images]
         if not pixels:
             raise ValueError("images: got none, expected at least one")
         source = ArraySource(np.stack(pixels), [()] * len(pixels), [str(i) for i in range(len(pixels))])
@@ -87,7 +87,7 @@ class Pretrained:
     def score(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray) -> Scores:
         """Scores of all pairs of images (or their embeddings [n, d]) and texts (or their embeddings [m, d])."""
         images, texts = self._embedded(images, texts)
-        scores = score_pairs(self.model, self.params, images, texts, tile_pairs=TILE_PAIRS)
+        scores = score_pairs(self.model, self.params, images, texts)
         return Scores(scores.logit, probabilities(self.model, scores), scores.uncertainty)
 
     def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
@@ -112,6 +112,13 @@ class Pretrained:
 
 def _is_embedding(x) -> bool:
     return isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    try:
+        return decode_image(path)
+    except Exception as error:  # Pillow raises half a dozen types for broken files
+        raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
 
 
 def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:
@@ -142,14 +149,22 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
         step = checkpoints.best_step() if checkpoint == "best" else checkpoints.last_step()
         if step is None:
             raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
+        model, params, config = restore_model(checkpoints, step)
+    finally:
+        checkpoints.close()
+    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
+
+
+def restore_model(checkpoints: Checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
+    """Model, parameters and config of a step; ValueError, naming it, for whatever does not fit or is damaged."""
+    try:
         description = checkpoints.description(step)
         model = from_description(description["model"])
         like = abstract_params(model)
-        check_shapes(f"{workdir}, step {step}", checkpoints.shapes(step), like)
-        params = jax.device_get(checkpoints.restore_params(step, like))
-    finally:
-        checkpoints.close()
-    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), description["config"], step)
+        check_shapes("saved", checkpoints.shapes(step), like)
+        return model, jax.device_get(checkpoints.restore_params(step, like)), description["config"]
+    except Exception as error:  # Orbax raises half a dozen types for damaged files
+        raise ValueError(f"{checkpoints.folder}: step {step} cannot be loaded: {error}") from error
 
 
 def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
@@ -168,6 +183,7 @@ def load_clip(folder: Path) -> Pretrained:
     """A CLIP as it is: cosine times its learned scale, no probability and no uncertainty."""
     clip, towers = load_hf_clip(folder)
     tokenizer = load_tokenizer(folder, context_length=clip.text.context_length)
+    check_tokens(tokenizer(["a"]), clip.text)
     params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
     return Pretrained(ImageTextModel(clip, CosineModel(None)), params, tokenizer)
 
@@ -186,6 +202,9 @@ def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); it was damaged, or is not ours") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected an object; it was damaged, or is not ours")
+    return values

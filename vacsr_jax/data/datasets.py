@@ -23,7 +23,7 @@ def open_split(config: ConfigDict, split: str) -> Source:
     data = config.data
     if data.name == "scenes":
         size = data.get(f"{split}_size", data.test_size)
-        return make_scenes(split, size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
+        return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
     if data.name == "image_folder":
         if not data.path:
             raise ValueError("data.path is empty; name a folder: --config=configs/image_folder.py:path=my_pictures")

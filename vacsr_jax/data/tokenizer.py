@@ -130,10 +130,13 @@ def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = 
     folder = Path(folder_or_hub_name)
     if not (folder / LENGTHS).is_file():
         return load_hf_tokenizer(str(folder_or_hub_name), context_length)
-    lengths = json.loads((folder / LENGTHS).read_text())
-    if context_length is not None:
-        lengths["context_length"] = context_length
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / TOKENIZER)), **lengths)
+    try:
+        lengths = json.loads((folder / LENGTHS).read_text())
+        if context_length is not None:
+            lengths["context_length"] = context_length
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / TOKENIZER)), **lengths)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
 def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
@@ -152,6 +155,8 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     probe = [] if backend is None else backend.encode("a").ids
     if None in ids or len(probe) < 3 or (probe[0], probe[-1]) != ids[:2]:
         raise ValueError(f"{name!r}: expected a CLIP tokenizer, which adds a start and an end token")
+    if probe[1] in ids:  # what transformers makes of a folder without a tokenizer: every text is unknown
+        raise ValueError(f"{name!r}: the tokenizer knows no words; its files (tokenizer.json) are missing")
     backend.no_truncation()
     backend.no_padding()
     return Tokenizer(backend, context_length or loaded.model_max_length, *ids)

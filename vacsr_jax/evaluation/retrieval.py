@@ -18,6 +18,7 @@ from vacsr_jax.models.pair_models import PairScores, score_tile
 from vacsr_jax.ops.pairwise import score_in_tiles
 
 BINS = 10
+TILE_PAIRS = 16_384  # pairs of a test set scored at once
 
 
 @dataclass(frozen=True)
@@ -45,30 +46,28 @@ def evaluate(
     source: Source,
     tokenize: Callable[[list[str]], np.ndarray],
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
-    *,
-    tile_pairs: int,
 ) -> Judged:
     """Scores all images of a source against all its captions and judges the result; see `judge`."""
-    scores, labels = score_source(model, params, source, tokenize, preprocess, tile_pairs=tile_pairs)
+    scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
     probability = probabilities(model, scores)
     return Judged(scores, probability, labels, relevance, judge(scores, probability, labels, relevance))
 
 
 def score_source(
-    model, params, source: Source, tokenize: Callable, preprocess: Callable | None, *, tile_pairs: int
+    model, params, source: Source, tokenize: Callable, preprocess: Callable | None
 ) -> tuple[PairScores, np.ndarray]:
     """All images of a source against all its captions: the scores, and bool labels, [n images, m captions]."""
     texts, image_index = caption_pairs(source)
     images = embed_images(model, params, source, preprocess)
-    scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)), tile_pairs=tile_pairs)
+    scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)))
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 
-def score_pairs(model: ImageTextModel, params, images: np.ndarray, texts: np.ndarray, *, tile_pairs: int) -> PairScores:
+def score_pairs(model: ImageTextModel, params, images: np.ndarray, texts: np.ndarray) -> PairScores:
     """Scores of all pairs of prepared embeddings [n d], [m d], as numpy [n m]."""
     folded = _fold(params, model)
-    return score_in_tiles(lambda v, t: _score_tile(folded, v, t), images, texts, tile_pairs=tile_pairs)
+    return score_in_tiles(lambda v, t: _score_tile(folded, v, t), images, texts, tile_pairs=TILE_PAIRS)
 
 
 def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:

@@ -77,14 +77,14 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
       ValueError: naming what is unknown, missing, or of another format.
     """
     wanted = ("format", "clip", "pair", "dtype")
-    if set(description) != set(wanted):
-        raise ValueError(f"model description: got fields {sorted(description)}, expected {sorted(wanted)}")
+    if not isinstance(description, dict) or set(description) != set(wanted):
+        raise ValueError(f"model description: got fields {sorted(description or ())}, expected {sorted(wanted)}")
     if description["format"] != FORMAT:
         raise ValueError(
             f"model description: got format {description['format']}, this version reads {FORMAT}; "
             "load it with the version that wrote it, or train again"
         )
-    values = dict(description["pair"])
+    values = dict(description["pair"] or {})
     kind = values.pop("type", None)
     if kind not in PAIR_MODELS:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
@@ -94,8 +94,11 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
             f"model description: {kind} has the fields {', '.join(_fields(PAIR_MODELS[kind]))}; "
             f"{', '.join(sorted(differing))} is missing or unknown"
         )
-    clip = CLIPConfig.from_dict(description["clip"])
-    return ImageTextModel(clip, PAIR_MODELS[kind](**values), jnp.dtype(description["dtype"]))
+    try:
+        clip = CLIPConfig.from_dict(description["clip"])
+        return ImageTextModel(clip, PAIR_MODELS[kind](**values), jnp.dtype(description["dtype"]))
+    except TypeError as error:
+        raise ValueError(f"model description: a value is of a wrong type ({error}); it was damaged") from error
 
 
 def _fields(module: type[nn.Module]) -> list[str]:

@@ -37,8 +37,8 @@ class Checkpoints:
             "optimizer": ocp.StandardCheckpointHandler(),
             "run": ocp.JsonCheckpointHandler(),
         }
-        folder = Path(workdir).absolute() / FOLDER
-        self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+        self.folder = Path(workdir).absolute() / FOLDER
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, state: TrainState, description: dict[str, Any], metrics: dict[str, float]) -> None:
         items = {

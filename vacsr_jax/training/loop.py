@@ -123,7 +123,6 @@ def finite_means(pending, number: int, run: Run, checkpoints: Checkpoints) -> di
 
 def validate(run: Run, params) -> dict[str, float]:
     """What checkpoints are chosen by, rsum, and both R@1, on the validation labels."""
-    tile_pairs = run.config.train.tile_pairs
-    scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None, tile_pairs=tile_pairs)
+    scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
     metrics = retrieval_metrics(scores.logit, labels)
     return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}

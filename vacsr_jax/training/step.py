@@ -79,7 +79,7 @@ def train_step(
     gradients, terms = jax.grad(loss_of, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    terms["gradient_norm"] = optax.global_norm(gradients)
+    terms["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, opt_state), terms
 
 

@@ -1,0 +1,18 @@
+"""Anyone's own pictures: a Hugging Face ImageFolder, `image_folder.py:path=my_pictures` (several: path=a,b)."""
+
+from configs import default
+
+
+def get_config(argument: str = ""):
+    config = default.get_config()
+    chosen = default.parse(argument, path="", method=config.method)
+    config.method = chosen["method"]
+    config.data.name = "image_folder"
+    config.data.path = chosen["path"]
+    config.model.image_size = 64
+    config.model.context_length = 32
+    config.model.vocab_size = 4096
+    config.train.batch_size = 128
+    config.train.steps = 2000
+    config.checkpoint.every = 400
+    return config

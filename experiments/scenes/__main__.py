@@ -1,0 +1,158 @@
+"""VACSR and its baselines on scenes, judged against known truth.
+
+`python -m experiments.scenes` trains and prints the one-seed table; `--full` is the table of this folder's README
+(three noise levels, three seeds, step-matched and compute-matched); `--silences` tries each option where the paper
+is silent, on the validation split. Finished runs are kept under --out and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from experiments.scenes.runs import METHODS, Task, matched_steps, run_all
+
+NOISE = (0.0, 0.2, 0.5)
+SEEDS = (0, 1, 2)
+
+# Where the paper is silent: what the default is measured against.
+SILENCES = {
+    "default": {},
+    "raw embeddings": {"adapter.embeddings": "raw"},
+    "decoder with a hidden layer": {"adapter.decoder_width": 64},
+    "reconstruction: mean": {"loss.reduction": "mean"},
+    "hard negative: largest loss": {"loss.hard": "loss"},
+    "Gumbel: straight-through": {"adapter.hard_gumbel": True},
+    "positives: diagonal": {"data.positives": "diagonal"},
+    "first logit: 0": {"adapter.base_rate_bias": False},
+}
+# The paper's ablations, and the row it lacks (method deterministic).
+ABLATIONS = {
+    "no KL": {"loss.kl": 0.0},
+    "no variance losses": {"loss.positive": 0.0, "loss.negative": 0.0},
+    "no sigmoid in the variance losses": {"adapter.sigmoid": False},
+    "one component": {"adapter.components": 1},
+    "two hard negatives": {"loss.hard_negatives": 2},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.scenes", description=__doc__.split("\n")[0])
+    parser.add_argument("--full", action="store_true", help="0, 20, 50 %% noise, three seeds, both ways of matching")
+    parser.add_argument("--silences", action="store_true", help="each option and ablation, three seeds, validation")
+    parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=NUMBER", help="for every run, e.g. train.steps=300"
+    )
+    options = parser.parse_args()
+    out = Path(options.out)
+    if options.jobs > 1:  # one thread each; before jax is imported, here or in the workers
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
+    if options.full:
+        results = run_all(full_tasks(out, common), out, options.jobs)
+        print(full_tables(results))
+    elif options.silences:
+        results = run_all(silence_tasks(common), out, options.jobs)
+        print(silence_table(results))
+    else:
+        tasks = [Task(f"quick-{method}", {"method": method, **common}) for method in METHODS]
+        print(quick_table(run_all(tasks, out, options.jobs)))
+
+
+def full_tasks(out: Path, common: dict) -> list[Task]:
+    """Step-matched runs first; then each baseline for as long as VACSR takes, by step times measured side by side."""
+    grid = [(noise, seed) for noise in (0.0, 0.5, 0.2) for seed in SEEDS]
+
+    def task(method, noise, seed, match, **fields):
+        name = f"{match}-{method}-noise{noise}-seed{seed}"
+        return Task(name, {"method": method, "data.noise": noise, "seed": seed, **common, **fields})
+
+    tasks = [task(method, noise, seed, "steps") for noise, seed in grid for method in METHODS]
+    for method, steps in matched_steps(out, common).items():
+        tasks += [task(method, noise, seed, "compute", **{"train.steps": steps}) for noise, seed in grid]
+    return tasks
+
+
+def silence_tasks(common: dict) -> list[Task]:
+    rows = SILENCES | ABLATIONS
+    return [
+        Task(f"silence-{name.replace(' ', '_').replace(':', '')}-seed{seed}", {"seed": seed, **common, **fields})
+        for seed in SEEDS
+        for name, fields in rows.items()
+    ]
+
+
+def mean_and_error(values: list[float | None]):
+    """(mean, standard error) over seeds, or None where a metric does not exist."""
+    import numpy as np
+
+    if any(value is None for value in values):
+        return None
+    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
+
+
+def quick_table(results: dict[str, dict]) -> str:
+    from vacsr_jax.report.run_report import HEADLINES, metric_rows
+    from vacsr_jax.report.tables import format_table
+
+    columns = {"untrained": results["quick-vacsr"]["untrained"]}
+    columns |= {method: results[f"quick-{method}"]["test"] for method in METHODS}
+    rows = metric_rows(columns, HEADLINES)
+    rows.append(["training, seconds", None, *(round(results[f"quick-{method}"]["seconds"]) for method in METHODS)])
+    return format_table(rows, ["metric", *columns])
+
+
+def full_tables(results: dict[str, dict]) -> str:
+    from vacsr_jax.report.tables import format_table
+
+    def cell(match, method, noise, metric, split="test"):
+        runs = [results[f"{match}-{method}-noise{noise}-seed{seed}"] for seed in SEEDS]
+        return mean_and_error([run[split].get(metric) if split else run[metric] for run in runs])
+
+    rows = [(match, method) for match in ("steps", "compute") for method in METHODS]
+    rows = [row for row in rows if row != ("compute", "vacsr")]
+    by_noise = [
+        [f"{method} ({match})", *(cell(match, method, noise, "true/mAP@R") for noise in NOISE)]
+        + [cell(match, method, noise, "true/i2t/mAP@R") for noise in NOISE]
+        + [cell(match, method, noise, "true/t2i/mAP@R") for noise in NOISE]
+        for match, method in rows
+    ]
+    names = [f"{kind} {noise:.0%}" for kind in ("mAP@R", "i2t", "t2i") for noise in NOISE]
+    metrics = ("true/nDCG", "true/Spearman", "i2t/R@1", "t2i/R@1", "rsum", "ECE", "true/ECE")
+    aurocs = [f"true/AUROC {what} top/{how}" for what in ("score", "uncertainty") for how in ("pooled", "within")]
+    bins = ("i2t/uncertainty-R@1", "t2i/uncertainty-R@1")
+    others = [
+        [
+            f"{method} ({match})",
+            *(cell(match, method, 0.0, metric) for metric in (*metrics, *aurocs, *bins)),
+            cell(match, method, 0.0, "seconds", None),
+        ]
+        for match, method in rows
+    ]
+    other_names = [name.removeprefix("true/") for name in (*metrics, *aurocs, *bins)]
+    other_names[other_names.index("ECE", other_names.index("ECE") + 1)] = "ECE, truth"
+    return (
+        format_table(by_noise, ["test, known truth", *names], markdown=True)
+        + "\n\n"
+        + format_table(others, ["clean", *other_names, "seconds"], markdown=True)
+    )
+
+
+def silence_table(results: dict[str, dict]) -> str:
+    from vacsr_jax.report.tables import format_table
+
+    metrics = ("true/mAP@R", "true/i2t/mAP@R", "true/t2i/mAP@R", "rsum", "true/AUROC uncertainty top/pooled")
+    metrics = (*metrics, "true/AUROC uncertainty top/within")
+    rows = []
+    for name in SILENCES | ABLATIONS:
+        runs = [results[f"silence-{name.replace(' ', '_').replace(':', '')}-seed{seed}"] for seed in SEEDS]
+        rows.append([name, *(mean_and_error([run["validation"].get(metric) for run in runs]) for metric in metrics)])
+    return format_table(rows, ["validation, clean", *(m.removeprefix("true/") for m in metrics)], markdown=True)
+
+
+if __name__ == "__main__":
+    main()

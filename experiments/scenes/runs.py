@@ -1,0 +1,121 @@
+"""Training runs of an experiment: each leaves one JSON file, and is not repeated while that file exists."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
+
+
+class Task(NamedTuple):
+    """One training run: its place under --out, and the config fields that it sets."""
+
+    name: str
+    fields: dict
+
+
+def run_all(tasks: list[Task], out: Path, jobs: int) -> dict[str, dict]:
+    """The result of each task, by name; those that have one already are not run."""
+    todo = [task for task in tasks if not result_file(out, task.name).exists()]
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+            for done, name in enumerate(pool.map(run_one, todo, [out] * len(todo)), 1):
+                print(f"{done}/{len(todo)} {name}", flush=True)
+    else:
+        for done, task in enumerate(todo, 1):
+            print(f"{done}/{len(todo)} {task.name}", flush=True)
+            run_one(task, out)
+    return {task.name: json.loads(result_file(out, task.name).read_text()) for task in tasks}
+
+
+def result_file(out: Path, name: str) -> Path:
+    return out / f"{name}.json"
+
+
+def make_config(fields: dict):
+    from configs import scenes
+
+    config = scenes.get_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def run_one(task: Task, out: Path) -> str:
+    """Trains, judges the best checkpoint and the untrained model on validation and test, and keeps the numbers."""
+    from vacsr_jax.commands import judge
+    from vacsr_jax.data.datasets import open_split
+    from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.pretrained import Pretrained, load_workdir
+    from vacsr_jax.training.loop import train
+
+    config, workdir = make_config(task.fields), out / "workdirs" / task.name
+    began = time.monotonic()
+    run, _ = train(config, workdir)
+    seconds = time.monotonic() - began
+    best = load_workdir(workdir, "best")
+    untrained = Pretrained(best.model, run.params, best.tokenizer)
+    test, validation = (open_split(config, split) for split in ("test", "validation"))
+    result = {
+        "fields": task.fields,
+        "seconds": seconds,
+        "step": best.step,
+        "test": judge(best, test).metrics,
+        "validation": judge(best, validation).metrics,
+        "untrained": judge(untrained, test).metrics,
+    }
+    write_text(result_file(out, task.name), to_json(result))
+    shutil.rmtree(workdir)
+    return task.name
+
+
+def matched_steps(out: Path, common: dict) -> dict[str, int]:
+    """Steps of each baseline that take as long as VACSR's, by step times measured side by side."""
+    file = out / "matched_steps.json"
+    if not file.exists():
+        from vacsr_jax.files import to_json, write_text
+
+        seconds = step_seconds({method: make_config({"method": method, **common}) for method in METHODS}, out)
+        total = make_config(common).train.steps * seconds["vacsr"]
+        steps = {method: round(total / seconds[method]) for method in METHODS if method != "vacsr"}
+        write_text(file, to_json({"step_seconds": seconds, "steps": steps}))
+    return json.loads(file.read_text())["steps"]
+
+
+def step_seconds(configs: dict, out: Path, rounds: int = 150) -> dict[str, float]:
+    """The median time of a training step of each config, its batch included, one step of each in turn."""
+    import numpy as np
+
+    steps = {name: stepper(config, out) for name, config in configs.items()}
+    times = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            next(step)
+            times[name].append(time.perf_counter() - began)
+    return {name: float(np.median(of[1:])) for name, of in times.items()}  # the first one compiles
+
+
+def stepper(config, out: Path):
+    """Trains a step at each `next`."""
+    import jax
+
+    from vacsr_jax.data.loader import batches
+    from vacsr_jax.training.run import set_up
+    from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
+    from vacsr_jax.training.state import init_state, make_optimizer
+    from vacsr_jax.training.step import make_step
+
+    run, mesh, optimizer = set_up(config, out / "workdirs" / "timing"), make_mesh(), make_optimizer(config)
+    state = init_state(run.params, optimizer)
+    state = jax.device_put(state, state_sharding(state, mesh, shard_params=False), may_alias=False)
+    step = make_step(config, run.model, optimizer, mesh, state)
+    for batch in batches(run.pairs, batch_size=config.train.batch_size, seed=0):
+        batch.pop("index")
+        state, terms = step(state, shard_batch(batch, mesh))
+        yield jax.block_until_ready(terms)

@@ -1,0 +1,390 @@
+"""The published scenes config, shrunk, through every verb; killed, resumed, and loaded again."""
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from PIL import Image
+from scipy.special import expit
+
+import vacsr_jax
+from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.loader import batch_at
+from vacsr_jax.main import load_config, main
+from vacsr_jax.training import loop
+from vacsr_jax.training.checkpoint import Checkpoints
+from vacsr_jax.training.metric_writer import read_metrics
+from vacsr_jax.training.run import set_up
+from vacsr_jax.training.sharding import make_mesh
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "scenes.py")
+STEPS, EVERY = 12, 3
+SHRUNK = [
+    f"--config.{field}"
+    for field in (
+        f"train.steps={STEPS}",
+        f"checkpoint.every={EVERY}",
+        "train.log_every=1",
+        "optim.warmup_steps=2",
+        "model.vocab_size=300",
+        "data.train_size=300",
+        "data.validation_size=40",
+        "data.test_size=40",
+    )
+]
+TEXTS = ["a red circle", "a large blue square left of a cross", "two objects in all"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_little(tmp_path_factory):
+    """One device, which compiles in half the time of eight (those have tests of their own), and nothing twice."""
+    before = jax.config.jax_compilation_cache_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_disable_most_optimizations", True)
+        reset_cache()  # JAX decides at its first compilation whether there is a cache
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", before)
+    reset_cache()
+
+
+def train(workdir, *more):
+    """`vacsr train` of the shrunk config; what it printed, and its exit status (None: all went well)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(["train", f"--config={CONFIG}", f"--workdir={workdir}", *SHRUNK, *more])
+        except SystemExit as ended:
+            status = ended.code
+    return out.getvalue(), err.getvalue(), status
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, *train(workdir)
+
+
+@pytest.fixture(scope="module")
+def workdir(finished):
+    return finished[0]
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return vacsr_jax.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return list(open_split(load_config(CONFIG, SHRUNK), "test").images[:4])
+
+
+def evaluation(workdir):
+    return json.loads((workdir / "evaluation.json").read_text())
+
+
+# What a run leaves behind.
+
+
+def test_a_run_ends_well_and_leaves_its_files(finished):
+    workdir, out, err, status = finished
+    assert status is None
+    assert {path.name for path in workdir.iterdir()} == {
+        "checkpoints",
+        "evaluation.json",
+        "metrics.jsonl",
+        "report.html",
+        "tokenizer",
+    }
+    assert re.search(r"^metric +untrained +trained$", out, re.M)
+    assert f"vacsr_jax.load({str(workdir)!r})" in out
+    assert f"step {STEPS}/{STEPS}" in err
+
+
+def test_the_curves_hold_each_step_once(workdir):
+    records = read_metrics(workdir / "metrics.jsonl")
+    assert [r["step"] for r in records if "loss" in r] == list(range(1, STEPS + 1))
+    assert [r["step"] for r in records if "validation/rsum" in r] == list(range(EVERY, STEPS + 1, EVERY))
+
+
+def test_best_and_last_are_kept(workdir, model):
+    found = {r["step"]: r["validation/rsum"] for r in read_metrics(workdir / "metrics.jsonl") if "validation/rsum" in r}
+    best = max(found.values())
+    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert found[model.step] == best
+    assert kept == {model.step, STEPS}
+    assert vacsr_jax.load(workdir, checkpoint="last").step == STEPS
+
+
+def test_the_evaluation_stands_beside_the_untrained_model(workdir, model):
+    found = evaluation(workdir)
+    assert set(found) == {"step", "untrained", "trained", "config"}
+    assert found["step"] == model.step
+    assert found["config"] == model.config
+    assert found["untrained"].keys() == found["trained"].keys()
+    assert found["trained"]["true/mAP@R"] > found["untrained"]["true/mAP@R"]
+
+
+def test_the_report_is_self_contained_and_says_how_it_was_made(workdir):
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(addresses) > 20
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"<script|<link|@import|url\((?!#|data:)", page)
+    assert f"vacsr train --config={CONFIG}" in page
+
+
+def test_evaluate_gives_the_numbers_of_the_run(workdir, tmp_path, capsys):
+    main(["evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'metrics.json'}"])
+    assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == evaluation(workdir)["trained"]
+    assert "test" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_evaluate_takes_another_split_and_other_fields(workdir, tmp_path):
+    out = tmp_path / "metrics.json"
+    options = ["--split=test_novel", "--config.data.test_size=30", "--checkpoint=last"]
+    main(["evaluate", f"--workdir={workdir}", f"--out={out}", *options])
+    metrics = json.loads(out.read_text())
+    assert metrics.keys() == evaluation(workdir)["trained"].keys()
+    assert metrics != evaluation(workdir)["trained"]
+
+
+def test_embed_writes_what_the_loaded_model_gives(workdir, model, images, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    options = [f"--images={tmp_path / 'pictures'}", f"--texts={tmp_path / 'texts.txt'}"]
+    main(["embed", f"--model={workdir}", *options, f"--out={tmp_path / 'e.npz'}"])
+    with np.load(tmp_path / "e.npz") as written:
+        assert written["ids"].tolist() == ["0.png", "1.png", "2.png", "3.png", *(f"texts.txt:{i}" for i in (1, 2, 3))]
+        assert written["modality"].tolist() == ["image"] * 4 + ["text"] * 3
+        expected = np.concatenate([model.encode_images(images), model.encode_texts(TEXTS)])
+        np.testing.assert_array_equal(written["embeddings"], expected)
+
+
+def test_an_export_scores_bit_by_bit_as_the_run(workdir, model, images, tmp_path):
+    main(["export", f"--workdir={workdir}", f"--out={tmp_path / 'export'}"])
+    assert {p.name for p in (tmp_path / "export").iterdir()} == {"model.safetensors", "config.json", "tokenizer"}
+    exported = vacsr_jax.load(tmp_path / "export")
+    assert (exported.step, exported.config) == (model.step, model.config)
+    for ours, theirs in zip(exported.score(images, TEXTS), model.score(images, TEXTS), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# What `load` gives.
+
+
+def test_embeddings_have_a_row_for_each_item(model, images):
+    for embeddings, n in ((model.encode_images(images), 4), (model.encode_texts(TEXTS), 3)):
+        assert embeddings.shape == (n, 64)
+        assert embeddings.dtype == np.float32
+
+
+def test_images_may_be_files_pil_images_or_arrays(model, images, tmp_path):
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    expected = model.encode_images(images[:1])
+    for given in (tmp_path / "0.png", str(tmp_path / "0.png"), Image.fromarray(images[0])):
+        np.testing.assert_array_equal(model.encode_images([given]), expected)
+        np.testing.assert_array_equal(model.encode_images(given), expected)
+    np.testing.assert_array_equal(model.encode_texts(TEXTS[0]), model.encode_texts(TEXTS[:1]))
+
+
+def test_nothing_to_encode_is_an_error(model):
+    with pytest.raises(ValueError, match="expected at least one"):
+        model.encode_images([])
+    with pytest.raises(ValueError, match="got 0 items"):
+        model.encode_texts([])
+    with pytest.raises(ValueError, match=r"texts\[1\]: got ''"):
+        model.encode_texts(["a red circle", ""])
+
+
+def test_scores_are_logits_probabilities_and_uncertainties_of_every_pair(model, images):
+    scores = model.score(images, TEXTS)
+    for values in scores:
+        assert values.shape == (4, 3)
+        assert values.dtype == np.float32
+    np.testing.assert_array_equal(scores.probability, expit(scores.logit))
+    assert (scores.uncertainty > 0).all()
+    again = model.score(model.encode_images(images), model.encode_texts(TEXTS))
+    np.testing.assert_array_equal(again.logit, scores.logit)
+
+
+def test_draws_have_a_mean_inside_their_interval(model, images):
+    samples = model.sample_similarity(jax.random.key(0), images, TEXTS, 200)
+    assert samples.draws.shape == (200, 4, 3)
+    assert samples.mean.shape == samples.low.shape == samples.high.shape == (4, 3)
+    assert ((samples.draws > 0) & (samples.draws < 1)).all()
+    assert ((samples.low < samples.mean) & (samples.mean < samples.high)).all()
+    inside = (samples.draws >= samples.low) & (samples.draws <= samples.high)
+    np.testing.assert_allclose(inside.mean(axis=0), 0.9, atol=0.011)
+
+
+def test_the_key_decides_the_draws(model, images):
+    first, again, other = (model.sample_similarity(jax.random.key(seed), images, TEXTS, 5).draws for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+
+
+def test_bad_samples_are_refused(model, images):
+    for n, level in ((0, 0.9), (5, 0.0), (5, 1.0)):
+        with pytest.raises(ValueError, match=f"got n {n} and level {level}"):
+            model.sample_similarity(jax.random.key(0), images, TEXTS, n, level)
+
+
+# The baselines.
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    return set_up(load_config(CONFIG, SHRUNK), tmp_path_factory.mktemp("untrained"))
+
+
+@pytest.fixture(scope="module", params=["infonce", "sigmoid", "deterministic", "vacsr"])
+def after_some_steps(request, untrained, model, tmp_path_factory):
+    """A method's name, its parameters at step 0, and what was loaded after two steps (of VACSR: after the run)."""
+    if request.param == "vacsr":
+        return request.param, untrained.params, model
+    workdir = tmp_path_factory.mktemp(request.param)
+    more = ["--config.train.steps=2", "--config.optim.warmup_steps=1", f"--config.method={request.param}"]
+    run, _ = loop.train(load_config(CONFIG, SHRUNK + more), workdir)
+    return request.param, run.params, vacsr_jax.load(workdir)
+
+
+def test_each_method_learns_with_every_parameter(after_some_steps):
+    method, before, loaded = after_some_steps
+    same = jax.tree.map(np.array_equal, before, loaded.params)
+    still = {jax.tree_util.keystr(path) for path, equal in jax.tree_util.tree_leaves_with_path(same) if equal}
+    # The pair model replaces CLIP's own scale.
+    assert still == {"['towers']['logit_scale']"} & still, method
+
+
+def test_each_method_gives_the_scores_it_can(after_some_steps, images):
+    method, _, loaded = after_some_steps
+    scores = loaded.score(images, TEXTS)
+    assert np.isfinite(scores.logit).all()
+    assert (scores.probability is None) == (method == "infonce")
+    assert (scores.uncertainty is None) == (method != "vacsr")
+
+
+def test_only_a_latent_can_be_sampled(after_some_steps, images):
+    method, _, loaded = after_some_steps
+    if method == "vacsr":
+        loaded.sample_similarity(jax.random.key(0), images, TEXTS, 1)
+    else:
+        with pytest.raises(ValueError, match="has no latent to sample; load a model of method vacsr"):
+            loaded.sample_similarity(jax.random.key(0), images, TEXTS, 1)
+
+
+# Killed, diverged, resumed.
+
+
+def stop_after(n):
+    """`batches` that ends as by Ctrl-C when batch n + 1 is asked for."""
+    real = loop.batches
+
+    class Stopping:
+        def __init__(self, *args, **kwargs):
+            self.data, self.left = real(*args, **kwargs), n
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return next(self.data)
+
+        def close(self):
+            self.data.close()
+
+    return Stopping
+
+
+def diverge_at(bad_step):
+    """`make_step` whose loss is not a number at one step."""
+    real = loop.make_step
+
+    def make(*args):
+        step = real(*args)
+
+        def diverging(state, batch):
+            state, terms = step(state, batch)
+            return state, terms | {"loss": terms["loss"] + np.where(state.step == bad_step, np.nan, 0)}
+
+        return diverging
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Killed after step 4, resumed, diverged at step 8, resumed: the workdir, and how each of the three ended."""
+    workdir, ends = tmp_path_factory.mktemp("interrupted"), []
+    for name, stand_in in (("batches", stop_after(4)), ("make_step", diverge_at(8)), (None, None)):
+        with pytest.MonkeyPatch.context() as patch:
+            if name:
+                patch.setattr(loop, name, stand_in)
+            _, error, status = train(workdir)
+            ends.append((error, status))
+    return workdir, ends
+
+
+def last_state(workdir):
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.last_step()
+    saved = checkpoints._manager.restore(step)
+    checkpoints.close()
+    return step, {name: saved[name] for name in ("params", "optimizer")}
+
+
+def test_a_stopped_run_says_how_to_go_on(interrupted):
+    _, ((_, status), *_) = interrupted
+    assert "the same command again goes on from the last checkpoint" in status
+
+
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(workdir, interrupted):
+    assert interrupted[1][-1][1] is None
+    (step, straight), (again, resumed) = last_state(workdir), last_state(interrupted[0])
+    assert step == again == STEPS
+    assert jax.tree.structure(straight) == jax.tree.structure(resumed)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, straight, resumed)))
+
+
+def test_a_resumed_run_leaves_the_same_curves_and_evaluation(workdir, interrupted):
+    assert read_metrics(interrupted[0] / "metrics.jsonl") == read_metrics(workdir / "metrics.jsonl")
+    assert evaluation(interrupted[0]) == evaluation(workdir)
+
+
+def test_a_loss_that_is_no_number_stops_with_step_checkpoint_and_ids(interrupted, untrained):
+    error, status = interrupted[1][1]
+    assert status == 2
+    assert "step 8: the loss is not finite (" in error
+    assert "the last good checkpoint is step 6" in error
+    index = batch_at(untrained.pairs, 7, batch_size=64, seed=0)["index"]
+    assert error.strip().endswith(": " + ", ".join(untrained.pairs.source.ids[i // 5] for i in index))
+
+
+def test_a_step_too_long_diverges_before_the_first_checkpoint(tmp_path):
+    more = ["--config.optim.lr=1e38", "--config.method=sigmoid", "--config.checkpoint.every=100"]
+    with pytest.raises(loop.DivergedError, match=r"step \d+: the loss .* nan.*; no checkpoint was written yet"):
+        loop.train(load_config(CONFIG, SHRUNK + more), tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_another_config_does_not_resume(workdir):
+    before = (workdir / "metrics.jsonl").read_text()
+    _, error, status = train(workdir, "--config.optim.lr=2e-3", "--config.data.noise=0.5")
+    assert status == 2
+    assert "another config: data.noise: saved 0.0, given 0.5; optim.lr: saved 0.001, given 0.002." in error
+    assert (workdir / "metrics.jsonl").read_text() == before

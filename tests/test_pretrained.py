@@ -286,7 +286,7 @@ def test_a_clip_can_be_exported_and_loaded_again(clip_folder, images, tmp_path):
 
 
 def test_a_clip_without_its_tokenizer_is_refused():
-    with pytest.raises(ValueError, match="hf_clip.*knows no words; its files .* are missing"):
+    with pytest.raises(ValueError, match=r"hf_clip.*knows no words; its files .* are missing"):
         vacsr_jax.load(GOLDEN_CLIP)
 
 

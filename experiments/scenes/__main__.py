@@ -65,7 +65,7 @@ def main() -> None:
 
 def full_tasks(out: Path, common: dict) -> list[Task]:
     """Step-matched runs first; then each baseline for as long as VACSR takes, by step times measured side by side."""
-    grid = [(noise, seed) for noise in (0.0, 0.5, 0.2) for seed in SEEDS]
+    grid = [(noise, seed) for seed in SEEDS for noise in NOISE]
 
     def task(method, noise, seed, match, **fields):
         name = f"{match}-{method}-noise{noise}-seed{seed}"

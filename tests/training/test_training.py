@@ -26,7 +26,7 @@ def small_config(method="vacsr", **fields):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return tmp_path_factory.mktemp("run")  # shared, so that the tokenizer is trained once
+    return tmp_path_factory.mktemp("run")
 
 
 def run_steps(workdir, devices, method="vacsr", **fields):

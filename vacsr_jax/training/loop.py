@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.data.loader import batches
 from vacsr_jax.evaluation.retrieval import score_source
+from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.models.image_text import describe
 from vacsr_jax.training.checkpoint import (
@@ -19,7 +21,7 @@ from vacsr_jax.training.checkpoint import (
     config_to_dict,
 )
 from vacsr_jax.training.metric_writer import MetricWriter
-from vacsr_jax.training.run import Run, set_up
+from vacsr_jax.training.run import CONFIG, TOKENIZER, Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
 from vacsr_jax.training.state import TrainState, init_state, make_optimizer
 from vacsr_jax.training.step import make_step
@@ -39,16 +41,18 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh=None) -> tuple[Run, T
       DivergedError: at a loss that is not finite, naming the step, the ids of its batch, and the last checkpoint.
     """
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    run = set_up(config, workdir)
+    check_claim(workdir, config)
+    run, optimizer = set_up(config, workdir), make_optimizer(config)
+    run.tokenizer.save(workdir / TOKENIZER)
+    write_text(workdir / CONFIG, to_json(config_to_dict(config)))  # last: what is claimed is whole
     mesh = mesh or make_mesh()
-    optimizer = make_optimizer(config)
     state = init_state(run.params, optimizer)
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
     checkpoints = Checkpoints(workdir)
     try:
-        state = resume(checkpoints, state, config)
+        last = checkpoints.last_step()
+        state = state if last is None else checkpoints.restore(last, state)
         if int(state.step) < config.train.steps:
             state = fit(run, state, make_step(config, run.model, optimizer, mesh, state), mesh, checkpoints, workdir)
     finally:
@@ -56,19 +60,17 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh=None) -> tuple[Run, T
     return run, state
 
 
-def resume(checkpoints: Checkpoints, state: TrainState, config: ConfigDict) -> TrainState:
-    """The last checkpoint's state, on the devices of `state`; `state` itself in a new workdir."""
-    last = checkpoints.last_step()
-    if last is None:
-        return state
-    differences = config_differences(checkpoints.description(last)["config"], config_to_dict(config))
+def check_claim(workdir: Path, config: ConfigDict) -> None:
+    """Raises ValueError, naming the fields, if the workdir holds a run of another config."""
+    file = workdir / CONFIG
+    if not file.exists():
+        return
+    differences = config_differences(json.loads(file.read_text(encoding="utf-8")), config_to_dict(config))
     if differences:
         raise ValueError(
-            "the workdir holds a run of another config: "
-            + "; ".join(differences)
-            + ". Give that config again to resume it, or another --workdir"
+            f"{workdir} holds a run of another config: {'; '.join(differences)}. "
+            "Give that config again to resume it, or another --workdir"
         )
-    return checkpoints.restore(last, state)
 
 
 def fit(run: Run, state: TrainState, step, mesh, checkpoints: Checkpoints, workdir: Path) -> TrainState:

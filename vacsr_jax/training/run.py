@@ -23,6 +23,7 @@ from vacsr_jax.models.clip_weights import load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, adapt_towers, build_model
 from vacsr_jax.training.state import init_params
 
+CONFIG = "config.json"  # the resolved config, in a workdir
 TOKENIZER = "tokenizer"  # its folder in a workdir
 MEMORY_LIMIT = 2**30  # bytes of images kept decoded
 
@@ -51,16 +52,17 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     if config.model.pretrained:
         clip, towers = load_hf_clip(config.model.pretrained)
         tokenizer = load_tokenizer(config.model.pretrained, context_length=clip.text.context_length)
-        tokenizer.save(workdir / TOKENIZER)
     else:
         clip, towers = preset(config), None
-        tokenizer = saved_or_trained_tokenizer(config, workdir / TOKENIZER, texts, clip)
+        tokenizer = saved_or_trained_tokenizer(config, workdir, texts, clip)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         clip = adapt_towers(clip, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
     model = build_model(config, clip)
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": towers}
+        if "log_scale" in params["pair"]:  # the cosine baselines start at CLIP's own temperature
+            params["pair"] = {**params["pair"], "log_scale": towers["logit_scale"]}
     params = jax.device_get(params)
 
     resize = functools.partial(preprocess, image_size=clip.vision.image_size)
@@ -78,14 +80,12 @@ def preset(config: ConfigDict) -> CLIPConfig:
     return CLIP_CONFIGS[config.model.clip]
 
 
-def saved_or_trained_tokenizer(config: ConfigDict, folder: Path, texts: list[str], clip: CLIPConfig) -> Tokenizer:
-    """The workdir's tokenizer, trained on the training captions the first time."""
-    if folder.exists():
-        return load_tokenizer(folder)
+def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[str], clip: CLIPConfig) -> Tokenizer:
+    """The tokenizer of the run that the workdir holds, or one trained on the training captions."""
+    if (workdir / CONFIG).exists():
+        return load_tokenizer(workdir / TOKENIZER)
     length = config.model.context_length or clip.text.context_length
-    tokenizer = train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
-    tokenizer.save(folder)
-    return tokenizer
+    return train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
 
 
 def fit_in_memory(source: Source, resize: Callable, clip: CLIPConfig) -> tuple[Source, Callable | None]:

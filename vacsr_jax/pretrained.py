@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
@@ -100,7 +100,7 @@ class Pretrained:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder / TOKENIZER)
         flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
-        replace_whole(folder / WEIGHTS, lambda path: save_file(flat, path))
+        replace_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(flat)))
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )

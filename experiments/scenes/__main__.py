@@ -2,7 +2,7 @@
 
 `python -m experiments.scenes` trains and prints the one-seed table; `--full` is the table of this folder's README
 (three noise levels, three seeds, step-matched and compute-matched); `--silences` tries each option where the paper
-is silent, on the validation split. Finished runs are kept under --out and not repeated.
+is silent, `--ablations` the paper's own, on the validation split. Finished runs are kept under --out, not repeated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
 
 # Where the paper is silent: what the default is measured against.
+DEFAULT = {"default": {}}
 SILENCES = {
-    "default": {},
     "raw embeddings": {"adapter.embeddings": "raw"},
     "decoder with a hidden layer": {"adapter.decoder_width": 64},
     "reconstruction: mean": {"loss.reduction": "mean"},
@@ -41,7 +41,8 @@ ABLATIONS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.scenes", description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="0, 20, 50 %% noise, three seeds, both ways of matching")
-    parser.add_argument("--silences", action="store_true", help="each option and ablation, three seeds, validation")
+    parser.add_argument("--silences", action="store_true", help="each option, three seeds, validation split")
+    parser.add_argument("--ablations", action="store_true", help="each ablation, three seeds, validation split")
     parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
     parser.add_argument(
@@ -55,9 +56,9 @@ def main() -> None:
     if options.full:
         results = run_all(full_tasks(out, common), out, options.jobs)
         print(full_tables(results))
-    elif options.silences:
-        results = run_all(silence_tasks(common), out, options.jobs)
-        print(silence_table(results))
+    elif options.silences or options.ablations:
+        rows = {**DEFAULT, **(SILENCES if options.silences else {}), **(ABLATIONS if options.ablations else {})}
+        print(option_table(rows, run_all(option_tasks(rows, common), out, options.jobs)))
     else:
         tasks = [Task(f"quick-{method}", {"method": method, **common}) for method in METHODS]
         print(quick_table(run_all(tasks, out, options.jobs)))
@@ -72,18 +73,18 @@ def full_tasks(out: Path, common: dict) -> list[Task]:
         return Task(name, {"method": method, "data.noise": noise, "seed": seed, **common, **fields})
 
     tasks = [task(method, noise, seed, "steps") for noise, seed in grid for method in METHODS]
-    for method, steps in matched_steps(out, common).items():
-        tasks += [task(method, noise, seed, "compute", **{"train.steps": steps}) for noise, seed in grid]
+    steps = matched_steps(out, common)
+    for noise, seed in sorted(grid):
+        tasks += [task(method, noise, seed, "compute", **{"train.steps": n}) for method, n in steps.items()]
     return tasks
 
 
-def silence_tasks(common: dict) -> list[Task]:
-    rows = SILENCES | ABLATIONS
-    return [
-        Task(f"silence-{name.replace(' ', '_').replace(':', '')}-seed{seed}", {"seed": seed, **common, **fields})
-        for seed in SEEDS
-        for name, fields in rows.items()
-    ]
+def option_tasks(rows: dict[str, dict], common: dict) -> list[Task]:
+    return [Task(option_name(name, seed), {"seed": seed, **common, **rows[name]}) for seed in SEEDS for name in rows]
+
+
+def option_name(name: str, seed: int) -> str:
+    return f"option-{name.replace(' ', '_').replace(':', '')}-seed{seed}"
 
 
 def mean_and_error(values: list[float | None]):
@@ -110,7 +111,10 @@ def full_tables(results: dict[str, dict]) -> str:
     from vacsr_jax.report.tables import format_table
 
     def cell(match, method, noise, metric, split="test"):
-        runs = [results[f"{match}-{method}-noise{noise}-seed{seed}"] for seed in SEEDS]
+        names = [f"{match}-{method}-noise{noise}-seed{seed}" for seed in SEEDS]
+        if any(name not in results for name in names):
+            return "not run"
+        runs = [results[name] for name in names]
         return mean_and_error([run[split].get(metric) if split else run[metric] for run in runs])
 
     rows = [(match, method) for match in ("steps", "compute") for method in METHODS]
@@ -142,16 +146,16 @@ def full_tables(results: dict[str, dict]) -> str:
     )
 
 
-def silence_table(results: dict[str, dict]) -> str:
+def option_table(rows: dict[str, dict], results: dict[str, dict]) -> str:
     from vacsr_jax.report.tables import format_table
 
-    metrics = ("true/mAP@R", "true/i2t/mAP@R", "true/t2i/mAP@R", "rsum", "true/AUROC uncertainty top/pooled")
-    metrics = (*metrics, "true/AUROC uncertainty top/within")
-    rows = []
-    for name in SILENCES | ABLATIONS:
-        runs = [results[f"silence-{name.replace(' ', '_').replace(':', '')}-seed{seed}"] for seed in SEEDS]
-        rows.append([name, *(mean_and_error([run["validation"].get(metric) for run in runs]) for metric in metrics)])
-    return format_table(rows, ["validation, clean", *(m.removeprefix("true/") for m in metrics)], markdown=True)
+    metrics = ("true/mAP@R", "true/i2t/mAP@R", "true/t2i/mAP@R", "rsum")
+    metrics = (*metrics, *(f"true/AUROC uncertainty top/{how}" for how in ("pooled", "within")))
+    lines = []
+    for name in rows:
+        runs = [results[option_name(name, seed)]["validation"] for seed in SEEDS]
+        lines.append([name, *(mean_and_error([run.get(metric) for run in runs]) for metric in metrics)])
+    return format_table(lines, ["validation, clean", *(m.removeprefix("true/") for m in metrics)], markdown=True)
 
 
 if __name__ == "__main__":

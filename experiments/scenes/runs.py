@@ -106,15 +106,12 @@ def stepper(config, out: Path):
     import jax
 
     from vacsr_jax.data.loader import batches
+    from vacsr_jax.training.loop import start
     from vacsr_jax.training.run import set_up
-    from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
-    from vacsr_jax.training.state import init_state, make_optimizer
-    from vacsr_jax.training.step import make_step
+    from vacsr_jax.training.sharding import make_mesh, shard_batch
 
-    run, mesh, optimizer = set_up(config, out / "workdirs" / "timing"), make_mesh(), make_optimizer(config)
-    state = init_state(run.params, optimizer)
-    state = jax.device_put(state, state_sharding(state, mesh, shard_params=False), may_alias=False)
-    step = make_step(config, run.model, optimizer, mesh, state)
+    run, mesh = set_up(config, out / "workdirs" / "timing"), make_mesh()
+    state, step = start(run, mesh)
     for batch in batches(run.pairs, batch_size=config.train.batch_size, seed=0):
         batch.pop("index")
         state, terms = step(state, shard_batch(batch, mesh))

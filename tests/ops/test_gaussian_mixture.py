@@ -36,12 +36,6 @@ def test_kl_of_one_gaussian_by_hand():
     assert mixture.kl_to_standard_normal(jnp.zeros(3), jnp.zeros(3)) == 0
 
 
-def test_log_prob_is_the_density_of_the_mixture(posterior):
-    z = np.random.default_rng(1).normal(size=(50, 4))
-    found = mixture.log_prob(jnp.asarray(z, jnp.float32), *posterior)
-    np.testing.assert_allclose(found, numpy_mixture_log_prob(z, *float64(posterior)), rtol=1e-4)
-
-
 def test_the_kl_bound_lies_above_the_monte_carlo_kl(posterior):
     logits, mean, log_var = float64(posterior)
     rng = np.random.default_rng(2)

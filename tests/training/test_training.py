@@ -7,10 +7,9 @@ from jax.sharding import Mesh
 
 from configs import scenes
 from vacsr_jax.data.loader import batch_at
+from vacsr_jax.training.loop import start
 from vacsr_jax.training.run import set_up
 from vacsr_jax.training.sharding import shard_batch, state_sharding
-from vacsr_jax.training.state import init_state, make_optimizer
-from vacsr_jax.training.step import make_step
 
 METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
 STEPS = 3
@@ -34,10 +33,7 @@ def run_steps(workdir, devices, method="vacsr", **fields):
     config = small_config(method, **fields)
     run = set_up(config, workdir)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    optimizer = make_optimizer(config)
-    state = init_state(run.params, optimizer)
-    state = jax.device_put(state, state_sharding(state, mesh, shard_params=config.train.shard_params), may_alias=False)
-    step = make_step(config, run.model, optimizer, mesh, state)
+    state, step = start(run, mesh)
     terms = []
     for number in range(STEPS):
         batch = batch_at(run.pairs, number, batch_size=config.train.batch_size, seed=config.seed)

@@ -14,8 +14,8 @@ from vacsr_jax.data.source import Source, concatenate
 SOURCES = ("scenes", "image_folder")
 
 
-def open_split(config: ConfigDict, split: str) -> Source:
-    """One split (train, validation, test, or another that the data has) of the data a config names.
+def open_split(config: ConfigDict, split: str | None) -> Source:
+    """One split (train, validation, test, or another that the data has; None: all) of the data a config names.
 
     Raises:
       ValueError: for an unknown source or split, or data that cannot be read.

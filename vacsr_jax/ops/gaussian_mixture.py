@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,18 +23,6 @@ def kl_upper_bound(
     Convexity of the KL divergence; Wei et al. 2026, eq. 6. In nats; nothing else is reduced.
     """
     return kl_to_standard_normal(mean, log_var) @ jax.nn.softmax(mixture_logits)
-
-
-def log_prob(
-    z: Float[Array, "... d"],
-    mixture_logits: Float[Array, " k"],
-    mean: Float[Array, "... k d"],
-    log_var: Float[Array, "... k d"],
-) -> Float[Array, ...]:
-    """log sum_k alpha_k N(z | mean_k, diag exp(log_var_k)), in nats; Wei et al. 2026, eq. 5."""
-    squared = (z[..., None, :] - mean) ** 2 * jnp.exp(-log_var)
-    per_component = -0.5 * jnp.sum(squared + log_var + math.log(2 * math.pi), axis=-1)
-    return jax.nn.logsumexp(per_component + jax.nn.log_softmax(mixture_logits), axis=-1)
 
 
 def component_weights(

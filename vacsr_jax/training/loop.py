@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.loader import batches
@@ -24,7 +25,7 @@ from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.run import CONFIG, TOKENIZER, Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
 from vacsr_jax.training.state import TrainState, init_state, make_optimizer
-from vacsr_jax.training.step import make_step
+from vacsr_jax.training.step import Step, make_step
 
 METRICS = "metrics.jsonl"  # the training curves, in a workdir
 
@@ -33,7 +34,7 @@ class DivergedError(ValueError):
     """The loss is not a number any more."""
 
 
-def train(config: ConfigDict, workdir: str | Path, *, mesh=None) -> tuple[Run, TrainState]:
+def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) -> tuple[Run, TrainState]:
     """Trains to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
 
     Raises:
@@ -42,22 +43,29 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh=None) -> tuple[Run, T
     """
     workdir = Path(workdir)
     check_claim(workdir, config)
-    run, optimizer = set_up(config, workdir), make_optimizer(config)
+    run = set_up(config, workdir)
     run.tokenizer.save(workdir / TOKENIZER)
     write_text(workdir / CONFIG, to_json(config_to_dict(config)))  # last: what is claimed is whole
     mesh = mesh or make_mesh()
-    state = init_state(run.params, optimizer)
-    shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
-    state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
+    state, step = start(run, mesh)
     checkpoints = Checkpoints(workdir)
     try:
         last = checkpoints.last_step()
         state = state if last is None else checkpoints.restore(last, state)
         if int(state.step) < config.train.steps:
-            state = fit(run, state, make_step(config, run.model, optimizer, mesh, state), mesh, checkpoints, workdir)
+            state = fit(run, state, step, mesh, checkpoints, workdir)
     finally:
         checkpoints.close()
     return run, state
+
+
+def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
+    """The state of step 0 on the mesh, and the step that moves it."""
+    optimizer = make_optimizer(run.config)
+    state = init_state(run.params, optimizer)
+    shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
+    state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
+    return state, make_step(run.config, run.model, optimizer, mesh, state)
 
 
 def check_claim(workdir: Path, config: ConfigDict) -> None:
@@ -73,7 +81,7 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def fit(run: Run, state: TrainState, step, mesh, checkpoints: Checkpoints, workdir: Path) -> TrainState:
+def fit(run: Run, state: TrainState, step: Step, mesh: Mesh, checkpoints: Checkpoints, workdir: Path) -> TrainState:
     config, start = run.config, int(state.step)
     shard = (jax.process_index(), jax.process_count())
     data = batches(

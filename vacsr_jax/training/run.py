@@ -23,7 +23,7 @@ from vacsr_jax.models.clip_weights import load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, adapt_towers, build_model
 from vacsr_jax.training.state import init_params
 
-CONFIG = "config.json"  # the resolved config, in a workdir
+CONFIG = "run_config.json"  # the resolved config, in a workdir
 TOKENIZER = "tokenizer"  # its folder in a workdir
 MEMORY_LIMIT = 2**30  # bytes of images kept decoded
 

@@ -20,6 +20,7 @@ from vacsr_jax.training.sharding import state_sharding
 from vacsr_jax.training.state import TrainState
 
 POSITIVES = ("image", "diagonal")
+Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(
@@ -28,7 +29,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     state: TrainState,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+) -> Step:
     """`step(state, batch) -> (state, terms)`, compiled once for the mesh; the old state's memory is reused.
 
     Raises:

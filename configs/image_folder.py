@@ -10,9 +10,6 @@ def get_config(argument: str = ""):
     config.data.name = "image_folder"
     config.data.path = chosen["path"]
     config.model.image_size = 64
-    config.model.context_length = 32
+    config.model.context_length = 24
     config.model.vocab_size = 4096
-    config.train.batch_size = 128
-    config.train.steps = 2000
-    config.checkpoint.every = 400
     return config

@@ -17,7 +17,7 @@ from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.embed import embed_images
 from vacsr_jax.files import to_json, write_text
-from vacsr_jax.main import load_config
+from vacsr_jax.main import load_config, quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
 from vacsr_jax.report.tables import format_table
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
     options = parser.parse_args()
+    quiet()
     data, out = Path(options.data), Path(options.out)
     results = {"pixels": [across(data, pixel_features)]}
     for method in METHODS:
@@ -41,12 +42,12 @@ def main() -> None:
         results["untrained"] = [untrained for untrained, _ in runs]
         results[method] = [trained for _, trained in runs]
     write_text(out / "emoji.json", to_json(results))
-    for title, columns in COLUMNS.items():
-        rows = [[name, *(cell(result, column) for column in columns)] for name, result in results.items()]
-        print(f"{title}\n\n{format_table(rows, ['', *columns], markdown=True)}\n")
+    for title, names in TABLES.items():
+        rows = [[name, *(cell(runs, name) for runs in results.values())] for name in names]
+        print(f"{title}\n\n{format_table(rows, ['', *results], markdown=True)}\n")
 
 
-COLUMNS = {
+TABLES = {
     f"Picture to picture, {QUERY} to a vendor never seen, R@1": [
         f"{vendor}, {ids}" for vendor in UNSEEN for ids in ("all ids", "test ids")
     ],
@@ -59,9 +60,9 @@ COLUMNS = {
 }
 
 
-def cell(runs: list[dict], column: str):
-    """The value, or (mean, standard error) over seeds; None where a row has no such number."""
-    values = [result.get(column) for result in runs]
+def cell(runs: list[dict], name: str):
+    """The value, or (mean, standard error) over seeds; None where a model has no such number."""
+    values = [result.get(name) for result in runs]
     if None in values:
         return None
     return values[0] if len(values) == 1 else (np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5)

@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from experiments.scenes.runs import METHODS, Task, matched_steps, run_all
+from experiments.scenes.runs import METHODS, Task, finished, matched_steps, run_all
 
 NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--silences", action="store_true", help="each option, three seeds, validation split")
     parser.add_argument("--ablations", action="store_true", help="each ablation, three seeds, validation split")
     parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
+    parser.add_argument("--table", action="store_true", help="with --full: print what is there and train nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=NUMBER", help="for every run, e.g. train.steps=300"
@@ -54,8 +55,8 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
     if options.full:
-        results = run_all(full_tasks(out, common), out, options.jobs)
-        print(full_tables(results))
+        tasks = full_tasks(out, common)
+        print(full_tables(finished(tasks, out) if options.table else run_all(tasks, out, options.jobs)))
     elif options.silences or options.ablations:
         rows = {**DEFAULT, **(SILENCES if options.silences else {}), **(ABLATIONS if options.ablations else {})}
         print(option_table(rows, run_all(option_tasks(rows, common), out, options.jobs)))

@@ -21,17 +21,23 @@ class Task(NamedTuple):
 
 
 def run_all(tasks: list[Task], out: Path, jobs: int) -> dict[str, dict]:
-    """The result of each task, by name; those that have one already are not run."""
+    """The result of each task, by name; tasks that have one already are not run."""
     todo = [task for task in tasks if not result_file(out, task.name).exists()]
     if jobs > 1:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             for done, name in enumerate(pool.map(run_one, todo, [out] * len(todo)), 1):
                 print(f"{done}/{len(todo)} {name}", flush=True)
     else:
         for done, task in enumerate(todo, 1):
             print(f"{done}/{len(todo)} {task.name}", flush=True)
             run_one(task, out)
-    return {task.name: json.loads(result_file(out, task.name).read_text()) for task in tasks}
+    return finished(tasks, out)
+
+
+def finished(tasks: list[Task], out: Path) -> dict[str, dict]:
+    """The results that are there, by the task's name."""
+    files = {task.name: result_file(out, task.name) for task in tasks}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def result_file(out: Path, name: str) -> Path:
@@ -51,9 +57,11 @@ def run_one(task: Task, out: Path) -> str:
     from vacsr_jax.commands import judge
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import Pretrained, load_workdir
     from vacsr_jax.training.loop import train
 
+    quiet()
     config, workdir = make_config(task.fields), out / "workdirs" / task.name
     began = time.monotonic()
     run, _ = train(config, workdir)

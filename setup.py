@@ -30,7 +30,7 @@ setup(
         "ml_collections>=1.1",
         "transformers>=5.0",
         "safetensors>=0.5",
-        "jaxtyping>=0.3",
+        "jaxtyping>=0.3.3",
         "numpy>=2.0",
         "scipy>=1.13",
         "pillow>=10",

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.emoji.truth import frequent_words, graded_relevance
 from vacsr_jax.commands import judge
 from vacsr_jax.data.image_folder import read_image_folder
+from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.embed import embed_images
 from vacsr_jax.files import to_json, write_text
@@ -81,19 +82,18 @@ def run(data: Path, out: Path, method: str, seed: int, fields: list[str]) -> tup
 
 
 def measure(data: Path, model: Pretrained) -> dict[str, float]:
-    from vacsr_jax.data.preprocess import preprocess
-
     size = model.model.clip.vision.image_size
 
     def features(source):
-        x = embed_images(model.model, model.params, source, lambda image: preprocess(image, image_size=size))
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
+        return centred(
+            embed_images(model.model, model.params, source, lambda image: preprocess(image, image_size=size))
+        )
 
     return across(data, features) | with_text(data, model)
 
 
 def across(data: Path, features) -> dict[str, float]:
-    """R@1 of finding the same emoji among another vendor's, by cosine; over all ids, and over the test ids alone."""
+    """R@1 of finding the same emoji among another vendor's by cosine, over all ids and over the test ids alone."""
     found = {}
     for ids, split in (("all ids", None), ("test ids", "test")):
         queries = features(read_image_folder(data / QUERY, split=split))
@@ -105,11 +105,15 @@ def across(data: Path, features) -> dict[str, float]:
 
 
 def pixel_features(source) -> np.ndarray:
-    """16 x 16 pixels (means of 4 x 4 boxes), minus the vendor's mean image, of unit length."""
+    """16 x 16 pixels, means of 4 x 4 boxes."""
     pixels = load_images(source, np.arange(len(source))).astype(np.float64) / 255
-    boxes = pixels.reshape(-1, 16, 4, 16, 4, 3).mean((2, 4)).reshape(len(pixels), -1)
-    centred = boxes - boxes.mean(axis=0)
-    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return centred(pixels.reshape(-1, 16, 4, 16, 4, 3).mean((2, 4)).reshape(len(pixels), -1))
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    """Rows minus their mean, the look that all pictures of a vendor share, scaled to unit length."""
+    x = x - x.mean(axis=0)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def with_text(data: Path, model: Pretrained) -> dict[str, float]:

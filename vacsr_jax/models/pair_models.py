@@ -239,7 +239,7 @@ class VariationalAdapter(nn.Module):
         shape = (*mean.shape[:2], self.components, self.dim)
         return Posterior(self.mixture_logits, mean.reshape(shape), log_var.reshape(shape))
 
-    def decode(self, z: Float[Array, "... d"]) -> Float[Array, ...]:
+    def decode(self, z: Float[Array, "... d"]) -> Float[Array, "*b"]:
         """m(z): linear, or one hidden GELU layer."""
         if self.decoder_width:
             z = nn.gelu(z @ self.decoder_in_kernel + self.decoder_in_bias)

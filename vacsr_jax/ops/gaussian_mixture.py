@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def kl_to_standard_normal(mean: Float[Array, "... d"], log_var: Float[Array, "... d"]) -> Float[Array, ...]:
+def kl_to_standard_normal(mean: Float[Array, "*b d"], log_var: Float[Array, "*b d"]) -> Float[Array, "*b"]:
     """KL[N(mean, diag exp(log_var)) || N(0, I)] = 1/2 sum_d (mean^2 + sigma^2 - log sigma^2 - 1).
 
     Wei et al. 2026, eq. 7. Summed over d, in nats; nothing else is reduced.
@@ -16,8 +16,8 @@ def kl_to_standard_normal(mean: Float[Array, "... d"], log_var: Float[Array, "..
 
 
 def kl_upper_bound(
-    mixture_logits: Float[Array, " k"], mean: Float[Array, "... k d"], log_var: Float[Array, "... k d"]
-) -> Float[Array, ...]:
+    mixture_logits: Float[Array, " k"], mean: Float[Array, "*b k d"], log_var: Float[Array, "*b k d"]
+) -> Float[Array, "*b"]:
     """sum_k alpha_k KL[component k || N(0, I)] >= KL[mixture || N(0, I)], alpha = softmax(mixture_logits).
 
     Convexity of the KL divergence; Wei et al. 2026, eq. 6. In nats; nothing else is reduced.
@@ -26,8 +26,8 @@ def kl_upper_bound(
 
 
 def component_weights(
-    mixture_logits: Float[Array, " k"], gumbel: Float[Array, "... k"], *, temperature: float, hard: bool
-) -> Float[Array, "... k"]:
+    mixture_logits: Float[Array, " k"], gumbel: Float[Array, "*b k"], *, temperature: float, hard: bool
+) -> Float[Array, "*b k"]:
     """A Gumbel-softmax draw, softmax((log alpha + gumbel) / temperature); Jang et al. 2017.
 
     With `hard` its value is one-hot, exactly a draw of the component, and its gradient the soft one's: the
@@ -40,6 +40,6 @@ def component_weights(
     return one_hot + soft - jax.lax.stop_gradient(soft)
 
 
-def mix(weights: Float[Array, "... k"], values: Float[Array, "... k d"]) -> Float[Array, "... d"]:
+def mix(weights: Float[Array, "*b k"], values: Float[Array, "*b k d"]) -> Float[Array, "*b d"]:
     """sum_k weights_k values_k."""
     return jnp.sum(weights[..., None] * values, axis=-2)

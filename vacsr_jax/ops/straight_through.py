@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 
-def squared_error(logit: Float[Array, ...], label: Float[Array, ...]) -> Float[Array, ...]:
+def squared_error(logit: Float[Array, "*b"], label: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """1/2 (label - sigmoid(logit))^2, whose gradient in `logit` is taken as -(label - sigmoid(logit)).
 
     The straight-through sigmoid of Wei et al. 2026, eq. 14 and 15: the factor sigmoid' is left out, so a confident

@@ -100,7 +100,7 @@ def test_a_run_ends_well_and_leaves_its_files(finished):
     assert status is None
     assert {path.name for path in workdir.iterdir()} == {
         "checkpoints",
-        "config.json",
+        "run_config.json",
         "evaluation.json",
         "metrics.jsonl",
         "report.html",

@@ -84,6 +84,15 @@ def test_tiles_change_nothing(workdir):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.fixture(scope="module")
+def plain(workdir):
+    return run_steps(workdir, 1, **CROWDED)[0]
+
+
+# Few scenes and a larger batch, so that captions of one image meet in a batch.
+CROWDED = {"train.batch_size": 32, "data.train_size": 20}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -106,9 +115,8 @@ def test_tiles_change_nothing(workdir):
     ],
     ids=str,
 )
-def test_every_switch_trains_and_matters(workdir, fields):
-    changed = run_steps(workdir, 1, **{"train.batch_size": 32, "data.train_size": 20, **fields})[0]
-    plain = run_steps(workdir, 1, **{"train.batch_size": 32, "data.train_size": 20})[0]
+def test_every_switch_trains_and_matters(workdir, plain, fields):
+    changed = run_steps(workdir, 1, **CROWDED | fields)[0]
     assert all(np.isfinite(value) for terms in changed for value in terms.values())
     assert changed[-1]["loss"] != plain[-1]["loss"]
 

@@ -26,7 +26,7 @@ setup(
         "flax>=0.11.2",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.25",
-        "grain>=0.2.12",
+        "grain>=0.2.15",
         "ml_collections>=1.1",
         "transformers>=5.0",
         "safetensors>=0.5",

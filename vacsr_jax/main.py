@@ -18,7 +18,7 @@ TRAIN_EXAMPLE = """example:
   vacsr train --config=configs/scenes.py --workdir=runs/scenes
   vacsr train --config=configs/scenes.py:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
 
-Any field of the config can be set: --config.train.steps=300. The same command again resumes a run that was stopped.
+Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped.
 Writes metrics.jsonl (curves), checkpoints/ (best and last), evaluation.json and report.html into the workdir."""
 
 EVALUATE_EXAMPLE = """example:

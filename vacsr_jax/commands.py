@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     """Trains, then judges the best checkpoint beside the untrained model: printed, as JSON, and as a page."""
     run, _ = fit(config, workdir)
     best = load_workdir(workdir, "best")
-    untrained = Pretrained(best.model, run.params, best.tokenizer, best.config)
+    untrained = dataclasses.replace(best, params=run.params)
     test = open_split(config, "test")
     judged = judge(best, test)
     columns = {"untrained": judge(untrained, test).metrics, "trained": judged.metrics}

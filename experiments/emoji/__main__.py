@@ -7,6 +7,7 @@ trainings are kept under --out and not repeated.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def run(data: Path, out: Path, method: str, seed: int, fields: list[str]) -> tup
     workdir = out / f"{method}-seed{seed}"
     run, _ = train(config, workdir)
     best = load_workdir(workdir, "best")
-    untrained = Pretrained(best.model, run.params, best.tokenizer)
+    untrained = dataclasses.replace(best, params=run.params)
     return measure(data, untrained), measure(data, best)
 
 

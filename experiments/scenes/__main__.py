@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="with --full: print what is there and train nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=NUMBER", help="for every run, e.g. train.steps=300"
+        "--set", action="append", default=[], metavar="FIELD=NUMBER", help="for every run, e.g. train.steps=600"
     )
     options = parser.parse_args()
     out = Path(options.out)
@@ -55,8 +55,7 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
     if options.full:
-        tasks = full_tasks(out, common)
-        print(full_tables(finished(tasks, out) if options.table else run_all(tasks, out, options.jobs)))
+        print(full_tables(finished(out) if options.table else run_all(full_tasks(out, common), out, options.jobs)))
     elif options.silences or options.ablations:
         rows = {**DEFAULT, **(SILENCES if options.silences else {}), **(ABLATIONS if options.ablations else {})}
         print(option_table(rows, run_all(option_tasks(rows, common), out, options.jobs)))

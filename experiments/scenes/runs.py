@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -31,13 +32,13 @@ def run_all(tasks: list[Task], out: Path, jobs: int) -> dict[str, dict]:
         for done, task in enumerate(todo, 1):
             print(f"{done}/{len(todo)} {task.name}", flush=True)
             run_one(task, out)
-    return finished(tasks, out)
+    results = finished(out)
+    return {task.name: results[task.name] for task in tasks}
 
 
-def finished(tasks: list[Task], out: Path) -> dict[str, dict]:
-    """The results that are there, by the task's name."""
-    files = {task.name: result_file(out, task.name) for task in tasks}
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+def finished(out: Path) -> dict[str, dict]:
+    """Every result that is there, by its task's name."""
+    return {file.stem: json.loads(file.read_text()) for file in out.glob("*.json")}
 
 
 def result_file(out: Path, name: str) -> Path:
@@ -58,7 +59,7 @@ def run_one(task: Task, out: Path) -> str:
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.files import to_json, write_text
     from vacsr_jax.main import quiet
-    from vacsr_jax.pretrained import Pretrained, load_workdir
+    from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
 
     quiet()
@@ -67,7 +68,7 @@ def run_one(task: Task, out: Path) -> str:
     run, _ = train(config, workdir)
     seconds = time.monotonic() - began
     best = load_workdir(workdir, "best")
-    untrained = Pretrained(best.model, run.params, best.tokenizer)
+    untrained = dataclasses.replace(best, params=run.params)
     test, validation = (open_split(config, split) for split in ("test", "validation"))
     result = {
         "fields": task.fields,

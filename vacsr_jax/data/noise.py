@@ -8,9 +8,9 @@ import numpy as np
 def permute_captions(n: int, fraction: float, *, seed: int) -> np.ndarray:
     """int64 [n]: the caption that each pair gets; `fraction` of the n pairs get another pair's caption.
 
-    The chosen captions are moved one place along a random cycle, so every caption is used
-    as often as before and none stays where it was, unless it is the only one chosen (another caption of the same image
-    may come, with a chance of about captions per image / n).
+    The chosen captions are moved one place along a random cycle, so every caption is used as often as before and
+    none stays where it was, unless it is the only one chosen (another caption of the same image may come, with a chance
+    of about captions per image / n).
 
     Raises:
       ValueError: if `fraction` is not in [0, 1].

@@ -24,7 +24,9 @@ ALLOWED = {
     "training": {"training", "evaluation", "data", "losses", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
     "commands": {"pretrained", "report", "training", "evaluation", "data", "files"},
-    "main": {"commands", "__init__"},
+    "config_files": set(),
+    "cli": {"cli", "commands", "config_files", "__init__"},
+    "main": {"cli"},
     "__init__": {"pretrained"},
     "__main__": {"main"},
 }

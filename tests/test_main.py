@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import vacsr_jax
+from vacsr_jax.config_files import load_config
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.tokenizer import train_tokenizer
 from vacsr_jax.losses.vacsr import vacsr
-from vacsr_jax.main import load_config, main
+from vacsr_jax.main import main
 from vacsr_jax.models.clip_config import CLIP_CONFIGS
 from vacsr_jax.models.image_text import adapt_towers, build_model
 from vacsr_jax.pretrained import Pretrained

@@ -12,8 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 import vacsr_jax
+from vacsr_jax.config_files import load_config
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.main import load_config
 from vacsr_jax.models import clip_weights
 from vacsr_jax.models.clip_config import CLIP_CONFIGS, CLIPConfig, TextConfig, VisionConfig
 from vacsr_jax.models.clip_weights import load_hf_clip, save_hf_clip

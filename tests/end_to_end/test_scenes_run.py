@@ -14,9 +14,10 @@ from PIL import Image
 from scipy.special import expit
 
 import vacsr_jax
+from vacsr_jax.config_files import load_config
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.loader import batch_at
-from vacsr_jax.main import load_config, main
+from vacsr_jax.main import main
 from vacsr_jax.training import loop
 from vacsr_jax.training.checkpoint import Checkpoints
 from vacsr_jax.training.metric_writer import read_metrics

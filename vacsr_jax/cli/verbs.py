@@ -1,0 +1,53 @@
+"""How a verb joins the command line: its options, what it runs, and an example in its --help."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable
+
+Run = Callable[[argparse.Namespace, list[str]], None]
+
+
+class Verbs:
+    """The verbs below a parser. Each module of this folder has a `register(verbs)` that adds its own."""
+
+    def __init__(self, parser: argparse.ArgumentParser, prefix: str = ""):
+        self._parsers = parser.add_subparsers(required=True, metavar="VERB")
+        self._prefix = prefix
+        self._groups: dict[str, Verbs] = {}
+
+    def add(
+        self, name: str, run: Run, summary: str, example: str, *, takes_config: bool = False
+    ) -> argparse.ArgumentParser:
+        """A verb that calls `run(options, overrides)`; `overrides` are its `--config.field=value` arguments."""
+        parser = self._parsers.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.set_defaults(run=run, verb=self._prefix + name, takes_config=takes_config, parser=parser)
+        return parser
+
+    def group(self, name: str, summary: str) -> Verbs:
+        """A verb that has verbs of its own, as in `vacsr data check`; the same one for the same name."""
+        if name not in self._groups:
+            parser = self._parsers.add_parser(name, help=summary, description=summary)
+            self._groups[name] = Verbs(parser, f"{self._prefix}{name} ")
+        return self._groups[name]
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a verb, and its `--config.` arguments; an unknown option ends the program with the near miss."""
+    options, rest = parser.parse_known_args(arguments)
+    unknown = [a for a in rest if not (options.takes_config and a.startswith("--config."))]
+    if unknown:
+        flags = [flag for action in options.parser._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], flags)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        fields = "; fields go as --config.FIELD=VALUE" if options.takes_config else ""
+        options.parser.error(f"unknown argument {unknown[0]!r}{hint}{fields}")
+    return options, rest

@@ -1,0 +1,80 @@
+"""Config files: run, locked, and changed by `--config.field=value`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def load_config(path: str, overrides: list[str]):
+    """The locked config of a file with `--config.field=value` applied.
+
+    Raises:
+      ValueError: if the file or its argument is wrong, a field is unknown (near misses are named), or a value has
+        another type than the field.
+    """
+    name, colon, argument = path.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        raise ValueError(f"--config: no file {str(file)!r}; give a config file such as configs/scenes.py")
+    with importable(file.resolve().parent.parent, Path.cwd()):
+        config = run_config_file(file, [argument] if colon else [])
+    return apply_overrides(config, overrides)
+
+
+def run_config_file(file: Path, arguments: list[str]):
+    """What `get_config(*arguments)` of a file returns, locked; ValueError, with the file's name, if it fails."""
+    loader = importlib.machinery.SourceFileLoader("config", str(file))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
+    try:
+        loader.exec_module(module)
+        return module.get_config(*arguments).lock()
+    except Exception as error:  # a config is anyone's code
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"--config: {file}: {kind}{error}") from error
+
+
+def apply_overrides(config, overrides: list[str]):
+    """`--config.field=value` applied to a locked config; see `load_config`."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    known = list(_leaves(config))
+    for override in overrides:
+        name, equals, _ = override.removeprefix("--config.").partition("=")
+        if not equals:
+            raise ValueError(f"{override}: expected --config.FIELD=VALUE")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, cutoff=0.5) or [n for n in known if name.split(".")[-1] in n]
+            raise ValueError(f"config has no field {name!r}; did you mean {' or '.join(near or sorted(known))}?")
+    values = flags.FlagValues()
+    arguments = ["vacsr", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+    try:
+        values(arguments)
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    return values["config"].value
+
+
+def _leaves(config, prefix: str = ""):
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+@contextlib.contextmanager
+def importable(*folders: Path):
+    """Lets a config import its neighbours (`from configs import default`), whatever the working directory."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
+    try:
+        yield
+    finally:
+        sys.path[:] = before

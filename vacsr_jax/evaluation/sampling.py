@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.pair_models import VariationalAdapter
+from vacsr_jax.models.variational_adapter import VariationalAdapter
 
 
 class Samples(NamedTuple):

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.models.clip import CLIP, Images, Tokens
 from vacsr_jax.models.clip_config import CLIPConfig
-from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter, VariationalAdapter
+from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
+from vacsr_jax.models.variational_adapter import VariationalAdapter
 
 METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
 

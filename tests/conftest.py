@@ -1,4 +1,4 @@
-"""Eight CPU devices, and the shapes in the signatures of ops, losses and models checked at every call."""
+"""Eight CPU devices, and the shapes in the signatures of ops, losses, models and search checked at every call."""
 
 import os
 
@@ -8,4 +8,4 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["vacsr_jax.ops", "vacsr_jax.losses", "vacsr_jax.models"], "beartype.beartype")
+install_import_hook(["vacsr_jax.ops", "vacsr_jax.losses", "vacsr_jax.models", "vacsr_jax.search"], "beartype.beartype")

@@ -18,6 +18,7 @@ ALLOWED = {
     "losses": {"losses", *FOUNDATION},
     "models": {"models", *FOUNDATION},
     "metrics": {"metrics"},
+    "search": {"search", *FOUNDATION},
     "data": {"data", *FOUNDATION},
     "evaluation": {"evaluation", "data", "metrics", "models", *FOUNDATION},
     "report": {"report", "evaluation", "data", "metrics", "files"},

@@ -1,0 +1,298 @@
+"""Similarity standardization: one scale for texts and images, no labels, no training (Yamashita et al. 2025).
+
+Every query's best candidate of each modality is taken for its match. The mean and spread of those scores per modality
+make any cosine a z-score that can be compared across modalities. Everything here is a pure function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from vacsr_jax.files import to_json, write_text
+from vacsr_jax.search.pseudo_positives import Array, sharded_top1_scores, top1_scores
+
+Leaf = Any  # an array, or what a tree map puts in its place
+MIN_STD = 1e-6  # a smaller spread of cosines is rounding, not a scale
+AGED = 2.0  # growth of a modality at which its best score has drifted too far
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["count", "mean", "m2"],
+    meta_fields=["query_modalities", "modalities", "pool_sizes", "model_id"],
+)
+@dataclasses.dataclass(frozen=True)
+class ModalityStats:
+    """Moments of the match scores: a row for each modality of the queries, a column for each of the candidates.
+
+    Attributes:
+      count: float [query modalities, modalities], how many scores were seen.
+      mean: their mean, cosine.
+      m2: sum of their squared deviations from the mean.
+      query_modalities, modalities: the names of rows and columns.
+      pool_sizes: how many candidates of each modality the best one was chosen from.
+      model_id: what made the embeddings; statistics are of no use for another model's.
+    """
+
+    count: Leaf
+    mean: Leaf
+    m2: Leaf
+    query_modalities: tuple[str, ...]
+    modalities: tuple[str, ...]
+    pool_sizes: tuple[int, ...]
+    model_id: str = ""
+
+    @property
+    def variance(self) -> jax.Array:
+        """The population's, m2 / count (ddof 0; the paper does not say which); 0 where nothing was seen."""
+        return self.m2 / jnp.maximum(self.count, 1)
+
+    @property
+    def std(self) -> jax.Array:
+        return jnp.sqrt(self.variance)
+
+    @property
+    def standard_error_mean(self) -> jax.Array:
+        """std / sqrt(count); infinite where nothing was seen."""
+        return jnp.where(self.count > 0, self.std / jnp.sqrt(jnp.maximum(self.count, 1)), jnp.inf)
+
+    @property
+    def standard_error_std(self) -> jax.Array:
+        """std / sqrt(2 (count - 1)), for normal scores; infinite for fewer than two."""
+        return jnp.where(self.count > 1, self.std / jnp.sqrt(2 * jnp.maximum(self.count - 1, 1)), jnp.inf)
+
+
+def empty(
+    modalities: Sequence[str],
+    pool_sizes: Sequence[int] | None = None,
+    *,
+    query_modalities: Sequence[str] = ("text",),
+    model_id: str = "",
+) -> ModalityStats:
+    """Statistics of no score yet: the identity of `merge`.
+
+    Raises:
+      ValueError: if a name repeats, there is none, or `pool_sizes` has another length than `modalities`.
+    """
+    pools = tuple(int(n) for n in (pool_sizes if pool_sizes is not None else [0] * len(modalities)))
+    for name, names in (("modalities", modalities), ("query_modalities", query_modalities)):
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"{name}: got {list(names)}, expected at least one name and none twice")
+    if len(pools) != len(modalities):
+        raise ValueError(f"pool_sizes: got {len(pools)} numbers for the modalities {list(modalities)}; give one each")
+    # Three arrays: one shared by all fields could not be donated.
+    zeros = [jnp.zeros((len(query_modalities), len(modalities)), jnp.float32) for _ in range(3)]
+    return ModalityStats(*zeros, tuple(query_modalities), tuple(modalities), pools, model_id)
+
+
+def fit(
+    queries: Float[Array, "q d"],
+    bank: Float[Array, "n d"],
+    modality: Int[Array, " n"],
+    modalities: Sequence[str],
+    *,
+    query_modality: Int[Array, " q"] | int = 0,
+    query_modalities: Sequence[str] = ("text",),
+    exclude: Int[Array, "q e"] | None = None,
+    model_id: str = "",
+    mesh: Mesh | None = None,
+) -> ModalityStats:
+    """Statistics of unlabelled unit queries over a bank of unit vectors: `top1_scores`, then `update`.
+
+    To let the bank grow, keep the scores: those of new candidates alone, and the larger of old and new, are the scores
+    over the whole. With a mesh the work is shared out; see `pseudo_positives.sharded_top1_scores`.
+    """
+    kinds = np.asarray(modality)
+    pool_sizes = [int(np.sum(kinds == i)) for i in range(len(modalities))]
+    stats = empty(modalities, pool_sizes, query_modalities=query_modalities, model_id=model_id)
+    if mesh is None:
+        scores = top1_scores(queries, bank, modality, len(modalities), exclude=exclude)
+    else:
+        scores = sharded_top1_scores(mesh, queries, bank, modality, len(modalities), exclude=exclude)
+    return update(stats, scores, query_modality)
+
+
+def update(
+    stats: ModalityStats, scores: Float[Array, "q m"], query_modality: Int[Array, " q"] | int = 0
+) -> ModalityStats:
+    """The statistics with the scores of further queries: mean_m = mean_i x_i^m, std_m = std_i x_i^m (method, eq. 12).
+
+    `query_modality` is each query's row of the statistics. A score that is not finite (no candidate) is not counted.
+    """
+    return merge(stats, dataclasses.replace(stats, **_moments(stats, scores, query_modality)))
+
+
+def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, jax.Array]:
+    scores = jnp.asarray(scores).astype(jnp.float32)
+    kinds = jnp.broadcast_to(jnp.asarray(query_modality), scores.shape[:1])
+    is_of = kinds == jnp.arange(len(stats.query_modalities))[:, None]
+    seen = is_of[:, :, None] & jnp.isfinite(scores)  # [query modalities, q, m]
+    count = jnp.sum(seen, axis=1, dtype=jnp.float32)
+    n = jnp.maximum(count, 1)
+
+    def total(x):
+        return jnp.sum(jnp.where(seen, x, 0), axis=1)
+
+    # Twice, since a float32 sum of a million scores of one sign is good to four digits only.
+    rough = total(scores) / n
+    mean = rough + total(scores - rough[:, None]) / n
+    return {"count": count, "mean": mean, "m2": total((scores - mean[:, None]) ** 2)}
+
+
+def merge(a: ModalityStats, b: ModalityStats) -> ModalityStats:
+    """The statistics of both sets of queries together, exactly (Chan et al. 1983).
+
+    delta = mean_b - mean_a;  mean = mean_a + delta n_b / n;  m2 = m2_a + m2_b + delta^2 n_a n_b / n. Of pool sizes that
+    differ the larger stands.
+
+    Raises:
+      ValueError: if the two have other modalities or another model.
+    """
+    for name in ("query_modalities", "modalities", "model_id"):
+        if getattr(a, name) != getattr(b, name):
+            raise ValueError(f"statistics with the {name} {getattr(a, name)!r} and {getattr(b, name)!r} do not merge")
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1)
+    delta = b.mean - a.mean
+    return dataclasses.replace(
+        a,
+        count=count,
+        mean=a.mean + delta * share,
+        m2=a.m2 + b.m2 + delta**2 * a.count * share,
+        pool_sizes=tuple(max(pools) for pools in zip(a.pool_sizes, b.pool_sizes, strict=True)),
+    )
+
+
+def mean_only(stats: ModalityStats) -> ModalityStats:
+    """The variant that only shifts: every spread is 1, so a modality gets a constant bias."""
+    return dataclasses.replace(stats, m2=stats.count)
+
+
+def shrink(stats: ModalityStats, strength: float) -> ModalityStats:
+    """Spreads drawn towards the one all modalities of a row share: var_m <- (n var_m + n0 var_pool) / (n + n0).
+
+    `strength` is n0, in queries; 0 changes nothing. For few fit queries, whose spreads are noisy.
+    """
+    pooled = jnp.sum(stats.m2, axis=1, keepdims=True) / jnp.maximum(jnp.sum(stats.count, axis=1, keepdims=True), 1)
+    n = stats.count
+    variance = (stats.m2 + strength * pooled) / jnp.maximum(n + strength, 1)
+    return dataclasses.replace(stats, m2=jnp.where(n > 0, variance * n, 0))
+
+
+def scale(stats: ModalityStats) -> tuple[jax.Array, jax.Array]:
+    """Mean and std [query modalities, modalities] as `standardize` uses them: always finite, std above 0.
+
+    A modality with fewer than two scores, or a spread below 1e-6, takes the spread of the others of its row; where all
+    lack one, all take 1, and only the means are subtracted. One without any score takes the others' mean.
+    """
+
+    def pooled(x, weight):
+        total = jnp.sum(weight, axis=1, keepdims=True)
+        return jnp.sum(x * weight, axis=1, keepdims=True) / jnp.maximum(total, 1), total > 0
+
+    usable = (stats.count > 1) & (stats.std > MIN_STD)
+    variance, any_usable = pooled(stats.variance, jnp.where(usable, stats.count, 0))
+    std = jnp.where(usable, stats.std, jnp.where(any_usable, jnp.sqrt(variance), 1.0))
+    mean, _ = pooled(stats.mean, stats.count)
+    return jnp.where(stats.count > 0, stats.mean, mean), std
+
+
+def standardize(
+    scores: Float[Array, "q n"],
+    modality: Int[Array, " n"] | Int[Array, "q n"],
+    stats: ModalityStats,
+    query_modality: Int[Array, " q"] | int = 0,
+) -> Float[jax.Array, "q n"]:
+    """z(q, c) = (cos(q, c) - mean_m(c)) / std_m(c) (method, eq. 13), larger is better; rank by it.
+
+    `modality` numbers the candidates (all queries' or each one's own). -inf stays -inf; NaN, and a candidate whose
+    modality is no number of the statistics, becomes -inf, so that no NaN reaches a ranking. Spreads of 0: see `scale`.
+    """
+    mean, std = _of_each(scores, modality, stats, query_modality)
+    z = (jnp.asarray(scores).astype(jnp.float32) - mean) / std
+    known = (modality >= 0) & (modality < len(stats.modalities))
+    return jnp.where(jnp.isnan(z) | ~known, -jnp.inf, z)
+
+
+def unstandardize(
+    z: Float[Array, "q n"],
+    modality: Int[Array, " n"] | Int[Array, "q n"],
+    stats: ModalityStats,
+    query_modality: Int[Array, " q"] | int = 0,
+) -> Float[jax.Array, "q n"]:
+    """The cosine that has a z-score: z std_m + mean_m. Turns a threshold on z into one per modality."""
+    mean, std = _of_each(z, modality, stats, query_modality)
+    return jnp.asarray(z).astype(jnp.float32) * std + mean
+
+
+def _of_each(scores, modality, stats, query_modality):
+    """Mean and std of each score [q n]."""
+    rows = jnp.broadcast_to(jnp.asarray(query_modality), scores.shape[:1])[:, None]
+    columns = jnp.broadcast_to(jnp.asarray(modality), scores.shape)
+    return tuple(x[rows, columns] for x in scale(stats))
+
+
+def aged(stats: ModalityStats, pool_sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Modalities at least twice as large (or at most half) as when fitted: name -> (then, now).
+
+    The best of n unrelated candidates rises with n, so their mean has drifted and wants a refit.
+    """
+    pools = zip(stats.modalities, stats.pool_sizes, pool_sizes, strict=True)
+    return {name: (then, now) for name, then, now in pools if now >= AGED * then or AGED * now <= then}
+
+
+# As files.
+
+
+def to_dict(stats: ModalityStats) -> dict:
+    fields = {field.name: getattr(stats, field.name) for field in dataclasses.fields(stats)}
+    return {name: np.asarray(x).tolist() if name in ("count", "mean", "m2") else x for name, x in fields.items()}
+
+
+def from_dict(values: dict) -> ModalityStats:
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: if a field is missing or unknown, or the arrays are not finite numbers of the shape the names give.
+    """
+    wanted = {field.name for field in dataclasses.fields(ModalityStats)}
+    if not isinstance(values, dict) or set(values) != wanted:
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"statistics: got {got}, expected the fields {sorted(wanted)}")
+    names = {name: tuple(values[name]) for name in ("modalities", "query_modalities")}
+    stats = empty(pool_sizes=values["pool_sizes"], model_id=str(values["model_id"]), **names)
+    arrays = {}
+    for name in ("count", "mean", "m2"):
+        try:
+            x = np.array(values[name], np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"statistics: {name} is no array of numbers ({error})") from error
+        if x.shape != stats.count.shape or not np.isfinite(x).all() or (name != "mean" and (x < 0).any()):
+            raise ValueError(
+                f"statistics: {name} is {values[name]}, expected finite numbers of shape {stats.count.shape}"
+            )
+        arrays[name] = jnp.asarray(x)
+    return dataclasses.replace(stats, **arrays)
+
+
+def save(stats: ModalityStats, path: str | Path) -> None:
+    write_text(Path(path), to_json(to_dict(stats)))
+
+
+def load(path: str | Path) -> ModalityStats:
+    """Raises ValueError, naming the file, for what `save` did not write."""
+    try:
+        return from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no statistics of similarity: {error}; fit them again") from error

@@ -9,6 +9,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "beartype>=0.18",
     "hypothesis>=6.100",
+    "eccv_caption==0.1.0",
     "nbclient>=0.10",
     "ipykernel>=6.29",
 ]

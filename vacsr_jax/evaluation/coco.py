@@ -1,0 +1,107 @@
+"""COCO's ground truth, and similarity matrices of any model, from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vacsr_jax.metrics.coco import FOLDS, CaptionTruth, Matches, Scores, coco_metrics
+
+SETS = ("original", "cxc", "eccv")
+TEST_IDS = "coco_test_ids.npy"
+
+
+def read_caption_truth(folder: str | Path) -> CaptionTruth:
+    """The ground truth in the files of the public package `eccv_caption` (its folder `data`, MIT licence).
+
+    Files: `{original,cxc,eccv}_{image_to_caption,caption_to_image}.json`, each an object of id -> list of ids, and
+    `coco_test_ids.npy`, the caption ids in the order of the folds.
+
+    Raises:
+      ValueError: for a file that is missing or holds something else.
+    """
+    folder = Path(folder)
+    names = [f"{s}_{d}.json" for s in SETS for d in ("image_to_caption", "caption_to_image")]
+    missing = [name for name in [*names, TEST_IDS] if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder}: no {', '.join(missing)}; give the folder `data` of the Python package eccv_caption "
+            "(pip download --no-deps eccv_caption==0.1.0, and unzip the wheel)"
+        )
+    matches = [_read_matches(folder / name) for name in names]
+    test_ids = read_ids(folder / TEST_IDS)
+    if set(test_ids.tolist()) != set(matches[1]) or len(test_ids) != len(matches[1]) or len(test_ids) % FOLDS:
+        raise ValueError(
+            f"{folder / TEST_IDS}: got {len(test_ids)} ids, expected the {len(matches[1])} captions of {names[1]}, "
+            f"each once, a multiple of {FOLDS}"
+        )
+    return CaptionTruth(test_ids, *(Matches(*matches[i : i + 2]) for i in (0, 2, 4)))
+
+
+def _read_matches(path: Path) -> dict[int, list[int]]:
+    try:
+        return {int(query): [int(i) for i in ids] for query, ids in _read_json(path).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected an object of id -> list of ids ({error})") from None
+
+
+def read_ids(path: str | Path) -> np.ndarray:
+    """Integer ids, int64 [n], from a .npy vector, a .json list, or a text file with one a line.
+
+    Raises:
+      ValueError: if it holds anything else; the message names the first entry that is no integer.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        ids = np.array(read_npy(path))
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(f"{path}: got {ids.dtype} {list(ids.shape)}, expected a vector of integers")
+        return np.asarray(ids, np.int64)
+    entries = _read_json(path) if path.suffix == ".json" else _read_text(path).split()
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: got {type(entries).__name__}, expected a JSON list of ids")
+    for number, entry in enumerate(entries, 1):
+        if isinstance(entry, bool) or not isinstance(entry, int | str) or not str(entry).strip().isdecimal():
+            raise ValueError(f"{path}: entry {number} is {entry!r}, expected an integer id")
+    ids = [int(entry) for entry in entries]
+    if any(i >= 2**63 for i in ids):
+        raise ValueError(f"{path}: {max(ids)} is no 64-bit integer")
+    return np.array(ids, np.int64)
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error})") from None
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """A memory-mapped .npy array; ValueError, naming the file, if it is none."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of numbers ({error}); write one with numpy.save") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} holds several arrays; save the matrix alone, with numpy.save")
+    return array
+
+
+def score_files(similarity: str, image_ids: str, caption_ids: str, ground_truth: str) -> Scores:
+    """`coco_metrics` of a matrix and ids in files."""
+    truth = read_caption_truth(ground_truth)
+    return coco_metrics(read_npy(similarity), read_ids(image_ids), read_ids(caption_ids), truth)
+
+
+def metric_table(scores: Scores) -> list[list]:
+    """Rows of name, i2t, t2i and their mean, as the field's tables print it; of an rsum the sum of the two."""
+    return [[name, x["i2t"], x["t2i"], x.get("sum", (x["i2t"] + x["t2i"]) / 2)] for name, x in scores.items()]

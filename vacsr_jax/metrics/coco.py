@@ -1,0 +1,232 @@
+"""COCO 1K and 5K, Crisscrossed Captions and ECCV Caption, from one similarity matrix of COCO's test split.
+
+Definitions and counting are those of the public package `eccv_caption` (Chun et al. 2022), to the last digit, on a
+matrix without ties. Ties are pessimistic, as everywhere in this library: among equal scores a negative ranks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from vacsr_jax.metrics.retrieval import RSUM_KS, PositiveRanks
+
+FOLDS = 5
+_BLOCK_ENTRIES = 10_000_000  # scores sorted at once
+
+Scores = dict[str, dict[str, float]]
+
+
+class Matches(NamedTuple):
+    """Ids of the positives of each query id, in both directions; the two need not mirror each other."""
+
+    i2t: Mapping[int, Sequence[int]]
+    t2i: Mapping[int, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class CaptionTruth:
+    """The ground truth of a test split. Queries are the keys, the gallery is always the whole split.
+
+    Attributes:
+      test_ids: int64 [captions], caption ids in the order whose five equal parts are the folds of "1K".
+      original: the captions written for an image: 5,000 x 25,000 in COCO.
+      cxc: pairs that people rated 3 or more of 5 (Parekh et al. 2021); captions without any are no queries.
+      eccv: pairs that people judged a match among five models' best (Chun et al. 2022); 1,261 and 1,332 queries.
+    """
+
+    test_ids: np.ndarray
+    original: Matches
+    cxc: Matches
+    eccv: Matches
+
+
+def coco_metrics(
+    similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
+) -> Scores:
+    """Every number of the field's tables for COCO, from scores of all pairs.
+
+    `similarity` [images, captions], larger is better, of any real dtype; it may be memory-mapped and is read in
+    blocks. Rows and columns come in any order: the ids name them. Returns name -> {"i2t": x, "t2i": y}, x a mean over
+    queries in 0..1:
+
+    - `coco_5k_r1`, `_r5`, `_r10`: a positive of `truth.original` among the k best of the whole gallery.
+    - `coco_1k_r1`, ...: the same inside each of the five folds, and the mean over folds.
+    - `cxc_r1`, ...: positives of `truth.cxc`; only its keys are queries.
+    - `eccv_map_at_r`: 1/R sum_{i <= R} [item i is a positive] P(i), with R the query's number of positives and P(i) the
+      precision of the i best; `eccv_rprecision`: P(R); `eccv_r1`. R counts positives outside the gallery too.
+    - `rsum` (of 1K, as in the tables) and `coco_5k_rsum`: 100 (R@1 + R@5 + R@10), with their "sum", at most 600.
+
+    Raises:
+      ValueError: for a wrong shape, an unknown, repeated or missing id, NaN; the message names which.
+    """
+    images, captions = _check_ids(similarity, image_ids, caption_ids, truth)
+    of_direction = {"i2t": (similarity, images, captions), "t2i": (similarity.T, captions, images)}
+    result: Scores = {}
+    for direction, (scores, rows, columns) in of_direction.items():
+        sets = {name: getattr(getattr(truth, name), direction) for name in ("original", "cxc", "eccv")}
+        ranks = _rank(scores, rows, columns, sets)
+        found = _recalls("coco_1k", _fold_ranks(similarity, images, captions, direction, truth))
+        found |= _recalls("coco_5k", [ranks["original"]]) | _recalls("cxc", [ranks["cxc"]])
+        found |= _eccv(ranks["eccv"])
+        for name, value in found.items():
+            result.setdefault(name, {})[direction] = value
+    for name, prefix in (("rsum", "coco_1k"), ("coco_5k_rsum", "coco_5k")):
+        sums = {d: 100 * sum(result[f"{prefix}_r{k}"][d] for k in RSUM_KS) for d in of_direction}
+        result[name] = {**sums, "sum": sum(sums.values())}
+    return result
+
+
+def _fold_ranks(similarity, images, captions, direction: str, truth: CaptionTruth) -> Iterable[PositiveRanks]:
+    """Ranks inside each fold: its captions, and the images they were written for."""
+    for fold in np.split(truth.test_ids, FOLDS):
+        fold_images = dict.fromkeys(image for c in fold for image in truth.original.t2i[int(c)])
+        rows, columns = {i: n for n, i in enumerate(fold_images)}, {int(c): n for n, c in enumerate(fold)}
+        part = similarity[[images[i] for i in rows]][:, [captions[c] for c in columns]]
+        matches = getattr(truth.original, direction)
+        if direction == "t2i":
+            part, rows, columns = part.T, columns, rows
+        yield _rank(part, rows, columns, {"": {query: matches[query] for query in rows}})[""]
+
+
+def _recalls(prefix: str, folds: Iterable[PositiveRanks]) -> dict[str, float]:
+    best = [_best_ranks(ranks) for ranks in folds]
+    return {f"{prefix}_r{k}": float(np.mean([np.mean(b <= k) for b in best])) for k in RSUM_KS}
+
+
+def _best_ranks(ranks: PositiveRanks) -> np.ndarray:
+    """The rank of each query's best positive; infinite where none is in the gallery."""
+    best = np.full(len(ranks.n_positives), np.inf)
+    first = ranks.nth == 1
+    best[ranks.query[first]] = ranks.rank[first]
+    return best
+
+
+def _eccv(ranks: PositiveRanks) -> dict[str, float]:
+    """mAP@R, R-Precision and R@1 (Musgrave et al. 2020), rounded where the package rounds."""
+    starts = np.searchsorted(ranks.query, np.arange(len(ranks.n_positives) + 1))
+    mean_precision, last_precision = [], []
+    for query, n in enumerate(ranks.n_positives):
+        inside = ranks.rank[starts[query] : starts[query + 1]]
+        hit = np.zeros(n)
+        hit[inside[inside <= n] - 1] = 1
+        r = np.arange(1, n + 1)
+        precision = 1 - (r - np.cumsum(hit)) / r  # not hits / r, which differs in the last digit
+        mean_precision.append(np.mean(precision * hit))
+        last_precision.append(precision[-1])
+    means = {"eccv_map_at_r": np.mean(mean_precision), "eccv_rprecision": np.mean(last_precision)}
+    return {name: float(x) for name, x in means.items()} | {"eccv_r1": float(np.mean(_best_ranks(ranks) <= 1))}
+
+
+def _rank(scores, rows: dict[int, int], columns: dict[int, int], sets: Mapping[str, Mapping]) -> dict:
+    """Ranks of the positives of several ground truths from one sort of each row of scores [queries, gallery].
+
+    `rows` and `columns` give an id's place. A rank is the number of negatives that score at least as high, plus the
+    place among the query's own positives.
+    """
+    pairs = {name: _pairs(matches, rows, columns) for name, matches in sets.items()}
+    row, column = (np.concatenate([getattr(p, part) for p in pairs.values()]) for part in ("row", "column"))
+    value, at_least = _counts(scores, row, column)
+    ends = np.cumsum([len(p.row) for p in pairs.values()])[:-1]
+    parts = zip(pairs.items(), np.split(value, ends), np.split(at_least, ends), strict=True)
+    return {name: _positive_ranks(p, v, count) for (name, p), v, count in parts}
+
+
+class _Pairs(NamedTuple):
+    query: np.ndarray  # place of the query among the set's queries, ascending
+    row: np.ndarray
+    column: np.ndarray
+    n_positives: np.ndarray  # [queries], positives outside the gallery too
+
+
+def _pairs(matches: Mapping[int, Sequence[int]], rows: dict[int, int], columns: dict[int, int]) -> _Pairs:
+    positives = [dict.fromkeys(ids) for ids in matches.values()]
+    triples = [
+        (n, rows[query], columns[i])
+        for n, (query, ids) in enumerate(zip(matches, positives, strict=True))
+        for i in ids
+        if i in columns
+    ]
+    query, row, column = np.array(triples, np.int64).reshape(-1, 3).T
+    return _Pairs(query, row, column, np.array([len(ids) for ids in positives]))
+
+
+def _counts(scores, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each pair: its score, and how many scores of its row are at least as high (itself among them)."""
+    n_rows, n_columns = scores.shape
+    value, at_least = np.empty(len(row)), np.empty(len(row), np.int64)
+    order = np.argsort(row, kind="stable")
+    bounds = np.searchsorted(row[order], np.arange(n_rows + 1))
+    step = max(1, _BLOCK_ENTRIES // n_columns)
+    for start in range(0, n_rows, step):
+        block = np.ascontiguousarray(scores[start : start + step])
+        if block.dtype not in (np.float32, np.float64):
+            block = block.astype(np.float32 if block.dtype == np.float16 else np.float64)
+        here = order[bounds[start] : bounds[min(start + step, n_rows)]]
+        found = block[row[here] - start, column[here]]
+        value[here] = found
+        block = np.sort(block, axis=1)
+        for r, ascending in enumerate(block, start):
+            mine = slice(bounds[r] - bounds[start], bounds[r + 1] - bounds[start])
+            at_least[here[mine]] = n_columns - np.searchsorted(ascending, found[mine], side="left")
+    return value, at_least
+
+
+def _positive_ranks(pairs: _Pairs, value: np.ndarray, at_least: np.ndarray) -> PositiveRanks:
+    order = np.lexsort((-value, pairs.query))
+    query, value, at_least = pairs.query[order], value[order], at_least[order]
+    nth = np.arange(len(query)) - np.searchsorted(query, query) + 1
+    # Of equal scores the last one's place says how many positives score at least as high.
+    last = np.append((query[1:] != query[:-1]) | (value[1:] != value[:-1]), True)
+    positives_at_least = nth[np.flatnonzero(last)][np.cumsum(last) - last]
+    return PositiveRanks(query, at_least - positives_at_least + nth, nth, pairs.n_positives)
+
+
+def _check_ids(similarity, image_ids, caption_ids, truth: CaptionTruth) -> tuple[dict[int, int], dict[int, int]]:
+    """Each id's row or column; raises ValueError as `coco_metrics` says."""
+    shape = (len(image_ids), len(caption_ids))
+    if similarity.ndim != 2 or similarity.shape != shape:
+        raise ValueError(
+            f"similarity: got shape {list(similarity.shape)}, expected {list(shape)}: a row for each of the "
+            f"{shape[0]} image ids, a column for each of the {shape[1]} caption ids"
+        )
+    if similarity.dtype.kind not in "fiu":
+        raise ValueError(f"similarity: got dtype {similarity.dtype}, expected real numbers")
+    images = _places("image ids", image_ids, truth.original.i2t)
+    captions = _places("caption ids", caption_ids, truth.original.t2i)
+    _check_numbers(similarity, image_ids, caption_ids)
+    return images, captions
+
+
+def _places(name: str, ids: Sequence[int], known: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    places: dict[int, int] = {}
+    for n, i in enumerate(ids):
+        if int(i) not in known:
+            hint = "; keep the first five captions of each image" if name.startswith("caption") else ""
+            raise ValueError(f"{name}: {i} (number {n + 1} of {len(ids)}) is not in the ground truth{hint}")
+        if places.setdefault(int(i), n) != n:
+            raise ValueError(f"{name}: {i} stands at number {places[int(i)] + 1} and again at {n + 1}; give each once")
+    missing = [i for i in known if i not in places]
+    if missing:
+        raise ValueError(
+            f"{name}: {len(missing)} of the {len(known)} in the ground truth are missing, the first is {missing[0]}; "
+            "a ranking among fewer candidates is not comparable"
+        )
+    return places
+
+
+def _check_numbers(similarity, image_ids, caption_ids) -> None:
+    if similarity.dtype.kind != "f":
+        return
+    step = max(1, _BLOCK_ENTRIES // similarity.shape[1])
+    for start in range(0, len(similarity), step):
+        bad = np.isnan(similarity[start : start + step])
+        if bad.any():
+            r, c = np.argwhere(bad)[0]
+            raise ValueError(
+                f"similarity: row {start + r} (image {image_ids[start + r]}), column {c} (caption {caption_ids[c]}) "
+                "is NaN; a ranking needs numbers"
+            )

@@ -28,6 +28,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.25",
         "grain>=0.2.15",
+        "tensorflow-datasets>=4.9.9",
         "ml_collections>=1.1",
         "transformers>=5.0",
         "safetensors>=0.5",
@@ -42,7 +43,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "tfds": ["tensorflow-datasets>=4.9.9", "tensorflow>=2.18"],
+        "tfds": ["tensorflow>=2.18"],
         "search": ["faiss-cpu>=1.8", "qdrant-client>=1.12"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,

@@ -26,7 +26,7 @@ ALLOWED = {
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
     "commands": {"pretrained", "report", "training", "evaluation", "data", "files"},
     "config_files": set(),
-    "cli": {"cli", "commands", "config_files", "evaluation", "report", "files", "__init__"},
+    "cli": {"cli", "commands", "config_files", "data", "evaluation", "report", "files", "__init__"},
     "main": {"cli"},
     "__init__": {"pretrained"},
     "__main__": {"main"},

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
 VERBS = ("train", "evaluate", "embed", "export", "score")
+DATA_VERBS = ("data check", "data shots")
 
 
 def run_program(*command):
@@ -95,10 +96,10 @@ def test_both_programs_list_the_verbs(program):
     assert all(re.search(rf"^ +{verb} ", text, re.M) for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + DATA_VERBS)
 def test_the_help_of_each_verb_shows_an_example_that_parses(verb, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert ended.value.code == 0
     examples = re.findall(r"^ +(vacsr .*)$", capsys.readouterr().out.partition("example:")[2], re.M)
     assert examples

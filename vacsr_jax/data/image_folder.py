@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -55,6 +56,7 @@ class ImageFolder:
 
     Attributes beyond the protocol's:
       records: the JSON object of each image, as it stands in the file.
+      splits: the split of each image, as the file or the hash of its id says.
       skipped: reason -> the message of each record left out (empty unless `on_error="skip"`).
     """
 
@@ -63,6 +65,7 @@ class ImageFolder:
     labels: np.ndarray | None
     class_names: Sequence[str]
     records: Sequence[dict]
+    splits: Sequence[str]
     skipped: dict[str, list[str]]
     _records: Sequence[_Record]
 
@@ -114,13 +117,14 @@ def read_image_folder(
         labels=labels,
         class_names=class_names,
         records=[r.fields for r in records],
+        splits=[_split_of(r) for r in records],
         skipped=skipped,
         _records=records,
     )
 
 
-def decode_image(path: str | os.PathLike) -> np.ndarray:
-    """An image file as uint8 RGB [height, width, 3].
+def decode_image(path: str | os.PathLike | BinaryIO) -> np.ndarray:
+    """An image file, by path or opened, as uint8 RGB [height, width, 3].
 
     The EXIF orientation is applied, transparency laid onto white, 16-bit grey scaled to 8 bits, palettes and
     CMYK converted; of an animation the first frame is taken.
@@ -261,14 +265,18 @@ def _of_split(records: Sequence[_Record], split: str | None, metadata: Path) -> 
     if split is None or not records:
         return list(records)
     split = _SPLIT_NAMES.get(split, split)
-    names = {id(r): r.split or _hashed_split(r.id) for r in records}
-    known = sorted(set(names.values()))
+    known = sorted({_split_of(r) for r in records})
     if split not in known:
         raise ValueError(f"{metadata}: no image of split {split!r}; expected one of {', '.join(known)}")
-    return [r for r in records if names[id(r)] == split]
+    return [r for r in records if _split_of(r) == split]
 
 
-def _hashed_split(identity: str) -> str:
+def _split_of(record: _Record) -> str:
+    return record.split or hashed_split(record.id)
+
+
+def hashed_split(identity: str) -> str:
+    """train, validation or test, 80/10/10 by a hash of the id."""
     bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 

@@ -1,0 +1,104 @@
+"""A split of a benchmark as a `Source`: its table, the protocol applied to it, and a store of bytes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vacsr_jax.data.classification.benchmarks import Benchmark, find_benchmark
+from vacsr_jax.data.classification.protocol import restrict, shots_of_subset, split_labels
+from vacsr_jax.data.classification.stores import Store, decode, open_store
+from vacsr_jax.data.classification.tables import Item, Table, read_table
+
+# Splits of the full test list: within the label space of the run's subset, of each half, and of all classes.
+TESTS = {"test_all": "all", "test_base": "base", "test_new": "new"}
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """A `Source` of images with a class each and no captions.
+
+    Attributes beyond the protocol's:
+      items: the rows of the table, their labels renumbered within the label space.
+      benchmark: the record.
+    """
+
+    items: Sequence[Item]
+    class_names: Sequence[str]
+    benchmark: Benchmark
+    store: Store
+
+    @property
+    def ids(self) -> list[str]:
+        return [item.path for item in self.items]
+
+    @property
+    def captions(self) -> list[tuple[str, ...]]:
+        return [()] * len(self.items)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array([item.label for item in self.items], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def image(self, index: int) -> np.ndarray:
+        """Pixels of an image: uint8 [h, w, 3].
+
+        Raises:
+          ValueError: if it cannot be read, naming it.
+        """
+        path = self.items[index].path
+        try:
+            return decode(self.store.read(path), plain_rgb=self.benchmark.plain_rgb)
+        except Exception as error:  # Pillow raises half a dozen types for broken files
+            raise ValueError(f"{self.benchmark.name}: {path} cannot be read ({error}); replace it") from error
+
+
+@functools.lru_cache(maxsize=8)
+def load_benchmark(name: str, root: str, tfds_dir: str = "") -> tuple[Benchmark, Table, Store]:
+    """Record, table and store of a data set (the last few are kept: listing ImageNet takes a while).
+
+    Raises:
+      ValueError: if the name is unknown or its files are missing or malformed.
+    """
+    benchmark = find_benchmark(name, root)
+    store = open_store(benchmark, root, tfds_dir)
+    return benchmark, read_table(benchmark, root, store.paths), store
+
+
+def open_classes(
+    name: str, root: str, split: str, *, subset: str = "all", shots: int = 0, seed: int = 1, tfds_dir: str = ""
+) -> ClassSource:
+    """One split of a data set, in the label space of a subset of its classes.
+
+    Args:
+      name: of a benchmark, or a folder of one's own below `root`.
+      split: train, validation, test (all three in the label space of `subset`), test_all, test_base or test_new.
+      subset: all, base or new.
+      shots: images of each class that are drawn for training (and min(shots, 4) for validation); 0: all of them.
+      tfds_dir: TFDS's data_dir, to read images from there instead of from the folder.
+
+    Raises:
+      ValueError: if the data set lacks the split, or an image of it is missing.
+    """
+    benchmark, table, store = load_benchmark(name, str(root), tfds_dir)
+    kept = split_labels(range(len(table.class_names)), TESTS.get(split, subset))
+    wanted = {"validation": "val"}.get(split, "test" if split in TESTS else split)
+    if not table.splits.get(wanted):
+        have = ", ".join({"val": "validation"}.get(name, name) for name, items in table.splits.items() if items)
+        raise ValueError(f"{name}: no images of split {split!r}; it has {have}")
+    items = restrict(table.splits[wanted], kept)
+    if shots and wanted in ("train", "val"):
+        items = shots_of_subset(table, shots=shots, seed=seed, subset=subset)[wanted == "val"]
+    missing = [item.path for item in items if not store.has(item.path)]
+    if missing:
+        raise ValueError(
+            f"{name}: {len(missing)} of {len(items)} images of {split} are missing below {store.folder}, "
+            f"{missing[0]} for one; see: vacsr data check {name} --root={root}"
+        )
+    return ClassSource(items, [table.class_names[label] for label in kept], benchmark, store)

@@ -1,0 +1,200 @@
+"""A data set as a table of (path, label, name), made before any image is opened: a reader for each kind of manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from vacsr_jax.data.classification.benchmarks import CLASS_NAMES, SPLIT_FILES, Benchmark
+from vacsr_jax.data.image_folder import hashed_split, read_image_folder
+
+SPLITS = ("train", "val", "test")
+ARCHIVE = "the archive of its images"
+
+
+class Item(NamedTuple):
+    """One image: its path below the benchmark's `images`, its class's number and name."""
+
+    path: str
+    label: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """All images of a data set.
+
+    Attributes:
+      splits: train, val and test, those it has; items in the manifest's order, which decides few-shot draws.
+      class_names: by label, as the manifest writes them.
+    """
+
+    splits: Mapping[str, Sequence[Item]]
+    class_names: Sequence[str]
+
+
+def read_table(benchmark: Benchmark, root: str | Path, list_paths: Callable[[], Iterable[str]]) -> Table:
+    """The table of a benchmark below `root`; `list_paths()` gives the images' paths where no manifest lists them.
+
+    Raises:
+      ValueError: if the manifest is missing (it says where to get it) or malformed, or no image is found.
+    """
+    folder = Path(root) / benchmark.folder
+    if benchmark.kind == "zhou-json":
+        return read_zhou_json(_found(folder / benchmark.manifest, SPLIT_FILES))
+    if benchmark.kind == "aircraft-txt":
+        return read_aircraft_txt(folder)
+    if benchmark.kind == "image-folder":
+        return read_labelled_image_folder(folder)
+    classes = find_class_names(benchmark, root)
+    if benchmark.kind == "index-folders":
+        classes = {str(i): name for i, name in enumerate((classes or {}).values())}
+    return table_of_folders(benchmark, classes, sorted(list_paths()), folder / benchmark.images)
+
+
+def _found(path: Path, source: str) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; it comes from {source}")
+    return path
+
+
+def read_zhou_json(path: str | Path) -> Table:
+    """CoOp's `split_zhou_*.json`: an object of train, val and test, each a list of [path, label, class name].
+
+    Raises:
+      ValueError: naming the entry that is malformed, or a label that has two names or no image to train on.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); expected a split file such as split_zhou_EuroSAT.json") from None
+    if not isinstance(values, dict) or not set(SPLITS) <= set(values):
+        got = ", ".join(values) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"{path}: got {got}, expected an object with train, val and test")
+    splits = {split: [_item(row, f"{path}: {split}[{i}]") for i, row in enumerate(values[split])] for split in SPLITS}
+    return Table(splits, _names_by_label(splits, str(path)))
+
+
+def _item(row: object, where: str) -> Item:
+    wanted = (str, int, str)
+    if not isinstance(row, list) or [type(x) for x in row] != list(wanted) or row[1] < 0:
+        raise ValueError(f"{where}: got {row!r}, expected [path, label, class name]")
+    return Item(*row)
+
+
+def _names_by_label(splits: Mapping[str, Sequence[Item]], where: str) -> list[str]:
+    names: dict[int, str] = {}
+    for item in (item for items in splits.values() for item in items):
+        if names.setdefault(item.label, item.name) != item.name:
+            raise ValueError(
+                f"{where}: label {item.label} is {names[item.label]!r} and {item.name!r}; labels are mixed up"
+            )
+    if not names or sorted(names) != list(range(len(names))):
+        raise ValueError(f"{where}: got labels {sorted(names)[:5]}.., expected 0, 1, 2, ... without a gap")
+    return [names[label] for label in range(len(names))]
+
+
+def read_aircraft_txt(folder: Path) -> Table:
+    """FGVC-Aircraft's own lists: `variants.txt` in label order, `images_variant_SPLIT.txt` with '<id> <variant>' lines.
+
+    Raises:
+      ValueError: if a list is missing, or names an unknown variant.
+    """
+    variants = _lines(_found(folder / "variants.txt", ARCHIVE))
+    number = {name: label for label, name in enumerate(variants)}
+    splits = {}
+    for split in SPLITS:
+        file = _found(folder / f"images_variant_{split}.txt", ARCHIVE)
+        pairs = [line.partition(" ")[::2] for line in _lines(file)]
+        unknown = sorted({variant for _, variant in pairs} - set(number))
+        if unknown:
+            raise ValueError(f"{file}: variant {unknown[0]!r} is not in variants.txt; the lists are of two releases")
+        splits[split] = [Item(f"{image}.jpg", number[variant], variant) for image, variant in pairs]
+    return Table(splits, variants)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def read_labelled_image_folder(folder: Path) -> Table:
+    """An ImageFolder whose `metadata.jsonl` has a `label` on each line."""
+    found = read_image_folder(folder, verify=False)
+    if found.labels is None:
+        raise ValueError(f"{folder / 'metadata.jsonl'}: no line has a label; add one, the class's name")
+    names = {"train": "train", "validation": "val", "test": "test"}
+    splits: dict[str, list[Item]] = {}
+    for record, split, label in zip(found.records, found.splits, found.labels, strict=True):
+        item = Item(record["file_name"], int(label), found.class_names[label])
+        splits.setdefault(names.get(split, split), []).append(item)
+    return Table(splits, list(found.class_names))
+
+
+def find_class_names(benchmark: Benchmark, root: str | Path) -> dict[str, str] | None:
+    """Class folder -> name, in label order, from `classnames.txt`, its own or ImageNet's; None: one's own data without.
+
+    Raises:
+      ValueError: if a benchmark has none, or a folder stands in it twice.
+    """
+    candidates = [Path(root) / benchmark.folder / benchmark.manifest]
+    if benchmark.classes is not None:
+        candidates.append(Path(root) / "imagenet" / benchmark.manifest)
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None:
+        if benchmark.classes is None:
+            return None
+        _found(candidates[0], CLASS_NAMES)
+    pairs = [line.partition(" ")[::2] for line in _lines(file)]
+    names = {key: name.strip() or key for key, name in pairs}
+    if len(names) != len(pairs):
+        raise ValueError(f"{file}: a class stands in it twice; expected one line '<folder> <name>' for each class")
+    return names
+
+
+def table_of_folders(
+    benchmark: Benchmark, classes: Mapping[str, str] | None, paths: Sequence[str], where: Path
+) -> Table:
+    """Items by class folder, in label order, then by file name: the same on every file system.
+
+    Raises:
+      ValueError: if a picture is in no class's folder, or a split has none.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for path in paths:
+        split, key = _split_and_key(benchmark, path)
+        if split is not None:
+            found.setdefault(split, {}).setdefault(key, []).append(path)
+    missing = [split for split in benchmark.splits if split not in found and split != "hashed"]
+    if missing or not found:
+        part = benchmark.splits.get(missing[0], "") if missing else ""
+        raise ValueError(
+            f"{where / part}: no picture in a class's folder; expected a folder of pictures for each class"
+        )
+    present = {key for by_key in found.values() for key in by_key}
+    if classes is None:
+        classes = {key: key for key in sorted(present)}
+    unknown = sorted(present - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{where}: folder {unknown[0]!r} is not in {benchmark.manifest}, which has {len(classes)} classes"
+        )
+    kept = [key for key in classes if key in present or not benchmark.own_classes]
+    splits = {
+        split: [Item(p, label, classes[key]) for label, key in enumerate(kept) for p in by_key.get(key, ())]
+        for split, by_key in found.items()
+    }
+    return Table(splits, [classes[key] for key in kept])
+
+
+def _split_and_key(benchmark: Benchmark, path: str) -> tuple[str | None, str]:
+    """The split of a path and its class's folder; (None, "") for a file that is in no class's folder."""
+    for split, part in benchmark.splits.items():
+        below = PurePosixPath(path).parts[len(PurePosixPath(part).parts) :]
+        if len(below) == 2 and path.startswith(f"{part}/" if part else ""):
+            if split == "hashed":
+                split = {"validation": "val"}.get(hashed_split(path), hashed_split(path))
+            return split, below[0]
+    return None, ""

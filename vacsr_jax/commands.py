@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.embeddings import write_embeddings
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
 from vacsr_jax.evaluation.retrieval import Judged, evaluate
-from vacsr_jax.files import replace_whole, to_json, write_text
+from vacsr_jax.files import to_json, write_text
 from vacsr_jax.pretrained import Pretrained, load, load_workdir
 from vacsr_jax.report.html import write_report
 from vacsr_jax.report.run_report import build_report, printed_table
@@ -90,13 +91,7 @@ def embed(model: Pretrained, images: str | None, texts: str | None, out: Path) -
     if not parts:
         raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
     arrays = {"embeddings": np.concatenate(parts), "ids": np.array(ids), "modality": np.array(modality)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:  # a name without .npz would get it appended
-            np.savez(file, **arrays)
-
-    replace_whole(out, write)
+    write_embeddings(out, **arrays)
     return len(ids)
 
 

@@ -53,10 +53,21 @@ def get_config() -> ConfigDict:
     config.data.on_error = "raise"  # raise | skip (and count)
 
     config.optim = ConfigDict()
+    config.optim.name = "adamw"  # adamw | adamp
     config.optim.lr = 1e-3
     config.optim.warmup_steps = 300  # 50 cost VACSR a fifth of its mAP@R on scenes
-    config.optim.weight_decay = 0.01  # of matrices only
+    config.optim.schedule = "cosine"  # after the warm-up: cosine to 0 | step: to a tenth
+    config.optim.step_at = 0.6  # fraction of the run after which schedule "step" falls
+    config.optim.weight_decay = 0.01
+    config.optim.decayed = "matrices"  # matrices | all: vectors too, but not single numbers
     config.optim.clip_norm = 1.0
+    config.optim.image_lr = 1.0  # the image tower's learning rate over lr; heads and pair model have lr
+    config.optim.text_lr = 1.0
+    config.optim.layer_decay = 1.0  # block k of a tower of n: times layer_decay^(n - k)
+    config.optim.frozen = ()  # patterns of parameter paths, such as "towers/text/*"
+    config.optim.image_blocks = -1  # n: of the image tower only the first n blocks learn; -1: all of it
+    config.optim.text_blocks = -1
+    config.optim.image_frozen_steps = 0  # steps during which the image tower does not learn
 
     config.train = ConfigDict()
     config.train.steps = 1500

@@ -1,10 +1,13 @@
 """VACSR in JAX: image-text similarity as a latent variable, trained, judged and loaded.
 
-`vacsr_jax.load(path_or_hub_name)` is the one call most people need; everything else is imported from its module.
+`vacsr_jax.load(path_or_hub_name)` is the one call most people need, `vacsr_jax.optim.adamp` an optimizer in optax's
+form; everything else is imported from its module.
 """
 
+import importlib
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "optim"]
 
 
 def __getattr__(name: str):
@@ -13,4 +16,6 @@ def __getattr__(name: str):
         from vacsr_jax.pretrained import load
 
         return load
+    if name == "optim":
+        return importlib.import_module("vacsr_jax.optim")
     raise AttributeError(f"module 'vacsr_jax' has no attribute {name!r}")

@@ -112,6 +112,9 @@ CROWDED = {"train.batch_size": 32, "data.train_size": 20}
         {"data.positives": "diagonal"},
         {"data.noise": 0.5},
         {"model.dtype": "bfloat16"},
+        {"optim.name": "adamp", "optim.decayed": "all", "optim.schedule": "step"},
+        {"optim.image_blocks": 1, "optim.text_blocks": 1},
+        {"optim.image_frozen_steps": 2, "optim.image_lr": 0.1, "optim.text_lr": 0.5, "optim.layer_decay": 0.7},
     ],
     ids=str,
 )

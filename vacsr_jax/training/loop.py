@@ -15,6 +15,7 @@ from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.models.image_text import describe
+from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.training.checkpoint import (
     SELECTION_METRIC,
     Checkpoints,
@@ -24,7 +25,7 @@ from vacsr_jax.training.checkpoint import (
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.run import CONFIG, TOKENIZER, Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
-from vacsr_jax.training.state import TrainState, init_state, make_optimizer
+from vacsr_jax.training.state import TrainState, init_state
 from vacsr_jax.training.step import Step, make_step
 
 METRICS = "metrics.jsonl"  # the training curves, in a workdir
@@ -61,7 +62,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
     """The state of step 0 on the mesh, and the step that moves it."""
-    optimizer = make_optimizer(run.config)
+    optimizer = make_optimizer(run.config, run.params)
     state = init_state(run.params, optimizer)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on

@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and the optimizer that moves it."""
+"""What a run carries from step to step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import SingleDeviceSharding
-from ml_collections import ConfigDict
 
 from vacsr_jax.models.image_text import ImageTextModel
 
@@ -22,30 +21,6 @@ class TrainState:
     step: jax.Array
     params: Any
     opt_state: Any
-
-
-def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) with linear warm-up, cosine decay to 0, and clipping by global norm.
-
-    Weight decay acts on matrices only, not on biases, norms and scales.
-
-    Raises:
-      ValueError: if the warm-up is not shorter than the run.
-    """
-    optim, steps = config.optim, config.train.steps
-    if not 0 <= optim.warmup_steps < steps:
-        raise ValueError(
-            f"optim.warmup_steps: got {optim.warmup_steps} of {steps} steps; make it smaller than train.steps"
-        )
-    schedule = optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm),
-        optax.adamw(schedule, weight_decay=optim.weight_decay, mask=_is_matrix),
-    )
-
-
-def _is_matrix(params):
-    return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def init_params(model: ImageTextModel, seed: int):

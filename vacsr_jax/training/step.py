@@ -16,6 +16,7 @@ from vacsr_jax.losses import contrastive
 from vacsr_jax.losses.vacsr import vacsr
 from vacsr_jax.models.image_text import ImageTextModel
 from vacsr_jax.ops.pairwise import map_pairs, shard_pairs
+from vacsr_jax.optim import groups
 from vacsr_jax.training.sharding import state_sharding
 from vacsr_jax.training.state import TrainState
 
@@ -68,8 +69,11 @@ def train_step(
     same = group[:, None] == group[None, :]
     positives = same if config.data.positives == "image" else jnp.eye(len(group), dtype=bool)
     valid = jnp.ones_like(positives)
+    optim = config.optim
+    labels = groups.labels(state.params, optim)
 
     def loss_of(params):
+        params = groups.hold_frozen(params, labels, state.step >= optim.image_frozen_steps)
         images, texts = model.apply({"params": params}, batch["images"], batch["tokens"])
         logits = pair_terms(params["pair"], images, texts, key, config=config, model=model, mesh=mesh)
         if config.method == "vacsr":

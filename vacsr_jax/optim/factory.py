@@ -1,0 +1,75 @@
+"""The optimizer that a config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from vacsr_jax.optim.adamp import scale_by_adamp
+from vacsr_jax.optim.groups import FROZEN, LATE, TRAIN, labels, learning_rates
+
+OPTIMIZERS = ("adamw", "adamp")
+SCHEDULES = ("cosine", "step")
+DECAYED = ("matrices", "all")
+
+
+def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019) or AdamP, clipped by global norm, with a rate for each group of parameters.
+
+    Frozen leaves have no moments; the moments and step counts of the image tower start when it is released.
+
+    Raises:
+      ValueError: for an unknown choice, a schedule that does not fit the run, or a group that matches nothing.
+    """
+    optim = config.optim
+    _check("optim.name", optim.name, OPTIMIZERS)
+    _check("optim.decayed", optim.decayed, DECAYED)
+    if optim.name == "adamp":
+        core = scale_by_adamp(weight_decay=optim.weight_decay, mask=decay_mask(optim.decayed))
+    else:
+        decay = optax.add_decayed_weights(optim.weight_decay, decay_mask(optim.decayed))
+        core = optax.chain(optax.scale_by_adam(), decay)
+    late = optax.transforms.conditionally_mask(core, lambda step: step >= optim.image_frozen_steps)
+    rates = learning_rates(params, optim)
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm),
+        optax.partition({TRAIN: core, LATE: late, FROZEN: optax.set_to_zero()}, labels(params, optim)),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u, rate: rate * u, updates, rates)),
+        optax.scale_by_learning_rate(learning_rate(config)),
+    )
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+    """Linear warm-up, then a cosine to 0, or a constant that falls to a tenth after optim.step_at of the run.
+
+    Raises:
+      ValueError: for an unknown schedule, or a warm-up that is not shorter than the run.
+    """
+    optim, steps = config.optim, config.train.steps
+    _check("optim.schedule", optim.schedule, SCHEDULES)
+    if not 0 <= optim.warmup_steps < steps:
+        raise ValueError(
+            f"optim.warmup_steps: got {optim.warmup_steps} of {steps} steps; make it smaller than train.steps"
+        )
+    if optim.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
+    if not 0 < optim.step_at <= 1:
+        raise ValueError(f"optim.step_at: got {optim.step_at}, expected a fraction of the run, above 0 and 1 at most")
+    boundary = round(optim.step_at * steps) - optim.warmup_steps
+    constant = optax.piecewise_constant_schedule(optim.lr, {boundary: 0.1})
+    warmup = optax.linear_schedule(0.0, optim.lr, optim.warmup_steps)
+    return optax.join_schedules([warmup, constant], [optim.warmup_steps])
+
+
+def decay_mask(decayed: str):
+    """Which leaves are decayed: matrices only, or all but single numbers (scales and biases of a loss)."""
+    least = 2 if decayed == "matrices" else 1
+    return lambda params: jax.tree.map(lambda x: x.ndim >= least and x.size > 1, params)
+
+
+def _check(field: str, got: str, choices: tuple[str, ...]) -> None:
+    if got not in choices:
+        raise ValueError(f"{field}: got {got!r}, expected one of {', '.join(choices)}")

@@ -1,0 +1,118 @@
+"""How biased an index is: who fills the top k, on which scale each modality's scores lie, how far apart they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from vacsr_jax.files import replace_whole
+from vacsr_jax.search.checks import Vectors
+from vacsr_jax.search.exact import ExactStore
+from vacsr_jax.search.mixed import Hits, search
+from vacsr_jax.search.standardization import ModalityStats, empty, scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; dicts are by modality.
+
+    Attributes:
+      documents: their number.
+      share_raw, share: share of the modality among the k best, by raw cosine and by standardized score.
+      mean, std: of the best score of a query, as the statistics have it; cosine.
+      mean_error, std_error: their standard errors.
+      gap: pair of modalities -> distance of the means of their unit vectors (Liang et al. 2022); at most 2.
+      top1: the best raw score of each query [q]; for the plot.
+      k, queries: how many.
+    """
+
+    documents: dict[str, int]
+    share_raw: dict[str, float]
+    share: dict[str, float]
+    mean: dict[str, float]
+    std: dict[str, float]
+    mean_error: dict[str, float]
+    std_error: dict[str, float]
+    gap: dict[tuple[str, str], float]
+    top1: dict[str, np.ndarray]
+    k: int
+    queries: int
+
+    def rows(self) -> tuple[list[list], list[str]]:
+        """A table's rows, one a modality, and its columns."""
+        columns = ["modality", "documents", f"raw share of top {self.k}", "standardized", "mean", "std"]
+        rows = [
+            [
+                name,
+                self.documents[name],
+                self.share_raw[name],
+                self.share[name],
+                (self.mean[name], self.mean_error[name]),
+                (self.std[name], self.std_error[name]),
+            ]
+            for name in self.documents
+        ]
+        return rows, columns
+
+    def plot(self, path: str | Path) -> None:
+        """Draws both shares, and each modality's best scores, into a file (png, svg, pdf by its name)."""
+        from matplotlib.figure import Figure
+
+        path = Path(path)
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        names, places = list(self.documents), np.arange(len(self.documents))
+        for label, share, shift in (("raw cosine", self.share_raw, -0.2), ("standardized", self.share, 0.2)):
+            left.bar(places + shift, [share[name] for name in names], 0.4, label=label)
+        left.set(xticks=places, xticklabels=names, ylabel=f"share of the top {self.k}", ylim=(0, 1))
+        left.legend(frameon=False)
+        for name in names:
+            right.hist(self.top1[name], bins=40, alpha=0.6, density=True, label=name)
+        right.set(xlabel="best raw cosine of a query", ylabel="density")
+        right.legend(frameon=False)
+        figure.suptitle(f"{self.queries:,} queries over {sum(self.documents.values()):,} documents")
+        kind = path.suffix[1:] or "png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_whole(path, lambda temporary: figure.savefig(temporary, format=kind))
+
+
+def diagnose(store: ExactStore, stats: ModalityStats, queries: Vectors, k: int, query_modality: str) -> Diagnosis:
+    """Shares of the top k, scales and gaps of an index; see `Diagnosis`."""
+    names = [name for name in stats.modalities if store.count(name)]
+    identity = empty(stats.modalities, query_modalities=stats.query_modalities)  # mean 0, std 1
+    hits = {key: search(store, s, queries, k, query_modality=query_modality) for key, s in
+            (("raw", identity), ("standardized", stats))}  # fmt: skip
+    row = stats.query_modalities.index(query_modality)
+    columns = [stats.modalities.index(name) for name in names]
+    numbers = (*scale(stats), stats.standard_error_mean, stats.standard_error_std)
+    mean, std, mean_error, std_error = (
+        dict(zip(names, np.asarray(x)[row, columns].tolist(), strict=True)) for x in numbers
+    )
+    centres = {name: centre(store, name) for name in names}
+    return Diagnosis(
+        documents={name: store.count(name) for name in names},
+        share_raw=shares(hits["raw"], names),
+        share=shares(hits["standardized"], names),
+        mean=mean,
+        std=std,
+        mean_error=mean_error,
+        std_error=std_error,
+        gap={(a, b): float(np.linalg.norm(centres[a] - centres[b])) for a, b in itertools.combinations(names, 2)},
+        top1={name: store.topk(queries, 1, name)[1][:, 0] for name in names},
+        k=k,
+        queries=len(queries),
+    )
+
+
+def shares(hits: Hits, names: list[str]) -> dict[str, float]:
+    """Share of each modality among all hits."""
+    return {name: float(np.mean(hits.modality == name)) for name in names}
+
+
+def centre(store: ExactStore, modality: str) -> np.ndarray:
+    """Mean of a modality's unit vectors, float32 [d]."""
+    blocks = store.vectors(modality)
+    return sum(np.sum(block, axis=0, dtype=np.float32) for block in blocks) / store.count(modality)

@@ -1,0 +1,118 @@
+"""An index as a folder.
+
+index.json            format, model id, notes, statistics, the number of documents and of blocks of each modality
+documents.jsonl       one line each: id, modality, content where there is one; in the order of the vectors
+vectors-I-J.safetensors   block J of modality I, bfloat16 [n, d]
+queries.safetensors   the fit queries' vectors and best scores; queries.json: what each excludes
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from vacsr_jax.files import replace_folder, to_json
+from vacsr_jax.search.exact import ExactStore
+from vacsr_jax.search.mixed import FitQueries
+
+FORMAT = 1
+HEADER, DOCUMENTS, QUERIES, EXCLUDED = "index.json", "documents.jsonl", "queries.safetensors", "queries.json"
+
+
+def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str], fits: dict[str, FitQueries]) -> None:
+    """Writes the folder whole or not at all; block by block, so that memory need not hold the index twice.
+
+    Raises:
+      ValueError: if the folder holds something that is no index.
+    """
+    if folder.exists() and not (folder / HEADER).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there and is no index; give another name, or remove it")
+    replace_folder(folder, lambda new: write_files(new, header, store, contents, fits))
+
+
+def write_files(folder: Path, header: dict, store: ExactStore, contents, fits) -> None:
+    modalities = {name: store.count(name) for name in store.modalities}
+    for i, name in enumerate(modalities):
+        for j, vectors in enumerate(store.vectors(name)):
+            save_file({"vectors": np.ascontiguousarray(vectors)}, folder / block_name(i, j))
+    with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
+        for name in modalities:
+            for x in store.ids(name):
+                line = {"id": x, "modality": name} | ({"content": contents[x]} if x in contents else {})
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    save_file({key: x for name, fit in fits.items() for key, x in fit_tensors(name, fit)}, folder / QUERIES)
+    (folder / EXCLUDED).write_text(json.dumps({name: fit.exclude for name, fit in fits.items()}), encoding="utf-8")
+    header = {"format": FORMAT, **header, "dim": store.dim, "modalities": modalities}
+    (folder / HEADER).write_text(to_json(header), encoding="utf-8")
+
+
+def block_name(modality: int, block: int) -> str:
+    return f"vectors-{modality}-{block}.safetensors"
+
+
+def fit_tensors(name: str, fit: FitQueries):
+    yield f"{name}/vectors", fit.vectors
+    yield from ((f"{name}/top1/{modality}", scores.astype(np.float32)) for modality, scores in fit.top1.items())
+
+
+def read(
+    folder: Path, devices: Sequence[jax.Device] | None
+) -> tuple[dict[str, Any], ExactStore, dict[str, str], dict[str, FitQueries]]:
+    """What `write` wrote: header, store, contents, fit queries.
+
+    Raises:
+      ValueError: naming the folder, if something is missing, damaged or of another format.
+    """
+    if not (folder / HEADER).is_file():
+        raise ValueError(f"{folder} holds no {HEADER}, so no index; make one with `vacsr index` or MixedIndex.save")
+    try:
+        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
+        ids, contents = read_documents(folder / DOCUMENTS, header["modalities"])
+        store = read_store(folder, header, ids, devices)
+        return header, store, contents, read_fits(folder, header["modalities"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: the index cannot be read ({error}); build it again") from error
+
+
+def read_documents(path: Path, modalities: dict[str, int]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """modality -> ids, and id -> content."""
+    ids, contents = {name: [] for name in modalities}, {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            document = json.loads(line)
+            ids[document["modality"]].append(document["id"])
+            if "content" in document:
+                contents[document["id"]] = document["content"]
+    return ids, contents
+
+
+def read_store(folder: Path, header: dict, ids: dict[str, list[str]], devices) -> ExactStore:
+    store = ExactStore(devices, header["dim"])
+    for i, (name, n) in enumerate(header["modalities"].items()):
+        if len(ids[name]) != n:
+            raise ValueError(f"{DOCUMENTS} has {len(ids[name])} documents of {name}, expected {n}")
+        for j in count():
+            if store.count(name) >= n:
+                break
+            vectors = load_file(folder / block_name(i, j))["vectors"]
+            store.append(vectors, ids[name][store.count(name) :][: len(vectors)], name)
+    return store
+
+
+def read_fits(folder: Path, modalities: dict[str, int]) -> dict[str, FitQueries]:
+    excluded = json.loads((folder / EXCLUDED).read_text(encoding="utf-8"))
+    tensors = load_file(folder / QUERIES)
+    return {
+        name: FitQueries(tensors[f"{name}/vectors"], exclude, {m: tensors[f"{name}/top1/{m}"] for m in modalities})
+        for name, exclude in excluded.items()
+    }

@@ -40,7 +40,9 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "scenes"  # scenes | image_folder
     config.data.positives = "image"  # pairs that share an image; diagonal: only the pairs as drawn
-    config.data.noise = 0.0  # fraction of training captions that are permuted
+    config.data.noise = 0.0  # fraction of training captions (or images) that are permuted
+    config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
+    config.data.noise_file = ""  # or a .npy index: the image of each training caption, as NCR and BiCro publish
     config.data.workers = 0  # loader processes; 0: threads
     # scenes
     config.data.train_size = 12_000

@@ -37,7 +37,8 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     test = open_split(config, "test")
     judged = judge(best, test)
     columns = {"untrained": judge(untrained, test).metrics, "trained": judged.metrics}
-    write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, "config": best.config}))
+    facts = {"noise": run.noise.facts} if run.noise else {}
+    write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
     write_report(workdir / REPORT, build_report(title, test, judged, columns, curves, best.config, command))

@@ -110,7 +110,7 @@ CROWDED = {"train.batch_size": 32, "data.train_size": 20}
         {"loss.hard": "loss"},
         {"loss.reduction": "mean"},
         {"data.positives": "diagonal"},
-        {"data.noise": 0.5},
+        {"data.noise": 0.5, "data.noise_protocol": "image"},
         {"model.dtype": "bfloat16"},
         {"optim.name": "adamp", "optim.decayed": "all", "optim.schedule": "step"},
         {"optim.image_blocks": 1, "optim.text_blocks": 1},
@@ -138,6 +138,8 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
         ("data.name", "scene"),
         ("data.positives", "all"),
         ("data.noise", 1.5),
+        ("data.noise_protocol", "ncr"),
+        ("data.noise_file", "no_such.npy"),
         ("optim.warmup_steps", 10),
     ],
 )

@@ -1,23 +1,124 @@
-"""Noisy correspondence: captions that stand beside the wrong image."""
+"""Noisy correspondence: training captions that stand beside a wrong image, by the protocols of the literature.
+
+What a protocol gives is an index: int64 [captions], the image that each caption gets, captions in the source's order.
+This is also the form of the index files that NCR and its successors publish.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 
+from vacsr_jax.files import replace_whole
 
-def permute_captions(n: int, fraction: float, *, seed: int) -> np.ndarray:
-    """int64 [n]: the caption that each pair gets; `fraction` of the n pairs get another pair's caption.
+MOST_WRONG = 0.95  # above it, a file is taken for the index of other captions
 
-    The chosen captions are moved one place along a random cycle, so every caption is used as often as before and
-    none stays where it was, unless it is the only one chosen (another caption of the same image may come, with a chance
-    of about captions per image / n).
+
+class Noise(NamedTuple):
+    """An index, and what a result must say of it: how it was made, the share of wrong captions, a hash."""
+
+    index: np.ndarray
+    facts: dict[str, str | float | int]
+
+
+def permute_captions(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """NCR (Huang et al. 2021): floor(fraction n) captions, drawn at random, permute their images among themselves.
+
+    Captions and images are used as often as before, most images keep some right captions, and a caption may get its
+    own image again (about 1 of those drawn does). `image_of` int64 [n], the right image of each caption.
+    """
+    chosen = rng.permutation(len(image_of))[: int(fraction * len(image_of))]
+    index = image_of.copy()
+    index[chosen] = image_of[rng.permutation(chosen)]
+    return index
+
+
+def permute_positions(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """PCME++ (Chun 2024): floor(fraction n) places are drawn and the captions at them permuted; the images stay.
+
+    The same distribution of pairs as `permute_captions`, seen from the image; their code draws it unseeded.
+    """
+    chosen = rng.permutation(len(image_of))[: int(fraction * len(image_of))]
+    caption_at = np.arange(len(image_of))
+    caption_at[chosen] = rng.permutation(chosen)
+    index = np.empty_like(image_of)
+    index[caption_at] = image_of
+    return index
+
+
+def permute_images(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """DECL (Qin et al. 2022): floor(fraction images) images, drawn at random, exchange all their captions.
+
+    Harder than the others at the same fraction: an image that is drawn keeps no right caption.
+    """
+    images = np.unique(image_of)
+    chosen = rng.permutation(images)[: int(fraction * len(images))]
+    new_image = np.arange(images[-1] + 1) if len(images) else images
+    new_image[chosen] = rng.permutation(chosen)
+    return new_image[image_of]
+
+
+PROTOCOLS = {"caption": permute_captions, "image": permute_images, "pcmepp": permute_positions}
+
+
+def make_noise(image_of: np.ndarray, fraction: float, *, protocol: str, seed: int) -> Noise:
+    """The index of a protocol of `PROTOCOLS`; the same for the same captions, fraction and seed.
 
     Raises:
-      ValueError: if `fraction` is not in [0, 1].
+      ValueError: if `fraction` is not in [0, 1], or for an unknown protocol.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"data.noise: got {fraction}, expected a fraction between 0 and 1")
-    chosen = np.random.default_rng([seed, 0x5EED]).permutation(n)[: round(fraction * n)]
-    order = np.arange(n)
-    order[chosen] = np.roll(chosen, 1)
-    return order
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"data.noise_protocol: got {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    index = PROTOCOLS[protocol](image_of, fraction, np.random.default_rng([seed, 0x5EED]))
+    return Noise(index, {"protocol": protocol, "fraction": fraction, "seed": seed, **describe(index, image_of)})
+
+
+def read_noise(path: str | os.PathLike, image_of: np.ndarray) -> Noise:
+    """An index from a `.npy` file: ours, or one that NCR, MSCN or BiCro publish.
+
+    Its captions must be in this source's order. For COCO and Flickr30k that is the order of Karpathy's file, five of an
+    image together, images numbered from 0.
+
+    Raises:
+      ValueError: if it holds something else, or nearly every caption is wrong: then its captions have another order.
+    """
+    try:
+        index = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of integers ({error}); pickled objects are not read") from None
+    n_images = int(image_of.max()) + 1
+    if not isinstance(index, np.ndarray) or index.shape != image_of.shape or index.dtype.kind not in "iu":
+        got = f"{index.dtype} {list(index.shape)}" if isinstance(index, np.ndarray) else "several arrays"
+        raise ValueError(f"{path}: got {got}, expected integers [{len(image_of)}], an image for each training caption")
+    if len(index) and not 0 <= index.min() <= index.max() < n_images:
+        raise ValueError(f"{path}: got images {index.min()}..{index.max()}, the training split has 0..{n_images - 1}")
+    facts = describe(index := index.astype(np.int64), image_of)
+    if facts["wrong"] > MOST_WRONG:
+        raise ValueError(
+            f"{path}: {100 * facts['wrong']:.1f} % of the captions get another image than their own; "
+            "the file must number captions and images in this source's order"
+        )
+    return Noise(index, {"file": Path(path).name, **facts})
+
+
+def write_noise(path: Path, index: np.ndarray) -> None:
+    """Writes a whole index file that `read_noise`, and NCR's code, read."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, index.astype("<i8"))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_whole(path, write)
+
+
+def describe(index: np.ndarray, image_of: np.ndarray) -> dict[str, float | str]:
+    """`wrong`: the share of captions beside another image; `sha256` of the index as little-endian int64."""
+    wrong = float(np.mean(index != image_of)) if len(index) else 0.0
+    return {"wrong": wrong, "sha256": hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()}

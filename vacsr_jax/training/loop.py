@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.loader import batches
+from vacsr_jax.data.noise import write_noise
 from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import retrieval_metrics
@@ -23,7 +24,7 @@ from vacsr_jax.training.checkpoint import (
     config_to_dict,
 )
 from vacsr_jax.training.metric_writer import MetricWriter
-from vacsr_jax.training.run import CONFIG, TOKENIZER, Run, set_up
+from vacsr_jax.training.run import CONFIG, NOISE, TOKENIZER, Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
 from vacsr_jax.training.state import TrainState, init_state
 from vacsr_jax.training.step import Step, make_step
@@ -46,6 +47,8 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     check_claim(workdir, config)
     run = set_up(config, workdir)
     run.tokenizer.save(workdir / TOKENIZER)
+    if run.noise:
+        write_noise(workdir / NOISE, run.noise.index)
     write_text(workdir / CONFIG, to_json(config_to_dict(config)))  # last: what is claimed is whole
     mesh = mesh or make_mesh()
     state, step = start(run, mesh)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.loader import Pairs
-from vacsr_jax.data.noise import permute_captions
+from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -25,6 +26,7 @@ from vacsr_jax.training.state import init_params
 
 CONFIG = "run_config.json"  # the resolved config, in a workdir
 TOKENIZER = "tokenizer"  # its folder in a workdir
+NOISE = "noise.npy"  # the index of noisy correspondence in a workdir, if there is noise
 MEMORY_LIMIT = 2**30  # bytes of images kept decoded
 
 
@@ -38,6 +40,7 @@ class Run:
     tokenizer: Tokenizer
     pairs: Pairs
     validation: Source
+    noise: Noise | None
 
 
 def set_up(config: ConfigDict, workdir: Path) -> Run:
@@ -68,10 +71,21 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     resize = functools.partial(preprocess, image_size=clip.vision.image_size)
     tokens = tokenizer(texts)
     check_tokens(tokens, clip.text)
-    tokens = tokens[permute_captions(len(tokens), config.data.noise, seed=config.seed)]
+    noise = noise_of(config, image_index)
     (train, resize_train), (validation, _) = (fit_in_memory(source, resize, clip) for source in (train, validation))
-    pairs = Pairs(train, tokens, image_index, resize_train)
-    return Run(config, model, params, tokenizer, pairs, validation)
+    pairs = Pairs(train, tokens, image_index if noise is None else noise.index, resize_train)
+    return Run(config, model, params, tokenizer, pairs, validation, noise)
+
+
+def noise_of(config: ConfigDict, image_of: np.ndarray) -> Noise | None:
+    """The noise of the training captions that the config asks for; None: they stay as they are."""
+    data = config.data
+    if data.noise_file:
+        if data.noise:
+            raise ValueError(f"data.noise is {data.noise} and data.noise_file {data.noise_file!r}; give one of them")
+        return read_noise(data.noise_file, image_of)
+    noise = make_noise(image_of, data.noise, protocol=data.noise_protocol, seed=config.seed)
+    return noise if data.noise else None
 
 
 def preset(config: ConfigDict) -> CLIPConfig:

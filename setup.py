@@ -4,7 +4,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
+
 TEST = [
+    *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
     "pytest>=8",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -44,7 +47,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
-        "search": ["faiss-cpu>=1.8", "qdrant-client>=1.12"],
+        "search": SEARCH,
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9"],

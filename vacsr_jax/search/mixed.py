@@ -129,7 +129,7 @@ def search(
       ValueError: for a modality that is unknown or was not there when the statistics were fitted, or fewer than k
         documents to choose from.
     """
-    limits = candidates(store, k, per_modality_k)
+    limits = candidates({name: store.count(name) for name in store.modalities}, k, per_modality_k)
     means, stds, priors = affine_maps(stats, tuple(limits), query_modality, prior)
     lists = [store.topk(queries, n, modality) for modality, n in limits.items()]
     z = [(scores - mean) / std for (_, scores), mean, std in zip(lists, means, stds, strict=True)]
@@ -140,15 +140,15 @@ def search(
     return Hits(*(np.take_along_axis(column, order[:, :k], axis=1) for column in columns))
 
 
-def candidates(store: Store, k: int, per_modality_k: Mapping[str, int] | int | None = None) -> dict[str, int]:
-    """How many documents of each modality to ask a store for, so that the k best of all are among them."""
+def candidates(pools: Mapping[str, int], k: int, per_modality_k: Mapping[str, int] | int | None) -> dict[str, int]:
+    """How many documents of each modality to ask for, out of so many, to have the k best of all among them."""
     if not isinstance(per_modality_k, Mapping):
-        per_modality_k = {} if per_modality_k is None else dict.fromkeys(store.modalities, per_modality_k)
-    check_names("per_modality_k", per_modality_k, store.modalities)
+        per_modality_k = {} if per_modality_k is None else dict.fromkeys(pools, per_modality_k)
+    check_names("per_modality_k", per_modality_k, pools)
     for name, limit in per_modality_k.items():
         if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 0:
             raise ValueError(f"per_modality_k: got {limit!r} for {name}, expected a whole number, 0 or more")
-    most = {name: min(per_modality_k.get(name, n), n) for name in store.modalities if (n := store.count(name))}
+    most = {name: min(per_modality_k.get(name, n), n) for name, n in pools.items()}
     check_k(k, sum(most.values()), "documents to choose from" if per_modality_k else "documents")
     return {name: min(k, n) for name, n in most.items() if n}
 

@@ -29,7 +29,7 @@ from vacsr_jax.training.state import init_params
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
-VERBS = ("train", "evaluate", "embed", "export", "score")
+VERBS = ("train", "evaluate", "embed", "export", "score", "index", "search")
 DATA_VERBS = ("data check", "data shots")
 
 

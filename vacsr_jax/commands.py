@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -72,28 +73,50 @@ def evaluate_workdir(
 
 
 def embed(model: Pretrained, images: str | None, texts: str | None, out: Path) -> int:
-    """Embeddings of a folder's pictures and a file's lines into one npz; returns their number.
+    """Embeddings of a folder's pictures and a file's lines into one npz; returns their number; see `embed_files`."""
+    embedded = embed_files(model, images, texts)
+    write_embeddings(
+        out,
+        embeddings=embedded.vectors,
+        ids=np.array(embedded.ids),
+        modality=np.array(embedded.modality),
+        model_id=np.array(model.fingerprint()),
+    )
+    return len(embedded.ids)
+
+
+class Embedded(NamedTuple):
+    """Pictures and texts: vectors float32 [n, d], ids, modality (image or text), contents (file or text)."""
+
+    vectors: np.ndarray
+    ids: list[str]
+    modality: list[str]
+    contents: list[str]
+
+
+def embed_files(model: Pretrained, images: str | None, texts: str | None) -> Embedded:
+    """A folder's pictures and a file's lines. Ids are the pictures' paths in the folder, and file:line.
 
     Raises:
       ValueError: if there is nothing to embed, a picture cannot be read, or a line is empty (its number is named).
     """
-    parts, ids, modality = [], [], []
+    parts, ids, modality, contents = [], [], [], []
     if images:
         paths = find_pictures(Path(images))
         for start in tqdm(range(0, len(paths), CHUNK), unit=f" x {CHUNK} pictures", disable=None):
             parts.append(model.encode_images(paths[start : start + CHUNK]))
         ids += [path.relative_to(images).as_posix() for path in paths]
         modality += ["image"] * len(paths)
+        contents += [str(path.resolve()) for path in paths]
     if texts:
         lines = read_lines(Path(texts))
         parts.append(model.encode_texts(lines))
         ids += [f"{Path(texts).name}:{number}" for number in range(1, len(lines) + 1)]
         modality += ["text"] * len(lines)
+        contents += lines
     if not parts:
         raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
-    arrays = {"embeddings": np.concatenate(parts), "ids": np.array(ids), "modality": np.array(modality)}
-    write_embeddings(out, **arrays)
-    return len(ids)
+    return Embedded(np.concatenate(parts), ids, modality, contents)
 
 
 def find_pictures(folder: Path) -> list[Path]:

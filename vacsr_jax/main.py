@@ -8,11 +8,11 @@ import os
 import shlex
 import sys
 
-from vacsr_jax.cli import data, models, score
+from vacsr_jax.cli import data, models, score, search
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
-MODULES = (models, data, score)
+MODULES = (models, data, score, search)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,15 @@ class Pretrained:
     def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
         """n draws of every pair's match probability, their mean and credible interval; see `sampling`."""
         return sample_similarity(self.model, self.params, key, *self._embedded(images, texts), n, level)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that tell models apart: a hash of the description and of every parameter."""
+        digest = hashlib.sha256(json.dumps(describe(self.model), sort_keys=True).encode())
+        for name, leaf in sorted(flatten_dict(self.params, sep="/").items()):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.view(np.uint8).data)
+        return digest.hexdigest()[:12]
 
     def save(self, folder: str | Path) -> None:
         """Writes safetensors and JSON that `load` reads, without Orbax."""

@@ -23,8 +23,8 @@ EMBED_EXAMPLE = """example:
   vacsr embed --model=runs/scenes --images=my_pictures --texts=captions.txt --out=embeddings.npz
   vacsr embed --model=openai/clip-vit-base-patch32 --images=my_pictures --out=embeddings.npz
 
-Writes an npz with embeddings float32 [n, d], ids [n] (file names, and the line numbers of texts) and modality [n]
-(image or text)."""
+Writes an npz with embeddings float32 [n, d], ids [n] (file names, and the line numbers of texts), modality [n]
+(image or text) and model_id, which tells models apart."""
 
 EXPORT_EXAMPLE = """example:
   vacsr export --workdir=runs/scenes --out=exported

@@ -103,12 +103,16 @@ def render(report: Report) -> str:
         f'<section id="{a}"><h2>{name}</h2>{content}</section>'
         for a, (name, content) in zip(anchors, sections, strict=True)
     ]
+    return document(report.title, f"<p>{escape(report.subtitle)}</p><nav>{''.join(links)}</nav>", "\n".join(body))
+
+
+def document(title: str, header: str, main: str, style: str = "") -> str:
+    """A whole page in the house style, around HTML for its head and its body; `style` is CSS of its own."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body>\n"
-        f"<header><h1>{escape(report.title)}</h1><p>{escape(report.subtitle)}</p>"
-        f"<nav>{''.join(links)}</nav></header>\n<main>{chr(10).join(body)}</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body>\n"
+        f"<header><h1>{escape(title)}</h1>{header}</header>\n<main>{main}</main></body></html>\n"
     )
 
 
@@ -150,7 +154,7 @@ def _retrievals(report: Report, retrievals: Sequence[Retrieval]) -> str:
 
 
 def _retrieval(retrieval: Retrieval) -> str:
-    query = _content(retrieval.query, "query")
+    query = show(retrieval.query, "query")
     pictures = any(not isinstance(c.content, str) for c in retrieval.candidates)
     items = "".join(map(_candidate, retrieval.candidates))
     kind = "pictures" if pictures else "texts"
@@ -168,10 +172,11 @@ def _candidate(candidate: Candidate) -> str:
         if value is not None
     )
     badge = f'<b class="badge">{sign} {escape(candidate.status)}</b>'
-    return f'<li class="{kind}">{_content(candidate.content, "candidate")}<div class="facts">{badge}{shown}</div></li>'
+    return f'<li class="{kind}">{show(candidate.content, "candidate")}<div class="facts">{badge}{shown}</div></li>'
 
 
-def _content(content: np.ndarray | str, role: str) -> str:
+def show(content: np.ndarray | str, role: str) -> str:
+    """A picture (uint8 [h, w, 3] or [h, w]) or a text as HTML."""
     if isinstance(content, str):
         return f"<q>{escape(content)}</q>"
     address, pixel_art = plots.image_address(content)

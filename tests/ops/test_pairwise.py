@@ -83,21 +83,6 @@ def test_sharded_pairs_equal_one_device():
         np.testing.assert_allclose(one[name], eight[name], atol=1e-6)
 
 
-@pytest.mark.parametrize("tile_pairs", [1, 5, 40, 1000])
-def test_host_tiles_change_nothing_and_compile_once(tile_pairs):
-    images, texts, _ = some_pairs()
-    traced = []
-
-    @jax.jit
-    def score(v, t):
-        traced.append(1)
-        return {"dot": v @ t.T}
-
-    found = pairwise.score_in_tiles(score, np.asarray(images), np.asarray(texts), tile_pairs=tile_pairs)
-    np.testing.assert_allclose(found["dot"], images @ texts.T, atol=1e-5)
-    assert len(traced) == 1
-
-
 def test_an_empty_side_is_an_error():
     with pytest.raises(ValueError, match="0 x 3"):
         pairwise.tile_shape(0, 3, 10)

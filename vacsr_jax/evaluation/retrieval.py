@@ -12,13 +12,12 @@ from scipy.special import expit
 
 from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.evaluation.pair_scoring import Folded, score_all
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
 from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.pair_models import PairScores, score_tile
-from vacsr_jax.ops.pairwise import score_in_tiles
+from vacsr_jax.models.pair_models import PairScores, in_precision
 
 BINS = 10
-TILE_PAIRS = 16_384  # pairs of a test set scored at once
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,18 @@ def score_source(
 
 
 def score_pairs(model: ImageTextModel, params, images: np.ndarray, texts: np.ndarray) -> PairScores:
-    """Scores of all pairs of prepared embeddings [n d], [m d], as numpy [n m]."""
-    folded = _fold(params, model)
-    return score_in_tiles(lambda v, t: _score_tile(folded, v, t), images, texts, tile_pairs=TILE_PAIRS)
+    """Scores of all pairs of prepared embeddings [n d], [m d], as numpy [n m]; see `pair_scoring`."""
+    return score_all(fold(model, params), images, texts)
+
+
+def fold(model: ImageTextModel, params) -> Folded:
+    """What `pair_scoring` needs of a model, in the precision that the model computes in."""
+    return in_precision(_fold(params, model), model.dtype)
 
 
 def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
     """sigmoid(logit), or None where that is no probability; see `ImageTextModel.gives_probability`."""
     return expit(scores.logit) if model.gives_probability else None
-
-
-_score_tile = jax.jit(score_tile)
 
 
 @functools.partial(jax.jit, static_argnames="model")

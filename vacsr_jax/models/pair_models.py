@@ -8,7 +8,7 @@ that is the seam behind which a faster kernel may stand (`score_tile`).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vacsr_jax.ops.pairwise import similarity_vectors
+from vacsr_jax.ops.products import product
 
 EMBEDDINGS = ("unit", "raw")
 
@@ -38,14 +39,10 @@ def scale_to_unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
 
 
 def hidden_units(
-    images: Float[Array, "r d"],
-    texts: Float[Array, "c d"],
-    kernel: Float[Array, "d h"],
-    bias: Float[Array, " h"],
-) -> Float[Array, "r c h"]:
-    """gelu(s W + b) of every pair: the one matrix product that each pair costs."""
-    products = jnp.einsum("rcd,dh->rch", similarity_vectors(images, texts), kernel)
-    return nn.gelu(products + bias)
+    similarity: Float[Array, "*b d"], kernel: Float[Array, "d h"], bias: Float[Array, " h"]
+) -> Float[Array, "*b h"]:
+    """gelu(s W + b) of every pair: the one matrix product that each pair costs, in the kernel's precision."""
+    return nn.gelu(product(similarity, kernel) + bias)
 
 
 class CosineModel(nn.Module):
@@ -103,22 +100,53 @@ class FoldedAdapter(NamedTuple):
 def score_tile(
     folded: FoldedCosine | FoldedAdapter, images: Float[Array, "r d"], texts: Float[Array, "c d"]
 ) -> PairScores:
-    """Scores of every pair of a tile of prepared embeddings, the score being m(mu_bar), the uncertainty mean_d sigma.
+    """Scores of every pair of a tile of prepared embeddings; see `score_vectors`."""
+    if isinstance(folded, FoldedCosine):
+        return PairScores(folded.scale * product(images, texts.T) + folded.bias, None)
+    return score_vectors(folded, similarity_vectors(images, texts))
+
+
+def score_listed(
+    folded: FoldedCosine | FoldedAdapter, images: Float[Array, "r d"], texts: Float[Array, "r k d"]
+) -> PairScores:
+    """Scores [r, k] of every image with texts of its own; see `score_vectors`."""
+    similarity = images[:, None, :] * texts
+    if isinstance(folded, FoldedCosine):
+        return PairScores(folded.scale * jnp.sum(similarity, axis=-1) + folded.bias, None)
+    return score_vectors(folded, similarity)
+
+
+def score_vectors(folded: FoldedAdapter, similarity: Float[Array, "r c d"]) -> PairScores:
+    """The score m(mu_bar) and the uncertainty mean_d sigma of pairs, from their similarity vectors.
 
     Wei et al. 2026, section 3.5: sigma_d^2 = sum_k alpha_k sigma_kd^2, and no sampling. One matrix product of the
-    hidden layer for the logit, one more for the log-variances where `folded` has them.
+    hidden layer for the logit, one more per component for the log-variances where `folded` has them.
     """
-    if isinstance(folded, FoldedCosine):
-        return PairScores(folded.scale * (images @ texts.T) + folded.bias, None)
-    hidden = hidden_units(images, texts, folded.trunk_kernel, folded.trunk_bias)
+    hidden = hidden_units(similarity, folded.trunk_kernel, folded.trunk_bias)
     out = hidden @ folded.readout + folded.readout_bias
     logit = out[..., 0] if folded.decoder is None else nn.gelu(out) @ folded.decoder + folded.decoder_bias
     if folded.spread_kernel is None:
         return PairScores(logit, None)
-    log_var = hidden @ folded.spread_kernel + folded.spread_bias
-    log_var = log_var.reshape(*log_var.shape[:2], len(folded.weights), -1)
-    variance = jnp.einsum("rckd,k->rcd", jnp.exp(log_var), folded.weights)
+    # exp(log sigma^2 + log alpha): the weights cost nothing when they stand in the bias.
+    log_var = product(hidden, folded.spread_kernel) + folded.spread_bias
+    log_var = log_var.reshape(*log_var.shape[:-1], len(folded.weights), -1)
+    variance = jnp.sum(jnp.exp(log_var + jnp.log(folded.weights)[:, None]), axis=-2)
     return PairScores(logit, jnp.mean(jnp.sqrt(variance), axis=-1))
+
+
+def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosine | FoldedAdapter:
+    """`folded` with the matrices that multiply pairs in `dtype`; sums, biases and the readout stay float32."""
+    if isinstance(folded, FoldedCosine):
+        return folded
+    spread = None if folded.spread_kernel is None else folded.spread_kernel.astype(dtype)
+    return folded._replace(trunk_kernel=folded.trunk_kernel.astype(dtype), spread_kernel=spread)
+
+
+def without_uncertainty(folded: FoldedCosine | FoldedAdapter) -> FoldedCosine | FoldedAdapter:
+    """`folded` for scores alone, at 1 / (k + 1) of the cost."""
+    if isinstance(folded, FoldedCosine):
+        return folded
+    return folded._replace(spread_kernel=None, spread_bias=None, weights=None)
 
 
 class DeterministicAdapter(nn.Module):

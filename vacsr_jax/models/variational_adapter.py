@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt32
 
 from vacsr_jax.models.pair_models import FoldedAdapter, hidden_units, scale_embedding, trunk_parameters
 from vacsr_jax.ops import gaussian_mixture as mixture
-from vacsr_jax.ops.pairwise import PairTerms
+from vacsr_jax.ops.pairwise import PairTerms, similarity_vectors
 
 
 class Posterior(NamedTuple):
@@ -84,7 +84,7 @@ class VariationalAdapter(nn.Module):
 
     def posterior(self, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> Posterior:
         """The posterior of every pair of prepared embeddings; mean and log_var are [r, c, k, d]."""
-        hidden = hidden_units(images, texts, self.trunk_kernel, self.trunk_bias)
+        hidden = hidden_units(similarity_vectors(images, texts), self.trunk_kernel, self.trunk_bias)
         mean = hidden @ self.mean_kernel + self.mean_bias
         log_var = hidden @ self.log_var_kernel + self.log_var_bias
         shape = (*mean.shape[:2], self.components, self.dim)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
@@ -37,15 +36,22 @@ def similarity_vectors(images: Float[Array, "r d"], texts: Float[Array, "c d"]) 
 
 
 def tile_shape(n: int, m: int, tile_pairs: int) -> tuple[int, int]:
-    """Rows and columns of a tile of about `tile_pairs` pairs: whole rows where they fit, else part of one.
+    """Rows and columns of a tile of at most `tile_pairs` pairs: whole rows where they fit, else part of one.
+
+    Both sides are divided evenly, so that padding to whole tiles adds less than a row and a column a tile.
 
     Raises:
       ValueError: if a side is empty or `tile_pairs` is not positive.
     """
     if min(n, m, tile_pairs) < 1:
         raise ValueError(f"pairs: got a grid of {n} x {m} in tiles of {tile_pairs}; all three must be positive")
-    columns = min(m, tile_pairs)
-    return min(n, max(1, tile_pairs // columns)), columns
+    columns = even_part(m, tile_pairs)
+    return even_part(n, max(1, tile_pairs // columns)), columns
+
+
+def even_part(n: int, at_most: int) -> int:
+    """The size of the parts when n is divided into as few equal parts of at most `at_most` as it takes."""
+    return -(-n // -(-n // at_most))
 
 
 def map_pairs(
@@ -65,27 +71,27 @@ def map_pairs(
     rows, columns = tile_shape(n, m, tile_pairs)
     if (rows, columns) == (n, m):
         return function(images, texts, per_pair)
-    tiled_texts = _split(texts, columns)
+    tiled_texts = split(texts, columns)
     tile = jax.checkpoint(lambda image_tile, text_tile, noise: function(image_tile, text_tile, noise))
 
     def one_row_block(block):
         image_tile, per_row = block
-        per_tile = jax.tree.map(lambda x: jnp.moveaxis(_split(jnp.moveaxis(x, 1, 0), columns), 2, 1), per_row)
+        per_tile = jax.tree.map(lambda x: jnp.moveaxis(split(jnp.moveaxis(x, 1, 0), columns), 2, 1), per_row)
         out = jax.lax.map(lambda args: tile(image_tile, *args), (tiled_texts, per_tile))
-        return jax.tree.map(lambda x: _join(jnp.moveaxis(x, 1, 2), m).swapaxes(0, 1), out)
+        return jax.tree.map(lambda x: join(jnp.moveaxis(x, 1, 2), m).swapaxes(0, 1), out)
 
-    blocks = (_split(images, rows), jax.tree.map(lambda x: _split(x, rows), per_pair))
-    return jax.tree.map(lambda x: _join(x, n), jax.lax.map(one_row_block, blocks))
+    blocks = (split(images, rows), jax.tree.map(lambda x: split(x, rows), per_pair))
+    return jax.tree.map(lambda x: join(x, n), jax.lax.map(one_row_block, blocks))
 
 
-def _split(x: Array, size: int) -> Array:
+def split(x: Array, size: int) -> Array:
     """[n ...] -> [ceil(n / size) size ...], padded with zeros."""
     padding = [(0, -len(x) % size)] + [(0, 0)] * (x.ndim - 1)
     return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
 
 
-def _join(x: Array, n: int) -> Array:
-    """The inverse of `_split`."""
+def join(x: Array, n: int) -> Array:
+    """The inverse of `split`, without the padding."""
     return x.reshape(-1, *x.shape[2:])[:n]
 
 
@@ -99,29 +105,3 @@ def shard_pairs(
     rows = P("data")
     sharded = jax.shard_map(function, mesh=mesh, in_specs=(P(), rows, P(), rows), out_specs=rows)
     return sharded(params, images, texts, per_pair)
-
-
-def score_in_tiles(
-    score: Callable[[Array, Array], Tree],
-    images: Float[np.ndarray, "n d"],
-    texts: Float[np.ndarray, "m d"],
-    *,
-    tile_pairs: int,
-) -> Tree:
-    """A compiled `score(images [r d], texts [c d])` over all pairs of two host arrays, as a tree of numpy [n m].
-
-    The device holds a tile at a time, the host the result. Used for test sets; training uses `map_pairs`.
-    """
-    rows, columns = tile_shape(len(images), len(texts), tile_pairs)
-    blocks = []
-    for i in range(0, len(images), rows):
-        image_tile = _pad_to(images[i : i + rows], rows)
-        row = [score(image_tile, _pad_to(texts[j : j + columns], columns)) for j in range(0, len(texts), columns)]
-        blocks.append(jax.tree.map(lambda *x: np.concatenate(jax.device_get(x), axis=1), *row))
-    whole = jax.tree.map(lambda *x: np.concatenate(x, axis=0), *blocks)
-    return jax.tree.map(lambda x: x[: len(images), : len(texts)], whole)
-
-
-def _pad_to(x: np.ndarray, size: int) -> np.ndarray:
-    # Every tile has one shape, so that the score compiles once.
-    return np.pad(x, [(0, size - len(x)), (0, 0)])

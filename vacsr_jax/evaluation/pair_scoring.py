@@ -1,0 +1,185 @@
+"""Pairs of embeddings scored in bulk: every pair, the best k of every row, or chosen pairs; numpy in, numpy out.
+
+The texts stand on the device once, images pass through in blocks of rows, and a block is worked on in tiles that suit
+the device. Matrices multiply in the precision of the folded model (`pair_models.in_precision`), sums are float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from vacsr_jax.models.pair_models import (
+    FoldedAdapter,
+    FoldedCosine,
+    PairScores,
+    score_listed,
+    score_tile,
+    without_uncertainty,
+)
+from vacsr_jax.ops.pairwise import even_part, map_pairs, split, tile_shape
+
+Folded = FoldedCosine | FoldedAdapter
+
+CACHE = 8 << 20  # bytes of a tile on a CPU: rates are flat from a third of it to it, and fall by a third at four times
+MEMORY_SHARE = 1 / 16  # of an accelerator's memory for a tile: two products of it alive, and room for the rest
+MOST_PAIRS = 1 << 18  # more fill no accelerator better
+BLOCK_PAIRS = 1 << 22  # pairs whose results the device holds before they go to the host
+DELAY = 3  # seconds before a progress bar appears
+
+
+class TopK(NamedTuple):
+    """The best k texts of every image, best first.
+
+    Attributes:
+      logit: [n, k].
+      index: int32 [n, k] into the texts.
+      uncertainty: [n, k], or None for a model without a latent.
+    """
+
+    logit: np.ndarray
+    index: np.ndarray
+    uncertainty: np.ndarray | None
+
+
+def score_all(folded: Folded, images: np.ndarray, texts: np.ndarray, *, tile_pairs: int | None = None) -> PairScores:
+    """Scores of all pairs of prepared embeddings [n d], [m d]: float32 [n m]; the uncertainty in the same pass."""
+    score = functools.partial(_score_rows, folded, tile_pairs=tile_pairs or pairs_per_tile(folded))
+    blocks = list(_row_blocks(score, images, texts, "scoring"))
+    return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+
+
+def top_k(folded: Folded, images: np.ndarray, texts: np.ndarray, k: int, *, tile_pairs: int | None = None) -> TopK:
+    """The k best of m texts [m d] for every one of n images [n d], without an n x m matrix anywhere.
+
+    Every row's best are kept tile by tile. Uncertainties are computed for the n k pairs that are returned and for no
+    other, so ranking costs what scores alone cost. Swap the two sides to rank images for texts. Of equal scores the
+    one of smaller index is better.
+
+    Raises:
+      ValueError: if k is not between 1 and m.
+    """
+    if not 1 <= k <= len(texts):
+        raise ValueError(f"top_k: got k = {k}, expected 1 to {len(texts)} (the number of texts)")
+    alone = without_uncertainty(folded)
+    best = functools.partial(_best_rows, alone, k=k, tile_pairs=tile_pairs or pairs_per_tile(alone))
+    blocks = list(_row_blocks(best, images, texts, "ranking"))
+    logit, index = (np.concatenate(x) for x in zip(*blocks, strict=True))
+    has_spread = isinstance(folded, FoldedAdapter) and folded.spread_kernel is not None
+    return TopK(logit, index, score_candidates(folded, images, texts, index).uncertainty if has_spread else None)
+
+
+def score_candidates(folded: Folded, images: np.ndarray, texts: np.ndarray, candidates: np.ndarray) -> PairScores:
+    """Scores [n, k] of every image with the k texts that `candidates` [n, k] names by index."""
+    if candidates.ndim != 2 or len(candidates) != len(images):
+        raise ValueError(f"candidates: got {candidates.shape}, expected ({len(images)}, k), indices of texts")
+    if candidates.size and not 0 <= candidates.min() <= candidates.max() < len(texts):
+        raise ValueError(
+            f"candidates: got indices from {candidates.min()} to {candidates.max()}, expected 0 to {len(texts) - 1}"
+        )
+    score = functools.partial(_score_candidates, folded, tile_pairs=pairs_per_tile(folded))
+    blocks = list(_row_blocks(score, images, texts, "re-ranking", candidates))
+    return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+
+
+def rerank(folded: Folded, images: np.ndarray, texts: np.ndarray, candidates: np.ndarray) -> TopK:
+    """The second of two stages: the candidates [n, k] of any first stage, in the order of their scores."""
+    scores = score_candidates(folded, images, texts, candidates)
+    order = np.argsort(-scores.logit, axis=1, kind="stable")
+    logit, index, spread = (
+        None if x is None else np.take_along_axis(x, order, axis=1)
+        for x in (scores.logit, candidates.astype(np.int32), scores.uncertainty)
+    )
+    return TopK(logit, index, spread)
+
+
+def pairs_per_tile(folded: Folded, device: Any = None) -> int:
+    """Pairs of a tile that suit the device: as many as its cache (a CPU) or a share of its memory holds.
+
+    A pair holds its similarity vector, its hidden layer in float32 and again in the products' precision, and its
+    log-variances.
+    """
+    if isinstance(folded, FoldedCosine):
+        return 1 << 20
+    d, h = folded.trunk_kernel.shape
+    size = folded.trunk_kernel.dtype.itemsize
+    spread = 0 if folded.spread_kernel is None else size * h + 4 * folded.spread_kernel.shape[1]
+    return max(1, min(MOST_PAIRS, _tile_bytes(device or jax.devices()[0]) // (size * d + 4 * h + spread)))
+
+
+def _tile_bytes(device) -> int:
+    if device.platform == "cpu":
+        return CACHE
+    memory = (device.memory_stats() or {}).get("bytes_limit", 16 << 30)
+    return int(memory * MEMORY_SHARE)
+
+
+def _row_blocks(
+    function: Callable, images: np.ndarray, texts: np.ndarray, doing: str, *per_image: np.ndarray
+) -> Iterator[Any]:
+    """`function(images [r d], texts, *per_image [r ...])` by blocks of rows that share a shape, as numpy."""
+    n, width = len(images), len(per_image[0][0]) if per_image else len(texts)
+    rows = even_part(n, max(1, BLOCK_PAIRS // max(1, width)))
+    texts = jnp.asarray(texts)
+    with tqdm(total=n, desc=doing, unit=" rows", delay=DELAY, leave=False) as bar:
+        for start in range(0, n, rows):
+            stop = min(n, start + rows)
+            block = [_pad_to(x[start:stop], rows) for x in (images, *per_image)]
+            found = function(block[0], texts, *block[1:])
+            yield jax.tree.map(lambda x, length=stop - start: np.asarray(x[:length]), jax.device_get(found))
+            bar.update(stop - start)
+
+
+def _pad_to(x: np.ndarray, size: int) -> np.ndarray:
+    # Every block has one shape, so that the function compiles once.
+    return np.pad(x, [(0, size - len(x)), *[(0, 0)] * (x.ndim - 1)])
+
+
+@functools.partial(jax.jit, static_argnames="tile_pairs")
+def _score_rows(folded: Folded, images, texts, *, tile_pairs: int) -> PairScores:
+    return map_pairs(lambda v, t, _: score_tile(folded, v, t), images, texts, tile_pairs=tile_pairs)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "tile_pairs"))
+def _best_rows(folded: Folded, images, texts, *, k: int, tile_pairs: int) -> tuple[jax.Array, jax.Array]:
+    m = len(texts)
+    rows, columns = tile_shape(len(images), m, tile_pairs)
+    text_tiles, index_tiles = split(texts, columns), split(jnp.arange(m), columns)
+    in_use = split(jnp.ones(m, bool), columns)
+
+    def one_row_block(image_tile):
+        def one_tile(best, tile):
+            text_tile, index, used = tile
+            logit = jnp.where(used, score_tile(folded, image_tile, text_tile).logit, -jnp.inf)
+            both = jnp.concatenate([best[0], logit], axis=1)
+            indices = jnp.concatenate([best[1], jnp.broadcast_to(index, logit.shape)], axis=1)
+            logit, where = jax.lax.top_k(both, k)
+            return (logit, jnp.take_along_axis(indices, where, axis=1)), None
+
+        nothing = (jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.zeros((rows, k), jnp.int32))
+        return jax.lax.scan(one_tile, nothing, (text_tiles, index_tiles, in_use))[0]
+
+    found = jax.lax.map(one_row_block, split(images, rows))
+    return jax.tree.map(lambda x: x.reshape(-1, k)[: len(images)], found)
+
+
+@functools.partial(jax.jit, static_argnames="tile_pairs")
+def _score_candidates(folded: Folded, images, texts, candidates, *, tile_pairs: int) -> PairScores:
+    rows, columns = tile_shape(*candidates.shape, tile_pairs)
+    k = candidates.shape[1]
+    columns_first = split(candidates.T, columns)  # [tiles, columns, n]
+    tiles = split(jnp.moveaxis(columns_first, 2, 0), rows)  # [blocks, rows, tiles, columns]
+
+    def one_row_block(block):
+        image_tile, indices = block
+        out = jax.lax.map(lambda j: score_listed(folded, image_tile, texts[j]), jnp.moveaxis(indices, 1, 0))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :k], out)
+
+    found = jax.lax.map(one_row_block, (split(images, rows), tiles))
+    return jax.tree.map(lambda x: x.reshape(-1, k)[: len(images)], found)

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from vacsr_jax.losses import contrastive
-from vacsr_jax.losses.vacsr import hard_negative_mean, vacsr
+from vacsr_jax.losses.vacsr import hardest, masked_mean, vacsr
 from vacsr_jax.ops.pairwise import PairTerms
 
 WEIGHTS = {"kl": 0.5, "recon": 1.0, "positive": 2.0, "negative": 3.0}
@@ -115,9 +115,10 @@ def test_vacsr_ignores_padding():
 def test_fewer_negatives_than_asked_for_are_all_used():
     positives = jnp.ones((3, 3), bool).at[0, 1].set(False)
     spread = random_logits(3, 3)
-    found = hard_negative_mean(spread, spread, ~positives, 2)
-    np.testing.assert_allclose(found, spread[0, 1], rtol=1e-6)
-    assert hard_negative_mean(spread, spread, jnp.zeros((3, 3), bool), 2) == 0
+    i, j, in_use = hardest(spread, ~positives, 2)
+    assert in_use.sum() == 2
+    np.testing.assert_allclose(masked_mean(spread[i, j], in_use), spread[0, 1], rtol=1e-6)
+    assert not hardest(spread, jnp.zeros((3, 3), bool), 2)[2].any()
 
 
 @pytest.mark.parametrize("loss", [contrastive.infonce, contrastive.sigmoid])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vacsr_jax.losses.contrastive import Terms, check_batch
 from vacsr_jax.ops import straight_through
@@ -37,10 +37,9 @@ def vacsr(
     Raises:
       ValueError: for a batch of one, or an unknown choice.
     """
-    check_batch(*positives.shape)
-    for name, got, choices in (("hard", hard, HARD), ("reduction", reduction, REDUCTIONS)):
-        if got not in choices:
-            raise ValueError(f"loss.{name}: got {got!r}, expected one of {', '.join(choices)}")
+    check_choices(positives.shape, hard=hard, reduction=reduction, hard_negatives=hard_negatives)
+    hardness = terms.score if hard == "similarity" else terms.spread
+    i, j, in_use = hardest(hardness, ~positives & valid, hard_negatives)
     error = straight_through.squared_error(terms.logit, positives.astype(terms.logit.dtype))
     error = jnp.sum(jnp.where(valid, error, 0))
     pairs = jnp.maximum(jnp.sum(valid), 1)
@@ -48,38 +47,35 @@ def vacsr(
         "kl": jnp.sum(jnp.where(valid, terms.kl, 0)) / pairs,
         "recon": error / (jnp.maximum(jnp.sum(valid.any(axis=1)), 1) if reduction == "row" else pairs),
         "positive": masked_mean(terms.spread, positives & valid),
-        "negative": hard_negative_mean(
-            terms.spread,
-            terms.score if hard == "similarity" else terms.spread,
-            ~positives & valid,
-            hard_negatives,
-        ),
+        "negative": masked_mean(terms.spread[i, j], in_use),
     }
     loss = kl * parts["kl"] + recon * parts["recon"] + positive * parts["positive"] + negative * parts["negative"]
     return loss, {"loss": loss, **parts}
 
 
-def masked_mean(x: Float[Array, "n m"], mask: Bool[Array, "n m"]) -> Float[Array, ""]:
+def check_choices(batch: tuple[int, int], *, hard: str, reduction: str, hard_negatives: int, **weights: float) -> None:
+    """Raises ValueError for what `vacsr` cannot do with a batch of n images and m texts."""
+    check_batch(*batch)
+    for name, got, choices in (("hard", hard, HARD), ("reduction", reduction, REDUCTIONS)):
+        if got not in choices:
+            raise ValueError(f"loss.{name}: got {got!r}, expected one of {', '.join(choices)}")
+    if not 1 <= hard_negatives <= min(batch):
+        raise ValueError(f"loss.hard_negatives: got {hard_negatives}, expected 1 to {min(batch)} (the batch size)")
+
+
+def masked_mean(x: Float[Array, "*b"], mask: Bool[Array, "*b"]) -> Float[Array, ""]:
     """Mean of x where the mask holds; 0 where it never does."""
     return jnp.sum(jnp.where(mask, x, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def hard_negative_mean(
-    spread: Float[Array, "n m"], hardness: Float[Array, "n m"], negatives: Bool[Array, "n m"], count: int
-) -> Float[Array, ""]:
-    """Mean of `spread` over the `count` negatives of largest `hardness` of every row and of every column.
-
-    Raises:
-      ValueError: if count is not between 1 and the number of images and of texts.
-    """
-    if not 1 <= count <= min(hardness.shape):
-        raise ValueError(f"loss.hard_negatives: got {count}, expected 1 to {min(hardness.shape)} (the batch size)")
+def hardest(
+    hardness: Float[Array, "n m"], negatives: Bool[Array, "n m"], count: int
+) -> tuple[Int[Array, " p"], Int[Array, " p"], Bool[Array, " p"]]:
+    """The `count` negatives of largest `hardness` of every row and of every column: their rows and columns, and
+    whether they are negatives at all, p = count (n + m)."""
+    n, m = hardness.shape
     masked = jnp.where(negatives, jax.lax.stop_gradient(hardness), -jnp.inf)
-
-    def hardest(values, of):
-        top, index = jax.lax.top_k(of, count)
-        return jnp.take_along_axis(values, index, axis=1), top > -jnp.inf
-
-    (rows, in_rows), (columns, in_columns) = hardest(spread, masked), hardest(spread.T, masked.T)
-    total = jnp.sum(jnp.where(in_rows, rows, 0)) + jnp.sum(jnp.where(in_columns, columns, 0))
-    return total / jnp.maximum(jnp.sum(in_rows) + jnp.sum(in_columns), 1)
+    (in_row, j), (in_column, i) = jax.lax.top_k(masked, count), jax.lax.top_k(masked.T, count)
+    own_rows, own_columns = jnp.repeat(jnp.arange(n), count), jnp.repeat(jnp.arange(m), count)
+    i, j = jnp.concatenate([own_rows, i.ravel()]), jnp.concatenate([j.ravel(), own_columns])
+    return i, j, jnp.concatenate([in_row.ravel(), in_column.ravel()]) > -jnp.inf

@@ -161,7 +161,7 @@ class VariationalAdapter(nn.Module):
 
         return jax.lax.map(draw, jax.random.split(key, n))
 
-    def spread(self, logit: Float[Array, "r c"], variance: Float[Array, "r c d"]) -> Float[Array, "r c"]:
+    def spread(self, logit: Float[Array, "*b"], variance: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """mean_d (1/2 error / u_d + 1/2 log u_d), error = (1 - sigmoid(logit))^2 held constant.
 
         Wei et al. 2026, eq. 10 to 12: least where u = error. u = sigmoid(log sigma^2) = sigma^2 / (1 + sigma^2), or

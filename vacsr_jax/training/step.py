@@ -19,6 +19,7 @@ from vacsr_jax.ops.pairwise import map_pairs, shard_pairs
 from vacsr_jax.optim import groups
 from vacsr_jax.training.sharding import state_sharding
 from vacsr_jax.training.state import TrainState
+from vacsr_jax.training.vacsr_objective import vacsr_objective
 
 POSITIVES = ("image", "diagonal")
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
@@ -75,6 +76,20 @@ def train_step(
     def loss_of(params):
         params = groups.hold_frozen(params, labels, state.step >= optim.image_frozen_steps)
         images, texts = model.apply({"params": params}, batch["images"], batch["tokens"])
+        if config.method == "vacsr" and not config.adapter.decoder_width:
+            return vacsr_objective(
+                model.pair,
+                params["pair"],
+                images,
+                texts,
+                positives,
+                valid,
+                key,
+                mesh=mesh,
+                tile_pairs=config.train.tile_pairs,
+                dtype=model.dtype,
+                **config.loss,
+            )
         logits = pair_terms(params["pair"], images, texts, key, config=config, model=model, mesh=mesh)
         if config.method == "vacsr":
             return vacsr(logits, positives, valid, **config.loss)

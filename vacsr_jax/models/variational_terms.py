@@ -1,0 +1,132 @@
+"""What training needs of every pair, with fewer matrix products than the posterior itself takes.
+
+With a linear decoder no pair's mean mu_k is needed, only two of its shadows: w . mu_k, which folds into the decoder,
+and |mu_k|^2 inside the KL bound, a quadratic form of the hidden layer. Summed over pairs that form is the inner product
+of two h x h matrices, of which one product over the pairs serves all components. Of the 3 + 6 k products a pair costs
+forward and backward (15 for k = 2), 5 + 3 k are left (11).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vacsr_jax.models.pair_models import hidden_units
+from vacsr_jax.models.variational_adapter import PairNoise, VariationalAdapter
+from vacsr_jax.ops import gaussian_mixture as mixture
+from vacsr_jax.ops.products import product
+
+
+class FoldedPosterior(NamedTuple):
+    """The adapter's parameters as training needs them; differentiable functions of them, computed once a step.
+
+    With W_k, b_k of the means, w, b of the decoder and alpha the mixture's weights: `readout` [h, k] = W_k w and
+    `readout_bias` = w . b_k + b; `gram` = sum_k alpha_k W_k W_k^T, `cross` = sum_k alpha_k W_k b_k and
+    `norm` = sum_k alpha_k |b_k|^2, so that sum_k alpha_k |mu_k|^2 = x gram x + 2 x . cross + norm of a hidden layer x.
+    """
+
+    trunk_kernel: Float[Array, "d h"]
+    trunk_bias: Float[Array, " h"]
+    readout: Float[Array, "h k"]
+    readout_bias: Float[Array, " k"]
+    gram: Float[Array, "h h"]
+    cross: Float[Array, " h"]
+    norm: Float[Array, ""]
+    log_var_kernel: Float[Array, "h kd"]
+    log_var_bias: Float[Array, " kd"]
+    decoder: Float[Array, " d"]
+    mixture_logits: Float[Array, " k"]
+
+
+class FoldedTerms(NamedTuple):
+    """As `PairTerms`, [r c], with the KL bound already summed over the pairs that count; nats."""
+
+    score: Float[Array, "*b"]
+    logit: Float[Array, "*b"]
+    kl_sum: Float[Array, ""]
+    spread: Float[Array, "*b"]
+
+
+def fold_posterior(adapter: VariationalAdapter, params: dict[str, Array], dtype: Any) -> FoldedPosterior:
+    """The folded parameters; the three large matrices, which multiply pairs, in `dtype`.
+
+    Raises:
+      ValueError: for a decoder with a hidden layer, whose draw of z needs the means themselves.
+    """
+    if adapter.decoder_width:
+        raise ValueError(f"decoder_width: got {adapter.decoder_width}, only a linear decoder (0) folds in training")
+    k, d = adapter.components, adapter.dim
+    alpha = jax.nn.softmax(params["mixture_logits"])
+    kernel, bias = params["mean_kernel"].reshape(-1, k, d), params["mean_bias"].reshape(k, d)
+    decoder = params["decoder_kernel"][:, 0]
+    weighted = kernel * alpha[:, None]
+    return FoldedPosterior(
+        trunk_kernel=params["trunk_kernel"].astype(dtype),
+        trunk_bias=params["trunk_bias"],
+        readout=kernel @ decoder,
+        readout_bias=bias @ decoder + params["decoder_bias"],
+        gram=jnp.einsum("hkd,gkd->hg", weighted, kernel).astype(dtype),
+        cross=jnp.einsum("hkd,kd->h", weighted, bias),
+        norm=alpha @ jnp.sum(bias**2, axis=-1),
+        log_var_kernel=params["log_var_kernel"].astype(dtype),
+        log_var_bias=params["log_var_bias"],
+        decoder=decoder,
+        mixture_logits=params["mixture_logits"],
+    )
+
+
+def folded_terms(
+    adapter: VariationalAdapter,
+    folded: FoldedPosterior,
+    similarity: Float[Array, "*b d"],
+    noise: PairNoise,
+    counts: Float[Array, "*b"] | None,
+) -> FoldedTerms:
+    """The training terms of pairs from their similarity vectors: what `VariationalAdapter.__call__` gives, folded.
+
+    `counts` weighs each pair in the sum of the KL bounds; None leaves the sum out (0).
+    """
+    hidden = hidden_units(similarity, folded.trunk_kernel, folded.trunk_bias)
+    log_var = product(hidden, folded.log_var_kernel) + folded.log_var_bias
+    log_var = log_var.reshape(*log_var.shape[:-1], adapter.components, adapter.dim)
+    variance = jnp.exp(log_var)
+    weights = mixture.component_weights(
+        folded.mixture_logits, noise.gumbel, temperature=adapter.temperature, hard=adapter.hard
+    )
+    centre = hidden @ folded.readout + folded.readout_bias
+    alpha = jax.nn.softmax(folded.mixture_logits)
+    of_logit = jnp.sum(weights**2 * jnp.sum(variance * folded.decoder**2, axis=-1), axis=-1)
+    logit = jnp.sum(weights * centre, axis=-1) + jnp.sqrt(of_logit + 1e-12) * noise.normal
+    kl_sum = jnp.zeros((), hidden.dtype)
+    if counts is not None:
+        of_variance = jnp.sum(variance - log_var - 1, axis=-1) @ alpha
+        of_mean = 2 * hidden @ folded.cross + folded.norm
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        kl_sum = 0.5 * (jnp.sum(counts * (of_variance + of_mean)) + quadratic_sum(rows, counts.ravel(), folded.gram))
+    return FoldedTerms(centre @ alpha, logit, kl_sum, adapter.spread(logit, mixture.mix(weights, variance)))
+
+
+@jax.custom_vjp
+def quadratic_sum(x: Float[Array, "p h"], weights: Float[Array, " p"], gram: Float[Array, "h h"]) -> Float[Array, ""]:
+    """sum_p weights_p x_p gram x_p for a symmetric gram: <gram, sum_p weights_p x_p x_p^T>, one product of the pairs.
+
+    That second factor is the gradient in gram, and 2 weights x gram the one in x: one product more. `weights` are held
+    constant.
+    """
+    return _quadratic_sum(x, weights, gram)[0]
+
+
+def _quadratic_sum(x, weights, gram):
+    moments = product((x * weights[:, None]).T, x.astype(gram.dtype))
+    return jnp.sum(moments * gram), (x, weights, gram, moments)
+
+
+def _quadratic_sum_backward(saved, g):
+    x, weights, gram, moments = saved
+    return 2 * g * weights[:, None] * product(x, gram), jnp.zeros_like(weights), (g * moments).astype(gram.dtype)
+
+
+quadratic_sum.defvjp(_quadratic_sum, _quadratic_sum_backward)

@@ -1,0 +1,81 @@
+"""The VACSR objective of a batch of any size: losses.vacsr of all pairs and its gradient, in one pass over tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vacsr_jax.losses.vacsr import check_choices, hardest, masked_mean
+from vacsr_jax.models.variational_adapter import VariationalAdapter
+from vacsr_jax.models.variational_terms import fold_posterior, folded_terms
+from vacsr_jax.ops import straight_through
+from vacsr_jax.ops.pair_sums import sum_pairs
+from vacsr_jax.ops.pairwise import shard_pairs, similarity_vectors
+
+
+def vacsr_objective(
+    adapter: VariationalAdapter,
+    params: dict[str, jax.Array],
+    images: jax.Array,
+    texts: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    key: jax.Array,
+    *,
+    mesh: Mesh,
+    tile_pairs: int,
+    dtype: Any,
+    **loss: Any,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`losses.vacsr.vacsr` of all n x m pairs of prepared embeddings, with one draw of each pair, and its terms.
+
+    Equal in value and gradient to that loss on the terms of `VariationalAdapter.__call__`, for a linear decoder. Every
+    term but L_N weighs each pair by a number that is known beforehand, so one pass over the tiles gives value and
+    gradient (`sum_pairs`). The hard negatives are known after it, and are few: their spread terms are computed again,
+    with their gradient. Products of pairs are in `dtype`, sums in float32.
+    """
+    check_choices(labels.shape, **loss)
+    n, m = labels.shape
+    labels = jnp.asarray(labels, images.dtype)
+    folded = fold_posterior(adapter, params, dtype)
+    noise = adapter.draw_noise(key, n, m)
+    positives = labels >= 0.5
+    pairs = jnp.maximum(jnp.sum(valid), 1)
+    shares = {
+        "kl": 1 / pairs,
+        "recon": 1 / (jnp.maximum(jnp.sum(valid.any(axis=1)), 1) if loss["reduction"] == "row" else pairs),
+        "positive": 1 / jnp.maximum(jnp.sum(positives & valid), 1),
+    }
+
+    def tile(params, image_tile, text_tile, per_pair):
+        folded, shares = params
+        noise, labels, valid = per_pair
+        terms = folded_terms(
+            adapter, folded, similarity_vectors(image_tile, text_tile), noise, valid.astype(image_tile.dtype)
+        )
+        error = straight_through.squared_error(terms.logit, labels)
+        parts = {
+            "kl": shares["kl"] * terms.kl_sum,
+            "recon": shares["recon"] * jnp.sum(jnp.where(valid, error, 0)),
+            "positive": shares["positive"] * jnp.sum(jnp.where(valid & (labels >= 0.5), terms.spread, 0)),
+        }
+        hardness = terms.score if loss["hard"] == "similarity" else terms.spread
+        return sum(loss[name] * part for name, part in parts.items()), parts, hardness
+
+    def local_rows(params, rows, texts, per_pair):
+        total, terms, hardness = sum_pairs(tile, tile_pairs, params, rows, texts, per_pair)
+        return jax.tree.map(lambda x: x[None], (total, terms)), hardness
+
+    sums, hardness = shard_pairs(local_rows, mesh, (folded, shares), images, texts, (noise, labels, valid))
+    total, terms = jax.tree.map(jnp.sum, sums)
+
+    i, j, in_use = hardest(hardness, ~positives & valid, loss["hard_negatives"])
+    similarity = jax.lax.with_sharding_constraint(images[i] * texts[j], NamedSharding(mesh, P("data")))
+    spread = folded_terms(adapter, folded, similarity, jax.tree.map(lambda x: x[i, j], noise), None).spread
+    negative = masked_mean(spread, in_use)
+    total = total + loss["negative"] * negative
+    return total, {"loss": total, **terms, "negative": negative}

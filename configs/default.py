@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.loss.reduction = "row"  # of the reconstruction: row: sum / batch; mean: over all pairs
 
     config.data = ConfigDict()
-    config.data.name = "scenes"  # scenes | image_folder
+    config.data.name = "scenes"  # scenes | image_folder | captions
     config.data.positives = "image"  # pairs that share an image; diagonal: only the pairs as drawn
     config.data.noise = 0.0  # fraction of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
@@ -46,13 +46,18 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # loader processes; 0: threads
     # scenes
     config.data.train_size = 12_000
-    config.data.validation_size = 300
+    config.data.validation_size = 300  # of captions too: the first so many validation images; 0: all
     config.data.test_size = 500
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts a caption: the dial of false negatives
     config.data.held_out = False  # train without the held-out colour x shape combinations
     # image_folder
     config.data.path = ""  # one folder, or several with commas between
     config.data.on_error = "raise"  # raise | skip (and count)
+    # captions: COCO, Flickr30k, Flickr8k; data.path is their folder
+    config.data.dataset = ""  # coco | flickr30k | flickr8k, with its published counts; "": a part, or data of one's own
+    config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
+    config.data.captions_per_image = 5  # the first so many of each image; 0: all
+    config.data.ground_truth = ""  # folder of COCO's, CxC's and ECCV Caption's ground truth, to judge the test split
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # adamw | adamp

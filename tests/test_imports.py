@@ -25,7 +25,7 @@ ALLOWED = {
     "report": {"report", "evaluation", "data", "metrics", "files"},
     "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
-    "commands": {"pretrained", "report", "training", "evaluation", "data", "files"},
+    "commands": {"pretrained", "report", "training", "evaluation", "data", "files", "metrics"},
     "search_commands": {"commands", "pretrained", "report", "search", "data"},
     "config_files": set(),
     "cli": {"cli", "commands", "search_commands", "config_files", "data", "evaluation", "report", "files", "__init__"},

@@ -15,8 +15,11 @@ from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.embeddings import write_embeddings
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
+from vacsr_jax.evaluation.coco import read_caption_truth
+from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
 from vacsr_jax.evaluation.retrieval import Judged, evaluate
 from vacsr_jax.files import to_json, write_text
+from vacsr_jax.metrics.coco import CaptionTruth
 from vacsr_jax.pretrained import Pretrained, load, load_workdir
 from vacsr_jax.report.html import write_report
 from vacsr_jax.report.run_report import build_report, printed_table
@@ -35,19 +38,26 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     run, _ = fit(config, workdir)
     best = load_workdir(workdir, "best")
     untrained = dataclasses.replace(best, params=run.params)
-    test = open_split(config, "test")
-    judged = judge(best, test)
-    columns = {"untrained": judge(untrained, test).metrics, "trained": judged.metrics}
-    facts = {"noise": run.noise.facts} if run.noise else {}
+    test, truth = open_split(config, "test"), truth_of(config, "test")
+    judged = judge(best, test, truth)
+    columns = {"untrained": judge(untrained, test, truth).metrics, "trained": judged.metrics}
+    protocol = describe_protocol(config, test, "test")
+    facts = {"protocol": protocol, "noise": run.noise.facts if run.noise else None}
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
     write_report(workdir / REPORT, build_report(title, test, judged, columns, curves, best.config, command))
     print(printed_table(columns))
+    print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
 
 
-def judge(model: Pretrained, source: Source) -> Judged:
+def truth_of(config: ConfigDict, split: str) -> CaptionTruth | None:
+    """COCO's ground truth, if the config names its folder; it is of the test split alone."""
+    return read_caption_truth(config.data.ground_truth) if config.data.ground_truth and split == "test" else None
+
+
+def judge(model: Pretrained, source: Source, truth: CaptionTruth | None = None) -> Judged:
     size = model.model.clip.vision.image_size
     return evaluate(
         model.model,
@@ -55,6 +65,7 @@ def judge(model: Pretrained, source: Source) -> Judged:
         source,
         model.tokenizer,
         lambda image: preprocess(image, image_size=size),
+        truth,
     )
 
 
@@ -66,10 +77,13 @@ def evaluate_workdir(
     if model.config is None:
         raise ValueError(f"{workdir} says nothing about its data; give a training workdir or an export of one")
     config = override(config_from_dict(model.config))
-    judged = judge(model, open_split(config, None if split == "all" else split))
-    print(printed_table({split: judged.metrics}))
+    source = open_split(config, None if split == "all" else split)
+    metrics = judge(model, source, truth_of(config, split)).metrics
+    protocol = describe_protocol(config, source, split)
+    print(printed_table({split: metrics}))
+    print(f"\n{protocol_line(protocol)}")
     if out:
-        write_text(Path(out), to_json(judged.metrics))
+        write_text(Path(out), to_json({**metrics, "protocol": protocol}))
 
 
 def embed(model: Pretrained, images: str | None, texts: str | None, out: Path) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from PIL import Image
 from scipy.special import expit
 
@@ -22,7 +21,6 @@ from vacsr_jax.training import loop
 from vacsr_jax.training.checkpoint import Checkpoints
 from vacsr_jax.training.metric_writer import read_metrics
 from vacsr_jax.training.run import set_up
-from vacsr_jax.training.sharding import make_mesh
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "scenes.py")
 STEPS, EVERY = 12, 3
@@ -42,19 +40,7 @@ SHRUNK = [
 TEXTS = ["a red circle", "a large blue square left of a cross", "two objects in all"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_little(tmp_path_factory):
-    """One device, which compiles in half the time of eight (those have tests of their own), and nothing twice."""
-    before = jax.config.jax_compilation_cache_dir
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-        jax.config.update("jax_disable_most_optimizations", True)
-        reset_cache()  # JAX decides at its first compilation whether there is a cache
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", before)
-    reset_cache()
+pytestmark = pytest.mark.usefixtures("compile_little")
 
 
 def train(workdir, *more):
@@ -129,7 +115,8 @@ def test_best_and_last_are_kept(workdir, model):
 
 def test_the_evaluation_stands_beside_the_untrained_model(workdir, model):
     found = evaluation(workdir)
-    assert set(found) == {"step", "untrained", "trained", "config"}
+    assert set(found) == {"step", "untrained", "trained", "protocol", "noise", "config"}
+    assert (found["protocol"]["images"], found["protocol"]["captions"]) == (40, 200)
     assert found["step"] == model.step
     assert found["config"] == model.config
     assert found["untrained"].keys() == found["trained"].keys()
@@ -147,8 +134,11 @@ def test_the_report_is_self_contained_and_says_how_it_was_made(workdir):
 
 def test_evaluate_gives_the_numbers_of_the_run(workdir, tmp_path, capsys):
     main(["evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'metrics.json'}"])
-    assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == evaluation(workdir)["trained"]
-    assert "test" in capsys.readouterr().out.splitlines()[0]
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert metrics == {**evaluation(workdir)["trained"], "protocol": evaluation(workdir)["protocol"]}
+    out = capsys.readouterr().out
+    assert "test" in out.splitlines()[0]
+    assert "protocol: dataset scenes; split test; images 40; captions 200; preprocess clip" in out
 
 
 def test_evaluate_takes_another_split_and_other_fields(workdir, tmp_path):
@@ -156,6 +146,7 @@ def test_evaluate_takes_another_split_and_other_fields(workdir, tmp_path):
     options = ["--split=test_novel", "--config.data.test_size=30", "--checkpoint=last"]
     main(["evaluate", f"--workdir={workdir}", f"--out={out}", *options])
     metrics = json.loads(out.read_text())
+    assert metrics.pop("protocol")["split"] == "test_novel"
     assert metrics.keys() == evaluation(workdir)["trained"].keys()
     assert metrics != evaluation(workdir)["trained"]
 

@@ -86,7 +86,7 @@ def test_a_collapsed_model_scores_nothing():
 def test_a_perfect_model_scores_all_but_what_lies_outside_the_gallery():
     written = np.stack([np.isin(CAPTIONS, TRUTH.original.i2t[image]) for image in IMAGES.tolist()]).astype(float)
     found = coco_metrics(written + SCORES / 10, IMAGES, CAPTIONS, dataclasses.replace(TRUTH, eccv=TRUTH.original))
-    assert found["rsum"] == {"i2t": 300, "t2i": 300, "sum": 600}
+    assert found["coco_1k_rsum"] == {"i2t": 300, "t2i": 300, "sum": 600}
     assert found["eccv_map_at_r"] == {"i2t": 1, "t2i": 1}
     outside = Matches({i: [*c, 1] for i, c in TRUTH.original.i2t.items()}, TRUTH.original.t2i)
     found = coco_metrics(written, IMAGES, CAPTIONS, dataclasses.replace(TRUTH, eccv=outside))

@@ -10,6 +10,7 @@ CHECK_EXAMPLE = """example:
   vacsr data check eurosat --root=DATA
   vacsr data check classification --root=DATA
   vacsr data check oxford_pets --root=DATA --tfds=~/tensorflow_datasets
+  vacsr data check coco --root=COCO
 
 Says what is found below the root, what is missing, where it belongs and where to get it. Ends with status 1 if
 something is missing."""
@@ -26,8 +27,10 @@ classes' images are dropped and labels are renumbered from 0 within the subset. 
 def register(verbs) -> None:
     data = verbs.group("data", "Check data sets and draw few-shot lists.")
     check = data.add("check", run_check, "Say what of a data set is there and what is missing.", CHECK_EXAMPLE)
-    check.add_argument("name", help="a data set, or classification: all 15 of that task")
-    check.add_argument("--root", help="the folder that holds all data sets", required=True)
+    check.add_argument("name", help="coco, flickr30k, flickr8k, a set of classes, or classification: all 15 of these")
+    check.add_argument(
+        "--root", help="the folder of the captions' data set, or that of all sets of classes", required=True
+    )
     check.add_argument("--tfds", default="", help="TFDS's data_dir, to look there for the images")
 
     shots = data.add("shots", run_shots, "Write the images of a few-shot draw.", SHOTS_EXAMPLE)
@@ -42,11 +45,14 @@ def register(verbs) -> None:
 
 
 def run_check(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.data.captions.check import SOURCES, check_captions
     from vacsr_jax.data.classification.benchmarks import BENCHMARKS
     from vacsr_jax.data.classification.check import check_benchmark
 
     names = BENCHMARKS if options.name == "classification" else [options.name]
-    found = [check_benchmark(name, options.root, options.tfds) for name in names]
+    found = [
+        (check_captions if name in SOURCES else check_benchmark)(name, options.root, options.tfds) for name in names
+    ]
     for one in found:
         print(f"{one.name}: {'complete' if one.complete else 'INCOMPLETE'}")
         print("".join(f"  {line}\n" for line in (*one.lines, *one.problems)), end="")

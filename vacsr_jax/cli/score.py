@@ -11,8 +11,8 @@ EXAMPLE = """example:
 S.npy holds real numbers [5000 images, 25000 captions], larger is better; it is memory-mapped. Ids of its rows and
 columns: COCO's integers, a .npy vector, a .json list, or a text file with one a line; any order. The ground truth is the
 folder `data` of the Python package eccv_caption. Writes {name: {"i2t": x, "t2i": y}} with the names coco_1k_r1, _r5,
-_r10, coco_5k_r1, ..., cxc_r1, ..., eccv_map_at_r, eccv_rprecision, eccv_r1 in 0..1, and rsum (of 1K) and coco_5k_rsum in
-0..300 with their sum. Equal to that package's numbers to the last digit, but for ties: among equal scores a wrong item
+_r10, coco_5k_r1, ..., cxc_r1, ..., eccv_map_at_r, eccv_rprecision, eccv_r1 in 0..1, and coco_1k_rsum (the
+tables' RSUM) and coco_5k_rsum in 0..300 with their sum. Equal to that package's numbers to the last digit, but for ties: among equal scores a wrong item
 ranks first."""  # noqa: E501  (a command on one line can be copied)
 
 

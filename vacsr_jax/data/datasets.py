@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.data.source import Source, concatenate
 
-SOURCES = ("scenes", "image_folder")
+SOURCES = ("scenes", "image_folder", "captions")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -30,4 +31,11 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
         read = functools.partial(read_image_folder, split=split, on_error=data.on_error)
         folders = {Path(path).name: read(path) for path in data.path.split(",")}
         return next(iter(folders.values())) if len(folders) == 1 else concatenate(folders)
+    if data.name == "captions":
+        if not data.path:
+            raise ValueError("data.path is empty; name the folder of the data: --config=configs/coco.py:path=COCO")
+        source = open_captions(
+            data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
+        )
+        return source.first(data.validation_size) if split == "validation" else source
     raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")

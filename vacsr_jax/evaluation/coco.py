@@ -102,6 +102,12 @@ def score_files(similarity: str, image_ids: str, caption_ids: str, ground_truth:
     return coco_metrics(read_npy(similarity), read_ids(image_ids), read_ids(caption_ids), truth)
 
 
+def flat_metrics(scores: Scores) -> dict[str, float]:
+    """`i2t/name`, `t2i/name`, and under the name alone what the tables print: the mean of both, of an rsum the sum."""
+    by_direction = {f"{d}/{name}": x[d] for d in ("i2t", "t2i") for name, x in scores.items()}
+    return by_direction | {name: both for name, _, _, both in metric_table(scores)}
+
+
 def metric_table(scores: Scores) -> list[list]:
     """Rows of name, i2t, t2i and their mean, as the field's tables print it; of an rsum the sum of the two."""
     return [[name, x["i2t"], x["t2i"], x.get("sum", (x["i2t"] + x["t2i"]) / 2)] for name, x in scores.items()]

@@ -11,9 +11,11 @@ import numpy as np
 from scipy.special import expit
 
 from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.coco import flat_metrics
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.pair_scoring import Folded, score_all
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
+from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics
 from vacsr_jax.models.image_text import ImageTextModel
 from vacsr_jax.models.pair_models import PairScores, in_precision
 
@@ -45,12 +47,27 @@ def evaluate(
     source: Source,
     tokenize: Callable[[list[str]], np.ndarray],
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
+    truth: CaptionTruth | None = None,
 ) -> Judged:
-    """Scores all images of a source against all its captions and judges the result; see `judge`."""
+    """Scores all images of a source against all its captions and judges the result; see `judge`.
+
+    With COCO's `truth` also by `coco_metrics`; ValueError if the source's ids are not the truth's.
+    """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
     probability = probabilities(model, scores)
-    return Judged(scores, probability, labels, relevance, judge(scores, probability, labels, relevance))
+    metrics = judge(scores, probability, labels, relevance)
+    if truth is not None:
+        metrics |= judge_coco(scores.logit, source, truth)
+    return Judged(scores, probability, labels, relevance, metrics)
+
+
+def judge_coco(logit: np.ndarray, source: Source, truth: CaptionTruth) -> dict[str, float]:
+    """COCO 1K and 5K, CxC and ECCV Caption of a source whose captions have ids; names as in `flat_metrics`."""
+    if not hasattr(source, "caption_ids"):
+        raise ValueError("data.ground_truth is for COCO's captions, and these data have no caption ids; leave it empty")
+    caption_ids = [i for ids in source.caption_ids for i in ids]
+    return flat_metrics(coco_metrics(logit, [int(i) for i in source.ids], caption_ids, truth))
 
 
 def score_source(

@@ -58,7 +58,7 @@ def coco_metrics(
     - `cxc_r1`, ...: positives of `truth.cxc`; only its keys are queries.
     - `eccv_map_at_r`: 1/R sum_{i <= R} [item i is a positive] P(i), with R the query's number of positives and P(i) the
       precision of the i best; `eccv_rprecision`: P(R); `eccv_r1`. R counts positives outside the gallery too.
-    - `rsum` (of 1K, as in the tables) and `coco_5k_rsum`: 100 (R@1 + R@5 + R@10), with their "sum", at most 600.
+    - `coco_1k_rsum` (the tables' RSUM) and `coco_5k_rsum`: 100 (R@1 + R@5 + R@10), with their "sum", at most 600.
 
     Raises:
       ValueError: for a wrong shape, an unknown, repeated or missing id, NaN; the message names which.
@@ -74,9 +74,9 @@ def coco_metrics(
         found |= _eccv(ranks["eccv"])
         for name, value in found.items():
             result.setdefault(name, {})[direction] = value
-    for name, prefix in (("rsum", "coco_1k"), ("coco_5k_rsum", "coco_5k")):
+    for prefix in ("coco_1k", "coco_5k"):
         sums = {d: 100 * sum(result[f"{prefix}_r{k}"][d] for k in RSUM_KS) for d in of_direction}
-        result[name] = {**sums, "sum": sum(sums.values())}
+        result[f"{prefix}_rsum"] = {**sums, "sum": sum(sums.values())}
     return result
 
 

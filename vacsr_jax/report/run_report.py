@@ -36,6 +36,13 @@ HEADLINES = (
     "t2i/R@5",
     "t2i/R@10",
     "rsum",
+    "coco_1k_rsum",
+    "coco_1k_r1",
+    "coco_5k_r1",
+    "cxc_r1",
+    "eccv_map_at_r",
+    "eccv_rprecision",
+    "eccv_r1",
     "ECE",
 )
 

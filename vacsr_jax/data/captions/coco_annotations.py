@@ -1,0 +1,57 @@
+"""COCO's own captions_{train,val}2014.json, divided by lists of caption ids as PCME publishes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vacsr_jax.data.captions.source import Record
+
+YEARS = ("train2014", "val2014")  # COCO's parts, which name their image folders too
+LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> file name's
+
+
+def find_file(root: Path, name: str) -> Path:
+    """A file at the root or in one of its folders; ValueError if it is in none."""
+    found = [path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_file()]
+    if not found:
+        raise ValueError(f"{root}: no {name}, neither there nor in a folder of it")
+    return found[0]
+
+
+def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
+    """Images of Karpathy's splits `names`; captions are exactly those of the id lists, in their order.
+
+    Raises:
+      ValueError: for a missing or damaged file, or an id that no annotation has.
+    """
+    captions, images = _read_captions(root)
+    records = []
+    for name in names:
+        file = find_file(root, f"coco_{LISTS[name]}_ids.npy")
+        by_image: dict[int, list[int]] = {}
+        for i in np.load(file, allow_pickle=False).tolist():
+            if i not in captions:
+                raise ValueError(f"{file}: caption id {i} is in no captions_*2014.json below {root}")
+            by_image.setdefault(captions[i][0], []).append(i)
+        records += [
+            Record(str(image), name, [captions[i][1] for i in ids], ids, root / images[image])
+            for image, ids in by_image.items()
+        ]
+    return records
+
+
+def _read_captions(root: Path) -> tuple[dict[int, tuple[int, str]], dict[int, Path]]:
+    """Caption id -> image id and text; image id -> path below the root."""
+    captions, images = {}, {}
+    for year in YEARS:
+        file = find_file(root, f"captions_{year}.json")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            captions |= {c["id"]: (c["image_id"], c["caption"]) for c in content["annotations"]}
+            images |= {i["id"]: Path(year) / i["file_name"] for i in content["images"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: expected COCO's images and annotations ({error!r})") from None
+    return captions, images

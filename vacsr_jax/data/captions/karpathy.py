@@ -1,0 +1,65 @@
+"""Karpathy's split files: dataset_coco.json, dataset_flickr30k.json, dataset_flickr8k.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vacsr_jax.data.captions.source import Record
+
+# Where archives of the three data sets put their images.
+IMAGE_FOLDERS = ("", "images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Images")
+
+
+def find_split_file(root: Path, dataset: str) -> Path:
+    """dataset_NAME.json below a folder, or the only dataset_*.json if no name is given.
+
+    Raises:
+      ValueError: if there is none, or several.
+    """
+    files = sorted(root.glob(f"dataset_{dataset or '*'}.json"))
+    if len(files) != 1:
+        found = ", ".join(f.name for f in files) or "none"
+        raise ValueError(f"{root}: expected one dataset_{dataset or '*'}.json (Karpathy's split file), found {found}")
+    return files[0]
+
+
+def read_karpathy(file: Path) -> list[Record]:
+    """All images of a split file, with paths below its folder.
+
+    An image's id is its COCO id where it has one, else its file name; captions keep the file's order and `sentid`.
+
+    Raises:
+      ValueError: for a file that is none of Karpathy's; the message names the first entry that does not fit.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["images"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected an object with a list of images ({error!r})") from None
+    records = []
+    for number, entry in enumerate(entries):
+        try:
+            records.append(_record(entry))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{file}: images[{number}]: expected filename, split and sentences with raw and sentid ({error!r})"
+            ) from None
+    folder = _image_folder(file.parent, records)
+    return [r._replace(file=folder / r.file) for r in records]
+
+
+def _record(entry: dict) -> Record:
+    sentences = entry["sentences"]
+    return Record(
+        id=str(entry.get("cocoid", entry["filename"])),
+        split=entry["split"],
+        captions=[s["raw"] for s in sentences],
+        caption_ids=[int(s["sentid"]) for s in sentences],
+        file=Path(entry.get("filepath", "")) / entry["filename"],
+    )
+
+
+def _image_folder(root: Path, records: list[Record]) -> Path:
+    """The first of IMAGE_FOLDERS that has the first image; the root itself if none has."""
+    folders = [root / name for name in IMAGE_FOLDERS]
+    return next((f for f in folders if records and (f / records[0].file).is_file()), root)

@@ -1,0 +1,103 @@
+"""TFDS's `coco_captions`, prepared as array_record: read without TensorFlow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+from vacsr_jax.data.captions.source import Record
+
+BUILDER = "coco_captions"
+
+
+@dataclass(frozen=True)
+class EncodedImages(Sequence):
+    """The stored bytes of images, as open files; `rows` are places in `records`, which reads at random."""
+
+    records: Any
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> BinaryIO:
+        return io.BytesIO(self.records[self.rows[index]]["image"])
+
+
+@dataclass(frozen=True)
+class Joined(Sequence):
+    """Sequences one after another."""
+
+    parts: Sequence[Sequence]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int):
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+
+def find_prepared(path: Path) -> Path:
+    """The folder of a prepared data set: `path` itself, or the newest version below TFDS's data_dir `path`.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    folders = [
+        path,
+        *sorted(path.glob(f"{BUILDER}/*"), reverse=True),
+        *sorted(path.glob(f"{BUILDER}/*/*"), reverse=True),
+    ]
+    found = [folder for folder in folders if (folder / "dataset_info.json").is_file()]
+    if not found:
+        raise ValueError(
+            f"{path}: no {BUILDER} that tensorflow_datasets prepared; prepare it once, where TensorFlow is: "
+            f"tfds build {BUILDER}/2014 --file_format=array_record --data_dir=..."
+        )
+    return found[0]
+
+
+def read_prepared(folder: Path, names: tuple[str, ...]) -> tuple[list[Record], Sequence[BinaryIO]]:
+    """The images of splits `names`, without the pixels, and their encoded bytes.
+
+    Captions stand in the same records as the pictures, so that this passes over the split's files once.
+
+    Raises:
+      ValueError: if it was not prepared as array_record, or has other features.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(folder))
+    records, images = [], []
+    for name in (n for n in names if n in builder.info.splits):
+        try:
+            stored = builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
+        except NotImplementedError:
+            raise ValueError(
+                f"{folder}: prepared as tfrecord, which has no random access; prepare it again with "
+                "--file_format=array_record"
+            ) from None
+        rows = range(len(stored))
+        try:
+            records += [
+                _record(stored[row], name) for row in tqdm(rows, f"captions of {name}", disable=None, leave=False)
+            ]
+        except KeyError as error:
+            raise ValueError(f"{folder}: its records have no {error}; expected those of {BUILDER}") from None
+        images.append(EncodedImages(stored, rows))
+    return records, Joined(images)
+
+
+def _record(stored: dict[str, Any], split: str) -> Record:
+    captions = stored["captions"]
+    texts = [text.decode("utf-8") for text in captions["text"]]
+    return Record(str(int(stored["image/id"])), split, texts, [int(i) for i in captions["id"]])

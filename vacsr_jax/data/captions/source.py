@@ -1,0 +1,140 @@
+"""Images with several captions each, from any of the forms a caption data set comes in, as a `Source`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from vacsr_jax.data.image_folder import decode_image
+
+PER_IMAGE = 5  # captions of an image that the field's numbers are computed with
+
+# Published numbers of images with PER_IMAGE captions each, by Karpathy's split.
+PUBLISHED = {
+    "coco": {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000},
+    "flickr30k": {"train": 29_000, "val": 1_014, "test": 1_000},
+    "flickr8k": {"train": 6_000, "val": 1_000, "test": 1_000},
+}
+# Ours -> Karpathy's. COCO trains on its own training images and on what of its validation images is in no other split.
+SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
+
+
+class Record(NamedTuple):
+    """An image as its data set describes it; `split` is Karpathy's name of it."""
+
+    id: str
+    split: str
+    captions: Sequence[str]
+    caption_ids: Sequence[int]
+    file: Path | BinaryIO | None = None
+
+
+@dataclass(frozen=True)
+class CaptionSource:
+    """A `Source` whose captions have numbers of their own.
+
+    Attributes beyond the protocol's:
+      caption_ids: `caption_ids[i]` are the data set's ids of `captions[i]`.
+      files: what each image is decoded from: a path, or a new open file at each access.
+      facts: what a result must say of the data: which, from what, how many.
+    """
+
+    ids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    caption_ids: Sequence[Sequence[int]]
+    files: Sequence[Path | BinaryIO]
+    facts: dict[str, str | int]
+    labels: None = None
+    class_names: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def first(self, n: int) -> CaptionSource:
+        """The first `n` images; 0: all."""
+        n = min(n or len(self), len(self))
+        facts = self.facts | {"images": n, "captions": sum(map(len, self.captions[:n]))}
+        return dataclasses.replace(
+            self, ids=self.ids[:n], captions=self.captions[:n], caption_ids=self.caption_ids[:n], facts=facts
+        )
+
+    def image(self, index: int) -> np.ndarray:
+        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
+
+        Raises:
+          ValueError: if it cannot be read, naming it.
+        """
+        file = self.files[index]
+        try:
+            return decode_image(file)
+        except Exception as error:  # Pillow raises half a dozen types for broken files
+            where = file if isinstance(file, Path) else f"image {self.ids[index]}"
+            raise ValueError(f"{where} cannot be read ({error}); replace it") from error
+
+
+def split_names(split: str | None) -> tuple[str, ...]:
+    """Karpathy's names of one of our splits, or of all.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if split is None:
+        return tuple(name for names in SPLITS.values() for name in names)
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
+    return SPLITS[split]
+
+
+def first_captions(records: Sequence[Record], per_image: int) -> list[Record]:
+    """The records with the first `per_image` captions of each image, in the data set's order; 0: all of them."""
+    n = per_image or None
+    return [r._replace(captions=r.captions[:n], caption_ids=r.caption_ids[:n]) for r in records]
+
+
+def check_records(records: Sequence[Record], names: Sequence[str], where: Path) -> None:
+    """Raises ValueError for a split without images, an id that repeats, or a caption that is empty."""
+    found = {r.split for r in records}
+    if not found & set(names):
+        raise ValueError(
+            f"{where}: no image of split {' or '.join(names)}; it has {', '.join(sorted(found)) or 'none'}"
+        )
+    seen: set[object] = set()
+    for r in records:
+        for one in (r.id, *r.caption_ids):
+            if one in seen:
+                raise ValueError(f"{where}: {'image' if one == r.id else 'caption'} id {one} repeats")
+            seen.add(one)
+        if not r.captions or not all(isinstance(c, str) and c.strip() for c in r.captions):
+            raise ValueError(f"{where}: image {r.id} has no caption, or one that is empty")
+
+
+def count_differences(records: Sequence[Record], names: Sequence[str], dataset: str, per_image: int) -> list[str]:
+    """Where the numbers of images and captions are not the published ones of a data set."""
+    found = []
+    for name in (n for n in names if n in PUBLISHED[dataset]):
+        mine = [r for r in records if r.split == name]
+        images, captions = PUBLISHED[dataset][name], sum(len(r.captions) for r in mine)
+        if len(mine) != images:
+            found.append(f"{name}: {len(mine):,} images, published are {images:,}")
+        elif per_image == PER_IMAGE and captions != images * PER_IMAGE:
+            short = next(r for r in mine if len(r.captions) != PER_IMAGE)
+            found.append(
+                f"{name}: {captions:,} captions, published are {images * PER_IMAGE:,}; "
+                f"image {short.id} has {len(short.captions)}"
+            )
+    return found
+
+
+def missing_files(records: Sequence[Record]) -> list[Path]:
+    """The records' files that are not there; one listing of each folder, since there may be 100,000."""
+    listed: dict[Path, set[str]] = {}
+    for r in records:
+        if isinstance(r.file, Path) and r.file.parent not in listed:
+            listed[r.file.parent] = set(os.listdir(r.file.parent)) if r.file.parent.is_dir() else set()
+    return [r.file for r in records if isinstance(r.file, Path) and r.file.name not in listed[r.file.parent]]

@@ -1,0 +1,22 @@
+"""What a number of a test set depends on besides the model: stated with every result."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from vacsr_jax.data.source import Source
+
+TIES = "among equal scores a wrong item ranks first"
+
+
+def describe_protocol(config: ConfigDict, source: Source, split: str) -> dict[str, str | int]:
+    """The data, their split and counts, which captions, how images are resized, by what truth, and what ties do."""
+    counts = {"images": len(source), "captions": sum(map(len, source.captions))}
+    data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "facts", {})}
+    data["preprocess"] = config.model.get("preprocess", "clip")
+    data["ground truth"] = config.data.ground_truth or "labels"
+    return data | {"ties": TIES}
+
+
+def protocol_line(protocol: dict[str, str | int]) -> str:
+    return "protocol: " + "; ".join(f"{name} {value}" for name, value in protocol.items())

@@ -31,6 +31,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem !
 SCENES = ROOT / "configs" / "scenes.py"
 VERBS = ("train", "evaluate", "embed", "export", "score", "index", "search")
 DATA_VERBS = ("data check", "data shots")
+STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
 
 
 def run_program(*command):
@@ -96,7 +97,7 @@ def test_both_programs_list_the_verbs(program):
     assert all(re.search(rf"^ +{verb} ", text, re.M) for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS + DATA_VERBS)
+@pytest.mark.parametrize("verb", VERBS + DATA_VERBS + STANDARDIZE_VERBS)
 def test_the_help_of_each_verb_shows_an_example_that_parses(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*verb.split(), "--help"])

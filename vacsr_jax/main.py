@@ -8,11 +8,11 @@ import os
 import shlex
 import sys
 
-from vacsr_jax.cli import data, models, score, search
+from vacsr_jax.cli import data, models, score, search, standardize
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
-MODULES = (models, data, score, search)
+MODULES = (models, data, score, search, standardize)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ CHUNK_SCORES = 2**24  # scores held at once: 64 MB of float32
 QUERY, BANK = "query", "bank"  # axes of a mesh
 
 
+@jax.jit
 def unit(x: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
     """x / |x| along the last axis, computed in float32; a vector of zeros stays one."""
     x = jnp.asarray(x).astype(jnp.float32)
@@ -73,12 +74,14 @@ def _top1(queries, bank, modality, exclude, num_modalities: int, chunk: int):
     return jnp.max(jax.lax.map(best_of_chunk, starts), axis=0)
 
 
+@jax.jit
 def cosines(queries: Float[Array, "q d"], bank: Float[Array, "n d"]) -> Float[jax.Array, "q n"]:
     """Inner products of unit vectors, float32 whatever the storage. A vector that is not finite scores -inf."""
     scores = jnp.einsum("qd,nd->qn", queries, bank, precision="highest", preferred_element_type=jnp.float32)
     return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
 
 
+@functools.partial(jax.jit, static_argnames="num_modalities")
 def labelled_scores(
     queries: Float[Array, "q d"],
     bank: Float[Array, "n d"],

@@ -23,6 +23,7 @@ from vacsr_jax.files import to_json, write_text
 from vacsr_jax.search.pseudo_positives import Array, sharded_top1_scores, top1_scores
 
 Leaf = Any  # an array, or what a tree map puts in its place
+QueryModality = Int[Array, " q"] | Int[Array, ""] | int  # each query's row of the statistics, or that of all
 MIN_STD = 1e-6  # a smaller spread of cosines is rounding, not a scale
 AGED = 2.0  # growth of a modality at which its best score has drifted too far
 
@@ -91,7 +92,6 @@ def empty(
             raise ValueError(f"{name}: got {list(names)}, expected at least one name and none twice")
     if len(pools) != len(modalities):
         raise ValueError(f"pool_sizes: got {len(pools)} numbers for the modalities {list(modalities)}; give one each")
-    # Three arrays: one shared by all fields could not be donated.
     zeros = [jnp.zeros((len(query_modalities), len(modalities)), jnp.float32) for _ in range(3)]
     return ModalityStats(*zeros, tuple(query_modalities), tuple(modalities), pools, model_id)
 
@@ -102,7 +102,7 @@ def fit(
     modality: Int[Array, " n"],
     modalities: Sequence[str],
     *,
-    query_modality: Int[Array, " q"] | int = 0,
+    query_modality: QueryModality = 0,
     query_modalities: Sequence[str] = ("text",),
     exclude: Int[Array, "q e"] | None = None,
     model_id: str = "",
@@ -123,12 +123,11 @@ def fit(
     return update(stats, scores, query_modality)
 
 
-def update(
-    stats: ModalityStats, scores: Float[Array, "q m"], query_modality: Int[Array, " q"] | int = 0
-) -> ModalityStats:
+@jax.jit
+def update(stats: ModalityStats, scores: Float[Array, "q m"], query_modality: QueryModality = 0) -> ModalityStats:
     """The statistics with the scores of further queries: mean_m = mean_i x_i^m, std_m = std_i x_i^m (method, eq. 12).
 
-    `query_modality` is each query's row of the statistics. A score that is not finite (no candidate) is not counted.
+    A score that is not finite (no candidate) is not counted.
     """
     return merge(stats, dataclasses.replace(stats, **_moments(stats, scores, query_modality)))
 
@@ -208,11 +207,12 @@ def scale(stats: ModalityStats) -> tuple[jax.Array, jax.Array]:
     return jnp.where(stats.count > 0, stats.mean, mean), std
 
 
+@jax.jit
 def standardize(
     scores: Float[Array, "q n"],
     modality: Int[Array, " n"] | Int[Array, "q n"],
     stats: ModalityStats,
-    query_modality: Int[Array, " q"] | int = 0,
+    query_modality: QueryModality = 0,
 ) -> Float[jax.Array, "q n"]:
     """z(q, c) = (cos(q, c) - mean_m(c)) / std_m(c) (method, eq. 13), larger is better; rank by it.
 
@@ -225,11 +225,12 @@ def standardize(
     return jnp.where(jnp.isnan(z) | ~known, -jnp.inf, z)
 
 
+@jax.jit
 def unstandardize(
     z: Float[Array, "q n"],
     modality: Int[Array, " n"] | Int[Array, "q n"],
     stats: ModalityStats,
-    query_modality: Int[Array, " q"] | int = 0,
+    query_modality: QueryModality = 0,
 ) -> Float[jax.Array, "q n"]:
     """The cosine that has a z-score: z std_m + mean_m. Turns a threshold on z into one per modality."""
     mean, std = _of_each(z, modality, stats, query_modality)
@@ -291,7 +292,7 @@ def save(stats: ModalityStats, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> ModalityStats:
-    """Raises ValueError, naming the file, for what `save` did not write."""
+    """The inverse of `save`; raises ValueError, naming the file, for what it did not write."""
     try:
         return from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

@@ -110,7 +110,7 @@ def center(x: Float[Array, "n d"], modality: Int[Array, " n"], mean: Float[Array
 # Of the candidates, over many queries.
 
 
-def query_bias(blocks: Iterable[Float[Array, "r n"]], temperature: float = TEMPERATURE) -> Float[jax.Array, " n"]:
+def query_bias(blocks: Iterable[Float[Array, "_ n"]], temperature: float = TEMPERATURE) -> Float[jax.Array, " n"]:
     """How well each candidate fits queries in general: temperature x log mean_r exp(z(r, c) / temperature).
 
     Subtracted from z(q, c) it gives temperature x log P(q | c), up to a constant, over the queries r: the inverted

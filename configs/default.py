@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
     config.optim.image_frozen_steps = 0  # steps during which the image tower does not learn
 
     config.train = ConfigDict()
-    config.train.steps = 1500
+    config.train.steps = 1500  # batches
     config.train.batch_size = 64
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory, and on a CPU fits the cache (1.7x)
     config.train.log_every = 50

@@ -26,27 +26,30 @@ class MixedCorpus(NamedTuple):
 
 
 def mixed_corpus(image_index: np.ndarray, share: float, seed: int, *, distractors: float = 0.0) -> MixedCorpus:
-    """One document for each query: with probability `share` the picture, else its second caption.
+    """One document for each query: the query is a caption, the document its picture or, else, another caption of it.
 
-    The query is a picture's first caption. The mixed corpus of GR-CLIP (2507.19054), whose documents are those of the
-    queries alone, is `distractors=0`; there a share of 0 or 1 leaves one modality. `distractors` is the fraction of the
-    pictures that no query is about and that are in the bank as picture and as caption.
+    `share` is that of the pictures. `distractors` is the fraction of all pictures that no query is about and that are
+    in the bank as picture and as caption; with none it is the mixed corpus of GR-CLIP (2507.19054), whose documents are
+    those of the queries alone, and a share of 0 or 1 leaves one modality.
 
     Args:
       image_index: the picture of each caption, int [p], as `data.source.caption_pairs` gives it.
-      seed: of the choice of pictures.
+      seed: of the choice of pictures, and of two captions of each.
 
     Raises:
       ValueError: if share or distractors are no fractions, or fewer than two pictures have two captions.
     """
     if not (0 <= share <= 1 and 0 <= distractors < 1):
         raise ValueError(f"got share {share} and distractors {distractors}, expected fractions")
-    pictures, first, counts = np.unique(image_index, return_index=True, return_counts=True)
-    first_of, pictures = first[counts > 1], pictures[counts > 1]
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(image_index))
+    captions = shuffled[np.argsort(image_index[shuffled], kind="stable")]  # by picture, in any order within one
+    pictures, start, counts = np.unique(image_index[captions], return_index=True, return_counts=True)
+    pictures, start = pictures[counts > 1], start[counts > 1]
     if len(pictures) < 2:
         raise ValueError(f"{len(pictures)} pictures have two captions or more; a mixed corpus needs at least two")
-    second_of = np.array([np.flatnonzero(image_index == p)[1] for p in pictures])
-    order = np.random.default_rng(seed).permutation(len(pictures))
+    first_of, second_of = captions[start], captions[start + 1]
+    order = rng.permutation(len(pictures))
     n = len(pictures) - round(distractors * len(pictures))
     by_picture, by_caption, nobody = np.split(order, [round(share * n), n])
     image = np.sort(np.concatenate([by_picture, nobody]))

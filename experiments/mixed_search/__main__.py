@@ -1,0 +1,143 @@
+"""The balanced judge: one caption asks, its picture or another caption answers, and the share of pictures is swept.
+
+`python -m experiments.mixed_search --model=runs/mixed/scenes-sigmoid` prints recall@20 of every method at every share,
+for questions that a picture answers and for those that a text answers. `--temperatures --split=validation` prints those
+of the inverted softmax, to choose one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import vacsr_jax
+from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.embeddings import Embeddings
+from vacsr_jax.data.mixed_corpus import IMAGE, TEXT, mixed_corpus
+from vacsr_jax.data.preprocess import preprocess
+from vacsr_jax.data.source import caption_pairs
+from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.evaluation.mixed_problem import Problem, fit, make_problem, z_scores
+from vacsr_jax.evaluation.mixed_search import compare, match_by, summarize
+from vacsr_jax.files import to_json, write_text
+from vacsr_jax.main import quiet
+from vacsr_jax.metrics.retrieval import rank_positives
+from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.report.tables import format_table
+from vacsr_jax.search import fusion
+from vacsr_jax.search.pseudo_positives import unit
+from vacsr_jax.training.checkpoint import config_from_dict
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
+K = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.mixed_search", description=__doc__.split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("--model", required=True, help="a training workdir")
+    parser.add_argument("--split", default="test", help="of its data (default: test)")
+    parser.add_argument("--seeds", type=int, default=3, help="draws of captions and pictures")
+    parser.add_argument("--distractors", type=float, default=0.5, help="share of pictures that nobody asks for")
+    parser.add_argument("--fit", metavar="SPLIT", help="fit on this split's captions instead of the judged queries")
+    parser.add_argument("--temperatures", action="store_true", help="those of the inverted softmax instead of methods")
+    parser.add_argument("--out", help="JSON file")
+    options = parser.parse_args()
+    quiet()
+    model = vacsr_jax.load(options.model)
+    images, texts, image_index = embedded(model, options.split)
+    strangers = embedded(model, options.fit)[1] if options.fit else None
+    tables = {}
+    for share in shares(options.distractors):
+        for seed in range(options.seeds):
+            corpus = mixed_corpus(image_index, share, seed, distractors=options.distractors)
+            queries, bank = as_embeddings(images, texts, corpus)
+            problem = make_problem(queries, bank)
+            if options.temperatures:
+                table = by_temperature(problem)
+            else:
+                other = None if strangers is None else make_problem(unlabelled(strangers), bank)
+                match = match_by(model.model, model.params) if model.model.gives_probability else None
+                table = compare(problem, [K], fit_on=other, match=match)
+            tables.setdefault(share, []).append({name: of[f"recall@{K}"] for name, of in table.items()})
+    if options.out:
+        write_text(Path(options.out), to_json({str(share): found for share, found in tables.items()}))
+    print(format_table(*rows(tables), markdown=True))
+
+
+def shares(distractors: float) -> tuple[float, ...]:
+    return SHARES if distractors else SHARES[1:-1]  # without distractors 0 and 1 leave one modality
+
+
+def embedded(model: Pretrained, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit embeddings of a split's pictures and captions, and each caption's picture.
+
+    Of scenes 1,000 are drawn, and captions that state three facts each: those that state one hardly tell their scene.
+    """
+    config = config_from_dict(model.config)
+    if config.data.name == "scenes":
+        with config.unlocked():
+            config.data.facts, config.data.validation_size, config.data.test_size = (0.0, 0.0, 1.0), 1000, 1000
+    source = open_split(config, split)
+    size = model.model.clip.vision.image_size
+    captions, image_index = caption_pairs(source)
+    images = embed_images(model.model, model.params, source, lambda image: preprocess(image, image_size=size))
+    texts = embed_texts(model.model, model.params, model.tokenizer(captions))
+    return np.asarray(unit(images)), np.asarray(unit(texts)), image_index
+
+
+def as_embeddings(images: np.ndarray, texts: np.ndarray, corpus) -> tuple[Embeddings, Embeddings]:
+    ids = np.array([f"{IMAGE}:{i}" for i in corpus.image] + [f"{TEXT}:{i}" for i in corpus.caption])
+    modality = np.repeat([IMAGE, TEXT], [len(corpus.image), len(corpus.caption)])
+    bank = Embeddings(np.concatenate([images[corpus.image], texts[corpus.caption]]), ids, modality)
+    asked = np.array([f"query:{i}" for i in corpus.query])
+    answers = tuple((str(x),) for x in ids[corpus.answer])
+    return Embeddings(texts[corpus.query], asked, np.repeat(TEXT, len(asked)), answers), bank
+
+
+def unlabelled(texts: np.ndarray) -> Embeddings:
+    return Embeddings(texts, np.array([f"stranger:{i}" for i in range(len(texts))]), np.repeat(TEXT, len(texts)))
+
+
+def by_temperature(problem: Problem) -> dict:
+    z = z_scores(problem, fit(problem))
+    positives = np.arange(len(problem.bank)) == problem.answers
+    groups = np.array(problem.modalities)[problem.modality[problem.answers[:, 0]]]
+    table = {}
+    for temperature in TEMPERATURES:
+        scores = np.asarray(z - fusion.query_bias([z], temperature))
+        ranks = [np.array([rank]) for rank in rank_positives(scores, positives).rank]
+        table[f"temperature {temperature}"] = summarize(ranks, groups, [K])
+    return table
+
+
+def rows(tables: dict[float, list[dict]]) -> tuple[list[list], list[str]]:
+    """A row a method: recall of all questions (picture / text) at each share, and the mean over shares."""
+    columns = [f"recall@{K}", *(f"{share:.0%} pictures" for share in tables), "mean"]
+    found = []
+    for name in next(iter(tables.values()))[0]:
+        runs = {share: [table[name] for table in drawn if name in table] for share, drawn in tables.items()}
+        cells = [cell(of_share) for of_share in runs.values()]
+        drawn = np.array([[run["all"] for run in of_share] for of_share in runs.values() if of_share])
+        found.append([name, *cells, spread(drawn.mean(axis=0)) if len(drawn) == len(runs) else None])
+    return found, columns
+
+
+def cell(runs: list[dict]) -> str | None:
+    if not runs:
+        return None
+    image, text = (np.mean([run[kind] for run in runs]) if kind in runs[0] else None for kind in (IMAGE, TEXT))
+    sides = " / ".join("–" if x is None else f"{x:.3f}" for x in (image, text))
+    return f"{np.mean([run['all'] for run in runs]):.3f} ({sides})"
+
+
+def spread(values: np.ndarray):
+    return float(values[0]) if len(values) == 1 else (values.mean(), values.std(ddof=1) / len(values) ** 0.5)
+
+
+if __name__ == "__main__":
+    main()

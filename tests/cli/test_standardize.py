@@ -126,7 +126,7 @@ def test_compare_writes_the_table_that_it_prints(files, tmp_path, capsys):
     assert expected <= set(table)
     for method in table.values():
         assert set(method) == {"recall@1", "recall@4", "ndcg@10"}
-        assert set(method["recall@4"]) == {"all", "image", "text", "image+text", "macro"}
+        assert set(method["recall@4"]) == {"all", "image", "text", "image and text", "macro"}
     printed = capsys.readouterr().out
     for name, method in table.items():
         assert any(line.startswith(f"{name} ") and f"{method['recall@4']['all']:.3f}" in line

@@ -77,11 +77,11 @@ def test_raw_cosine_never_finds_an_image_and_the_others_do(table):
 
 def test_the_measures_by_hand():
     ranks = [np.array([1, 3]), np.array([2]), np.array([25])]
-    got = M.summarize(ranks, np.array(["image", "image+text", "image"]), [1, 20])
-    assert got["recall@1"] == {"all": 0.5 / 3, "image": 0.25, "image+text": 0, "macro": 0.125}
+    got = M.summarize(ranks, np.array(["image", "image and text", "image"]), [1, 20])
+    assert got["recall@1"] == {"all": 0.5 / 3, "image": 0.25, "image and text": 0, "macro": 0.125}
     assert got["recall@20"]["all"] == pytest.approx(2 / 3)
     first, second, third = 1 / np.log2([2, 3, 4])
-    assert got["ndcg@10"]["image+text"] == pytest.approx(second)
+    assert got["ndcg@10"]["image and text"] == pytest.approx(second)
     assert got["ndcg@10"]["image"] == pytest.approx((first + third) / (first + second) / 2)
 
 

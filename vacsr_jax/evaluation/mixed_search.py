@@ -145,7 +145,7 @@ def compare(problem: Problem, ks: Sequence[int], *, fit_on: Problem | None = Non
     """Every method judged: {method: {"recall@20": {"all": x, answer modality: y, "macro": z}, ..., "ndcg@10": {...}}}.
 
     Recall@k is the share of a query's answers among its k best candidates, a mean over queries; queries whose answers
-    are of several modalities form a group of their own ("image+text"); macro is the mean of the groups. Ties are
+    are of several modalities form a group of their own ("image and text"); macro is the mean of the groups. Ties are
     pessimistic. `oracle` is the bound of methods that keep the order inside a modality.
 
     Args:
@@ -181,8 +181,8 @@ def _positives(problem: Problem) -> np.ndarray:
 
 
 def answer_groups(problem: Problem) -> np.ndarray:
-    """The modality of each query's answers, several joined by +: str [q]."""
-    return np.array(["+".join(np.array(problem.modalities)[row]) for row in wanted(problem)])
+    """The modality of each query's answers, several joined by "and": str [q]."""
+    return np.array([" and ".join(np.array(problem.modalities)[row]) for row in wanted(problem)])
 
 
 def summarize(ranks: Sequence[np.ndarray], groups: np.ndarray, ks: Sequence[int]) -> dict[str, dict[str, float]]:

@@ -95,6 +95,21 @@ def test_fit_apply_and_diagnose_in_turn(files, tmp_path, capsys):
     main(["standardize", "apply", *both, f"--stats={stats}", "--k=3", f"--out={results}", "--prior=image=-99,text=0.5"])
     assert {r["modality"] for one in json.loads(results.read_text()) for r in one["results"]} == {"text"}
 
+    main(
+        [
+            "standardize",
+            "apply",
+            *both,
+            f"--stats={stats}",
+            "--k=3",
+            f"--out={results}",
+            both[0].replace("queries", "fit"),
+        ]
+    )
+    balanced = z - 2 * np.log(np.mean(np.exp(z / 2), axis=0, where=np.isfinite(z)))
+    for j, one in enumerate(json.loads(results.read_text())):
+        assert [r["id"] for r in one["results"]] == BANK["ids"][np.argsort(-balanced[j])[:3]].tolist()
+
     picture = tmp_path / "plots" / "d.png"
     main(["standardize", "diagnose", *both, f"--stats={stats}", "--k=5", f"--out={picture}"])
     out = capsys.readouterr().out

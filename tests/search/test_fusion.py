@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from vacsr_jax.search import fusion
+from vacsr_jax.search import standardization as S
+from vacsr_jax.search.pseudo_positives import cosines, unit
 
 Q, N = 5, 12
 MODALITY = np.array([0, 1, 1, 0, 2, 1, 0, 0, 1, 1, 0, 1])
@@ -101,3 +103,15 @@ def test_an_offset_of_a_modality_drops_out_of_the_inverted_softmax():
     moved = z + np.array([3.0, -1.0, 0.5], np.float32)[MODALITY]
     plain, shifted = (x - fusion.query_bias([x]) for x in (jnp.asarray(z), jnp.asarray(moved)))
     np.testing.assert_allclose(plain, shifted, atol=1e-5)
+
+
+def test_folded_vectors_give_the_scores_by_inner_products():
+    rng = np.random.default_rng(6)
+    queries, bank = (np.asarray(unit(rng.normal(size=(n, 4)).astype(np.float32))) for n in (Q, N))
+    stats = S.fit(queries, bank, MODALITY, ("a", "b", "c"))
+    z = S.standardize(cosines(queries, bank), MODALITY, stats)
+    bias = fusion.query_bias([z])
+    extended = np.concatenate([queries, np.ones((Q, 1), np.float32)], axis=1)
+    np.testing.assert_allclose(extended @ np.asarray(fusion.fold(bank, MODALITY, stats)).T, z, atol=1e-4)
+    folded = np.asarray(fusion.fold(bank, MODALITY, stats, bias))
+    np.testing.assert_allclose(extended @ folded.T, z - bias, atol=1e-4)

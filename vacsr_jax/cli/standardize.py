@@ -21,10 +21,12 @@ resemble those to come. Writes means, spreads, pool sizes and the model's id."""
 
 APPLY_EXAMPLE = f"""example:
   vacsr standardize apply --stats=stats.json --queries=q.npz --bank=b.npz --k=20 --out=results.json
+  vacsr standardize apply --stats=stats.json --queries=q.npz --bank=b.npz --fit=past_queries.npz --out=results.json
   vacsr standardize apply --stats=stats.json --queries=q.npz --bank=b.npz --prior=image=0.5 --out=results.json
 {FILES}
 
-Writes a list of {{"query": id, "results": [{{"id", "modality", "score", "z"}}, ...]}}, best first."""
+Writes a list of {{"query": id, "results": [{{"id", "modality", "score", "z"}}, ...]}}, best first: by z, or with --fit
+by z minus what the candidate has for queries in general."""
 
 DIAGNOSE_EXAMPLE = f"""example:
   vacsr standardize diagnose --queries=q.npz --bank=b.npz --k=20 --out=diagnosis.png
@@ -61,6 +63,7 @@ def register(verbs) -> None:
 
     apply.add_argument("--stats", help="JSON file that fit wrote", required=True)
     apply.add_argument("--k", type=int, default=20, help="results of each query (default: 20)")
+    apply.add_argument("--fit", metavar="NPZ", help="unlabelled queries: rank by the inverted softmax over them")
     apply.add_argument("--prior", default="", metavar="NAME=X,...", help="added to a modality's z: more of it, or less")
     apply.add_argument(
         "--model_id", default=None, help="what made the embeddings; another than the statistics' is refused"
@@ -98,9 +101,9 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.data.embeddings import read_embeddings
-    from vacsr_jax.evaluation.mixed_problem import best_candidates, cautions, make_problem
+    from vacsr_jax.evaluation.mixed_problem import best_candidates, cautions, make_problem, z_scores
     from vacsr_jax.files import to_json, write_text
-    from vacsr_jax.search import standardization
+    from vacsr_jax.search import fusion, standardization
 
     stats = standardization.load(options.stats)
     if options.model_id is not None and options.model_id != stats.model_id:
@@ -108,9 +111,13 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
             f"{options.stats} is of model {stats.model_id!r}, not {options.model_id!r}; fit this model's own"
         )
     queries, bank = read_embeddings(options.queries), read_embeddings(options.bank)
-    problem = make_problem(queries, bank, modalities=stats.modalities, query_modalities=stats.query_modalities)
+    names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities}
+    problem, bias = make_problem(queries, bank, **names), None
     note((*queries.notes, *bank.notes, *cautions(problem, stats)))
-    rows, scores, z = best_candidates(problem, stats, options.k, read_prior(options.prior))
+    if options.fit:
+        others = make_problem(read_embeddings(options.fit), bank, **names)
+        bias = fusion.query_bias(z_scores(block, stats) for block in others.blocks())
+    rows, scores, z = best_candidates(problem, stats, options.k, read_prior(options.prior), bias)
     results = [
         {
             "query": str(identity),

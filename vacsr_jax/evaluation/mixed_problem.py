@@ -154,11 +154,16 @@ def wanted(problem: Problem) -> np.ndarray:
 
 
 def best_candidates(
-    problem: Problem, stats: ModalityStats, k: int, prior: Mapping[str, float] | None = None
+    problem: Problem,
+    stats: ModalityStats,
+    k: int,
+    prior: Mapping[str, float] | None = None,
+    bias: jax.Array | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the bank, cosines and z-scores of each query's k best by z + prior of the modality; [q k], best first.
 
-    Where a query has fewer than k candidates the rest of its rows are -1.
+    With the `bias` [n] of `fusion.query_bias`, by z + prior - bias. Where a query has fewer than k candidates the rest of
+    its rows are -1.
 
     Raises:
       ValueError: if k is below 1 or the prior names a modality that the bank has none of.
@@ -171,7 +176,7 @@ def best_candidates(
     for block in problem.blocks():
         scores = candidate_scores(block)
         z = z_scores(block, stats, scores)
-        best, rows = jax.lax.top_k(z + offset, min(k, z.shape[1]))
+        best, rows = jax.lax.top_k(z + offset - (0 if bias is None else bias), min(k, z.shape[1]))
         taken = (jnp.take_along_axis(x, rows, axis=1) for x in (scores, z))
         found.append([np.asarray(x) for x in (jnp.where(jnp.isneginf(best), -1, rows), *taken)])
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

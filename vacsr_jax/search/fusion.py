@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from vacsr_jax.search.pseudo_positives import Array, unit
+from vacsr_jax.search.standardization import ModalityStats, scale
 
 RRF_CONSTANT = 60  # Cormack et al. 2009; with one modality per document it changes no ranking
 DBSF_DEPTH = 100  # candidates retrieved from each modality
@@ -136,3 +137,20 @@ def query_bias(blocks: Iterable[Float[Array, "_ n"]], temperature: float = TEMPE
     if log_sum is None:
         raise ValueError("query_bias: got no queries, expected at least one")
     return jnp.where(count > 0, temperature * (log_sum - jnp.log(jnp.maximum(count, 1))), jnp.inf)
+
+
+def fold(
+    bank: Float[Array, "n d"],
+    modality: Int[Array, " n"],
+    stats: ModalityStats,
+    bias: Float[Array, " n"] | None = None,
+    query_modality: int = 0,
+) -> Float[jax.Array, "n d+1"]:
+    """Vectors whose inner product with [q ; 1] is z(q, c) - bias(c): [c / std ; -mean / std - bias].
+
+    For one index of any engine that ranks by inner products; not by cosine, which would normalise them. They must be
+    made again when the statistics are fitted again. Unit bank and queries.
+    """
+    mean, std = (x[query_modality][modality] for x in scale(stats))
+    last = -mean / std - (0 if bias is None else jnp.asarray(bias))
+    return jnp.concatenate([jnp.asarray(bank).astype(jnp.float32) / std[:, None], last[:, None]], axis=1)

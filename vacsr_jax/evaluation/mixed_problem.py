@@ -162,8 +162,8 @@ def best_candidates(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the bank, cosines and z-scores of each query's k best by z + prior of the modality; [q k], best first.
 
-    With the `bias` [n] of `fusion.query_bias`, by z + prior - bias. Where a query has fewer than k candidates the rest of
-    its rows are -1.
+    With the `bias` [n] of `fusion.query_bias`, by z + prior - bias. Where a query has fewer than k candidates the rest
+    of its rows are -1.
 
     Raises:
       ValueError: if k is below 1 or the prior names a modality that the bank has none of.

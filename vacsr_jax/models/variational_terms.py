@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.models.pair_models import hidden_units
 from vacsr_jax.models.variational_adapter import PairNoise, VariationalAdapter
 from vacsr_jax.ops import gaussian_mixture as mixture
-from vacsr_jax.ops.products import product
+from vacsr_jax.ops.products import outer_sum, product
 
 
 class FoldedPosterior(NamedTuple):
@@ -120,7 +120,7 @@ def quadratic_sum(x: Float[Array, "p h"], weights: Float[Array, " p"], gram: Flo
 
 
 def _quadratic_sum(x, weights, gram):
-    moments = product((x * weights[:, None]).T, x.astype(gram.dtype))
+    moments = outer_sum((x * weights[:, None]).astype(gram.dtype), x.astype(gram.dtype))
     return jnp.sum(moments * gram), (x, weights, gram, moments)
 
 

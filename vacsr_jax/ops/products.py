@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 
@@ -28,10 +29,19 @@ def _backward(saved, gradient):
     gradient = gradient.astype(kernel.dtype)
     rows, out_rows = rounded.reshape(-1, rounded.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
     in_x = _dot(gradient, kernel, contract=(gradient.ndim - 1, 1))
-    return in_x.astype(like.dtype), _dot(rows, out_rows, contract=(0, 0)).astype(kernel.dtype)
+    return in_x.astype(like.dtype), outer_sum(rows, out_rows).astype(kernel.dtype)
 
 
 product.defvjp(_forward, _backward)
+
+
+def outer_sum(a: Float[Array, "p d"], b: Float[Array, "p h"]) -> Float[Array, "d h"]:
+    """sum_p a_p b_p^T in the inputs' common type, sums and result in float32 (or float64)."""
+    if a.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+        return _dot(a, b, contract=(0, 0))
+    # XLA's CPU backend uses half-precision units only for rows times columns as they lie in memory; left to itself
+    # it makes the transposition free and the product twice as slow.
+    return _dot(with_layout_constraint(a.T, Layout((0, 1))), b, contract=(1, 0))
 
 
 def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:

@@ -1,6 +1,7 @@
 """Bulk scoring against float64 numpy written from the equations; ranking against a sort of the whole matrix."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from vacsr_jax.evaluation import pair_scoring
-from vacsr_jax.models.pair_models import CosineModel, FoldedCosine, in_precision, score_tile
+from vacsr_jax.models.pair_models import CosineModel, FoldedCosine, in_precision, score_tile, score_tile_fused
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
 N, M, D, K = 13, 29, 96, 2
@@ -104,9 +105,9 @@ def test_of_equal_scores_the_first_is_best_and_k_may_be_all():
 def test_ranking_holds_no_matrix_of_all_pairs():
     # 64 x 16,384 scores are 4.2 MB, and their hidden layers 400 MB.
     images, texts = (jax.ShapeDtypeStruct((n, D), jnp.float32) for n in (64, 16_384))
-    compiled = pair_scoring._best_rows.lower(FOLDED, images, texts, k=5, tile_pairs=1024).compile()
+    lowered = pair_scoring._best_rows.lower(FOLDED, images, texts, k=5, tile_pairs=1024, score=score_tile)
     texts_again = 16_384 * D * 4
-    assert compiled.memory_analysis().temp_size_in_bytes - texts_again < 3e6
+    assert lowered.compile().memory_analysis().temp_size_in_bytes - texts_again < 3e6
 
 
 def test_two_stages():
@@ -155,3 +156,22 @@ def test_candidates_that_do_not_fit_are_errors(candidates, message):
 def test_a_k_outside_the_texts_is_an_error(k):
     with pytest.raises(ValueError, match="expected 1 to 29"):
         pair_scoring.top_k(FOLDED, IMAGES, TEXTS, k)
+
+
+def test_a_gpu_uses_the_kernel_only_where_it_fits_runs_and_agrees(monkeypatch):
+    fitting = folded_adapter(dim=64, width=128)
+    assert pair_scoring.tile_scorer(fitting) is score_tile  # this is a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    pair_scoring._kernel_agrees.cache_clear()
+    with pytest.warns(UserWarning, match="does not run here and XLA's form is used"):
+        assert pair_scoring.tile_scorer(fitting) is score_tile  # no GPU after all
+    fused = functools.partial(score_tile_fused, interpret=True)
+    monkeypatch.setattr(pair_scoring, "score_tile_fused", fused)
+    pair_scoring._kernel_agrees.cache_clear()
+    assert pair_scoring.tile_scorer(fitting) is fused
+    assert pair_scoring.tile_scorer(FOLDED) is score_tile  # d = 96
+    monkeypatch.setattr(pair_scoring, "score_tile_fused", lambda *x: jax.tree.map(lambda y: y + 1, fused(*x)))
+    pair_scoring._kernel_agrees.cache_clear()
+    with pytest.warns(UserWarning, match=r"off by 1\.000"):
+        assert pair_scoring.tile_scorer(fitting) is score_tile
+    pair_scoring._kernel_agrees.cache_clear()

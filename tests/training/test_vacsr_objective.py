@@ -71,7 +71,7 @@ def assert_near(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"hard": "loss"}, {"reduction": "mean", "hard_negatives": 1}, {"kl": 0.0, "positive": 0.0, "negative": 0.0}],
+    [{}, {"hard": "loss", "reduction": "mean", "hard_negatives": 1, "positive": 0.0}],
     ids=str,
 )
 def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):
@@ -81,12 +81,11 @@ def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):
     assert_near(values_and_gradients(in_one_pass, labels, params, images, texts, **loss), expected, 1e-5)
 
 
-@pytest.mark.parametrize("tile_pairs", [5, 10**6])
-def test_tiles_and_devices_change_nothing(tile_pairs):
+def test_tiles_and_devices_change_nothing():
     params, images, texts, labels = batch()
     loss = LOSS | CHOICES
     expected = values_and_gradients(in_one_pass, labels, params, images, texts, **loss)
-    sharded = functools.partial(in_one_pass, tile_pairs=tile_pairs, devices=8)
+    sharded = functools.partial(in_one_pass, tile_pairs=5, devices=8)
     images, texts = (jax.device_put(x, NamedSharding(mesh(8), P("data"))) for x in (images, texts))
     assert_near(values_and_gradients(sharded, labels, params, images, texts, **loss), expected, 1e-5)
 

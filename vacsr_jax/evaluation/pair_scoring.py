@@ -7,6 +7,7 @@ the device. Matrices multiply in the precision of the folded model (`pair_models
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,10 +20,13 @@ from vacsr_jax.models.pair_models import (
     FoldedAdapter,
     FoldedCosine,
     PairScores,
+    in_precision,
     score_listed,
     score_tile,
+    score_tile_fused,
     without_uncertainty,
 )
+from vacsr_jax.ops import fused_scores
 from vacsr_jax.ops.pairwise import even_part, map_pairs, split, tile_shape
 
 Folded = FoldedCosine | FoldedAdapter
@@ -50,7 +54,8 @@ class TopK(NamedTuple):
 
 def score_all(folded: Folded, images: np.ndarray, texts: np.ndarray, *, tile_pairs: int | None = None) -> PairScores:
     """Scores of all pairs of prepared embeddings [n d], [m d]: float32 [n m]; the uncertainty in the same pass."""
-    score = functools.partial(_score_rows, folded, tile_pairs=tile_pairs or pairs_per_tile(folded))
+    size = tile_pairs or pairs_per_tile(folded)
+    score = functools.partial(_score_rows, folded, tile_pairs=size, score=tile_scorer(folded))
     blocks = list(_row_blocks(score, images, texts, "scoring"))
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
 
@@ -68,7 +73,8 @@ def top_k(folded: Folded, images: np.ndarray, texts: np.ndarray, k: int, *, tile
     if not 1 <= k <= len(texts):
         raise ValueError(f"top_k: got k = {k}, expected 1 to {len(texts)} (the number of texts)")
     alone = without_uncertainty(folded)
-    best = functools.partial(_best_rows, alone, k=k, tile_pairs=tile_pairs or pairs_per_tile(alone))
+    size = tile_pairs or pairs_per_tile(alone)
+    best = functools.partial(_best_rows, alone, k=k, tile_pairs=size, score=tile_scorer(alone))
     blocks = list(_row_blocks(best, images, texts, "ranking"))
     logit, index = (np.concatenate(x) for x in zip(*blocks, strict=True))
     has_spread = isinstance(folded, FoldedAdapter) and folded.spread_kernel is not None
@@ -113,6 +119,42 @@ def pairs_per_tile(folded: Folded, device: Any = None) -> int:
     return max(1, min(MOST_PAIRS, _tile_bytes(device or jax.devices()[0]) // (size * d + 4 * h + spread)))
 
 
+def tile_scorer(folded: Folded) -> Callable[[Folded, jax.Array, jax.Array], PairScores]:
+    """What scores a tile: `score_tile`, compiled by XLA; on a GPU the fused kernel, where it fits and gives the same.
+
+    A machine on which the kernel fails, or differs from XLA's result on a few pairs, is warned about once and uses XLA.
+    """
+    if jax.default_backend() != "gpu" or isinstance(folded, FoldedCosine) or folded.decoder is not None:
+        return score_tile
+    d, h = folded.trunk_kernel.shape
+    components = 0 if folded.spread_kernel is None else len(folded.weights)
+    fused = fused_scores.fits(d, h) and _kernel_agrees(d, h, components, jnp.dtype(folded.trunk_kernel.dtype))
+    return score_tile_fused if fused else score_tile
+
+
+@functools.cache
+def _kernel_agrees(d: int, h: int, components: int, dtype: jnp.dtype) -> bool:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape, scale=1.0):
+        return jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
+
+    spread = (normal(h, components * d, scale=h**-0.5), normal(components * d), jnp.full(components, 1 / components))
+    folded = FoldedAdapter(normal(d, h, scale=d**-0.5), normal(h), normal(h, 1, scale=h**-0.5), normal(1))
+    if components:
+        folded = folded._replace(spread_kernel=spread[0], spread_bias=spread[1], weights=spread[2])
+    folded, images, texts = in_precision(folded, dtype), normal(9, d), normal(17, d)
+    try:
+        ours, plain = jax.device_get((score_tile_fused(folded, images, texts), score_tile(folded, images, texts)))
+    except Exception as error:  # whatever a compiler or driver raises: the kernel is an option, not a need
+        warnings.warn(f"the fused GPU kernel does not run here and XLA's form is used: {error}", stacklevel=2)
+        return False
+    differ = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True))
+    if differ > 0.02:
+        warnings.warn(f"the fused GPU kernel is off by {differ:.3f} here and XLA's form is used", stacklevel=2)
+    return differ <= 0.02
+
+
 def _tile_bytes(device) -> int:
     if device.platform == "cpu":
         return CACHE
@@ -141,13 +183,15 @@ def _pad_to(x: np.ndarray, size: int) -> np.ndarray:
     return np.pad(x, [(0, size - len(x)), *[(0, 0)] * (x.ndim - 1)])
 
 
-@functools.partial(jax.jit, static_argnames="tile_pairs")
-def _score_rows(folded: Folded, images, texts, *, tile_pairs: int) -> PairScores:
-    return map_pairs(lambda v, t, _: score_tile(folded, v, t), images, texts, tile_pairs=tile_pairs)
+@functools.partial(jax.jit, static_argnames=("tile_pairs", "score"))
+def _score_rows(folded: Folded, images, texts, *, tile_pairs: int, score: Callable) -> PairScores:
+    return map_pairs(lambda v, t, _: score(folded, v, t), images, texts, tile_pairs=tile_pairs)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "tile_pairs"))
-def _best_rows(folded: Folded, images, texts, *, k: int, tile_pairs: int) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("k", "tile_pairs", "score"))
+def _best_rows(
+    folded: Folded, images, texts, *, k: int, tile_pairs: int, score: Callable
+) -> tuple[jax.Array, jax.Array]:
     m = len(texts)
     rows, columns = tile_shape(len(images), m, tile_pairs)
     text_tiles, index_tiles = split(texts, columns), split(jnp.arange(m), columns)
@@ -156,7 +200,7 @@ def _best_rows(folded: Folded, images, texts, *, k: int, tile_pairs: int) -> tup
     def one_row_block(image_tile):
         def one_tile(best, tile):
             text_tile, index, used = tile
-            logit = jnp.where(used, score_tile(folded, image_tile, text_tile).logit, -jnp.inf)
+            logit = jnp.where(used, score(folded, image_tile, text_tile).logit, -jnp.inf)
             both = jnp.concatenate([best[0], logit], axis=1)
             indices = jnp.concatenate([best[1], jnp.broadcast_to(index, logit.shape)], axis=1)
             logit, where = jax.lax.top_k(both, k)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vacsr_jax.ops.fused_scores import fused_scores
 from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
 
@@ -132,6 +133,20 @@ def score_vectors(folded: FoldedAdapter, similarity: Float[Array, "r c d"]) -> P
     log_var = log_var.reshape(*log_var.shape[:-1], len(folded.weights), -1)
     variance = jnp.sum(jnp.exp(log_var + jnp.log(folded.weights)[:, None]), axis=-2)
     return PairScores(logit, jnp.mean(jnp.sqrt(variance), axis=-1))
+
+
+def score_tile_fused(
+    folded: FoldedAdapter, images: Float[Array, "r d"], texts: Float[Array, "c d"], *, interpret: bool = False
+) -> PairScores:
+    """`score_tile` of an adapter with a linear readout by the fused GPU kernel, whose reference `score_tile` is."""
+    spread, components = (), 0
+    if folded.spread_kernel is not None:
+        components = len(folded.weights)
+        log_weights = jnp.repeat(jnp.log(folded.weights), len(folded.spread_bias) // components)
+        spread = (folded.spread_kernel, folded.spread_bias + log_weights)
+    trunk = (folded.trunk_kernel, folded.trunk_bias, folded.readout[:, 0])
+    logit, uncertainty = fused_scores(images, texts, *trunk, *spread, components=components, interpret=interpret)
+    return PairScores(logit + folded.readout_bias, uncertainty)
 
 
 def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosine | FoldedAdapter:

@@ -1,0 +1,55 @@
+"""Timing on a machine that may be shared: the best of many short rounds, the contenders in turn within each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def best_seconds(contenders: dict[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, float]:
+    """Seconds of the fastest call of each contender, after one call that is not counted.
+
+    In a round every contender has `repeat` calls, so that a disturbance of seconds meets all of them. The least time
+    is the one with the least disturbance.
+    """
+    for call in contenders.values():
+        jax.block_until_ready(call())
+    times = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            for _ in range(repeat):
+                times[name].append(seconds(call))
+    return {name: min(values) for name, values in times.items()}
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def copy_gigabytes_per_second(rounds: int = 10) -> float:
+    """Bytes read and written a second when an array far larger than the caches is copied."""
+    x = jax.numpy.zeros(1 << 26, jax.numpy.float32)
+    copy = jax.jit(lambda x: x + 1)
+    return 2 * x.nbytes / best_seconds({"copy": lambda: copy(x)}, rounds)["copy"] / 1e9
+
+
+def machine() -> str:
+    """The class of the machine: its accelerator, or its CPU's make, cores and the units that matter here."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{len(jax.devices())} x {device.device_kind}"
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return f"CPU, jax {jax.__version__}"
+    info = {name.strip(): value.strip() for name, _, value in lines}
+    units = [u for u in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if u in info.get("flags", "").split()]
+    cores = np.sum([name.strip() == "processor" for name, _, _ in lines])
+    return f"{cores} cores of {info.get('model name', 'a CPU')} ({', '.join(units)}), jax {jax.__version__}"

@@ -1,0 +1,86 @@
+"""The benchmark on small shapes: its baselines compute what the library does, and its numbers have their names."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from experiments.benchmarks import baselines, pair_scoring, timing
+from vacsr_jax.evaluation.pair_scoring import score_all
+from vacsr_jax.training.vacsr_objective import vacsr_objective
+
+ASKED_FOR = {
+    "gemm_peak_gflops",
+    "scores_bf16_pairs_per_s",
+    "scores_bf16_share_of_peak",
+    "scores_with_uncertainty_bf16_pairs_per_s",
+    "straightforward_f32_pairs_per_s",
+    "torch_f32_pairs_per_s",
+    "train_step_b8_s",
+    "train_step_b8_straightforward_s",
+    "train_step_b16_temp_bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def small():
+    adapter, params = pair_scoring.adapter_of(16)
+    return adapter, params, pair_scoring.embeddings(5, 16, 1), pair_scoring.embeddings(6, 16, 2)
+
+
+def test_the_straightforward_scores_are_the_librarys(small):
+    adapter, params, images, texts = small
+    logit, spread = baselines.scores(params, jnp.asarray(images), jnp.asarray(texts), 2)
+    found = score_all(adapter.apply({"params": params}, method="fold"), images, texts)
+    np.testing.assert_allclose(logit, found.logit, rtol=1e-5)
+    np.testing.assert_allclose(spread, found.uncertainty, rtol=1e-5)
+
+
+def test_the_pytorch_module_scores_the_same(small):
+    pytest.importorskip("torch")
+    adapter, params, images, texts = small
+    found = score_all(adapter.apply({"params": params}, method="fold"), images, texts)
+    np.testing.assert_allclose(baselines.torch_scorer(params, images, texts, 2, "float32")(), found.logit, rtol=1e-4)
+
+
+def test_the_straightforward_loss_has_the_same_expectation(small):
+    adapter, params, images, texts = small
+    params = params | {"log_var_bias": params["log_var_bias"] + 2}  # noise that can be seen
+    inputs = params, jnp.asarray(images), jnp.asarray(texts[:5]), jnp.eye(5, dtype=bool), jnp.ones((5, 5), bool)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+
+    def ours(key):
+        return vacsr_objective(adapter, *inputs, key, mesh=mesh, tile_pairs=99, dtype=jnp.float32, **pair_scoring.LOSS)[
+            0
+        ]
+
+    keys = jax.random.split(jax.random.key(0), 400)
+    mine = jax.lax.map(ours, keys)
+    theirs = jax.vmap(lambda key: baselines.loss(adapter, *inputs, key, **pair_scoring.LOSS))(keys)
+    error = np.hypot(np.std(mine), np.std(theirs)) / len(keys) ** 0.5
+    assert abs(np.mean(mine) - np.mean(theirs)) < 4 * error < 0.1 * np.mean(mine)
+
+
+def test_the_command_writes_every_number_and_a_plot(tmp_path, monkeypatch, capsys):
+    for name, value in {"D": 32, "IMAGES": 4, "TEXTS": 64}.items():
+        monkeypatch.setattr(pair_scoring, name, value)
+    monkeypatch.setattr(pair_scoring, "peaks", lambda rounds: {"f32": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(pair_scoring, "growth", lambda rounds: {"4 x 64": 1.0})
+    monkeypatch.setattr(pair_scoring, "copy_gigabytes_per_second", lambda: 1.0)
+    out = tmp_path / "pair_scoring.json"
+    pair_scoring.main([f"--out={out}", "--rounds=1", "--batches=8,16"])
+    numbers = json.loads(out.read_text())
+    assert set(numbers) >= ASKED_FOR
+    assert out.with_suffix(".png").stat().st_size > 1000
+    assert "gemm_peak_gflops" in capsys.readouterr().out
+
+
+def test_the_best_of_rounds_is_the_least():
+    calls = []
+    found = timing.best_seconds({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert "".join(calls) == "ababab"
+    assert set(found) == {"a", "b"}
+    assert timing.machine()

@@ -8,7 +8,7 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, batches, noise and drawn data
-    config.method = "vacsr"  # infonce | sigmoid | deterministic | vacsr
+    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | deterministic | vacsr
 
     config.model = ConfigDict()
     config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.loss.reduction = "row"  # of the reconstruction: row: sum / batch; mean: over all pairs
 
     config.data = ConfigDict()
-    config.data.name = "scenes"  # scenes | image_folder | captions
+    config.data.name = "scenes"  # scenes | image_folder | captions | classification
     config.data.positives = "image"  # pairs that share an image; diagonal: only the pairs as drawn
     config.data.noise = 0.0  # fraction of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
@@ -58,6 +58,13 @@ def get_config() -> ConfigDict:
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
     config.data.captions_per_image = 5  # the first so many of each image; 0: all
     config.data.ground_truth = ""  # folder of COCO's, CxC's and ECCV Caption's ground truth, to judge the test split
+    # classification: every image against a text for each class; data.path holds the data sets' folders, and
+    # data.dataset names a benchmark (vacsr data check classification) or a folder of one's own
+    config.data.subset = "all"  # classes to train on: all | base | new
+    config.data.shots = 16  # training images of each class; 0: all of them
+    config.data.template = "single"  # single: "a photo of a {}." | per-dataset: CoOp's | a text with {}
+    config.data.tests = ("test_base", "test_new")  # what is judged in the end: splits, or dataset/split
+    config.data.tfds = ""  # TFDS's data_dir, to read images from there instead of from folders
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # adamw | adamp
@@ -78,8 +85,10 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 1500  # batches
+    config.train.epochs = 0  # passes over the training images, instead of steps; 0: steps
     config.train.batch_size = 64
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory, and on a CPU fits the cache (1.7x)
+    config.train.text_chunk = 128  # class texts encoded at once; sets the memory with many classes
     config.train.log_every = 50
     config.train.shard_params = False  # split parameters over devices instead of copying them
 

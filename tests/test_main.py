@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
 VERBS = ("train", "evaluate", "embed", "export", "score", "index", "search")
-DATA_VERBS = ("data check", "data shots")
+DATA_VERBS = ("classify", "data check", "data shots")
 STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
 
 

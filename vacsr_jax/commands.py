@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from vacsr_jax.data.datasets import open_split
+from vacsr_jax.classify import classify_split, finish_run
+from vacsr_jax.data.datasets import open_class_split, open_split
 from vacsr_jax.data.embeddings import write_embeddings
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
@@ -34,9 +35,15 @@ CHUNK = 1024  # pictures decoded at once
 
 
 def train(config: ConfigDict, workdir: Path, command: str) -> None:
-    """Trains, then judges the best checkpoint beside the untrained model: printed, as JSON, and as a page."""
+    """Trains, then judges the best checkpoint beside the untrained model: printed, as JSON, and as a page.
+
+    With classes as texts it is the last checkpoint, and there is no page.
+    """
     run, _ = fit(config, workdir)
     best = load_workdir(workdir, "best")
+    if run.class_tokens is not None:
+        finish_run(config, best, run.params, workdir, EVALUATION)
+        return
     untrained = dataclasses.replace(best, params=run.params)
     test, truth = open_split(config, "test"), truth_of(config, "test")
     judged = judge(best, test, truth)
@@ -77,6 +84,10 @@ def evaluate_workdir(
     if model.config is None:
         raise ValueError(f"{workdir} says nothing about its data; give a training workdir or an export of one")
     config = override(config_from_dict(model.config))
+    if config.data.name == "classification":
+        name = "test_all" if split == "all" else split
+        classify_split(model, open_class_split(config, name), config.data.template, name, out)
+        return
     source = open_split(config, None if split == "all" else split)
     metrics = judge(model, source, truth_of(config, split)).metrics
     protocol = describe_protocol(config, source, split)

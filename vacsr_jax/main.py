@@ -8,11 +8,11 @@ import os
 import shlex
 import sys
 
-from vacsr_jax.cli import data, models, score, search, standardize
+from vacsr_jax.cli import classification, data, models, score, search, standardize
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
-MODULES = (models, data, score, search, standardize)
+MODULES = (models, classification, data, score, search, standardize)
 
 
 def main(arguments: list[str] | None = None) -> None:

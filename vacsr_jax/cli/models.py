@@ -11,6 +11,7 @@ from vacsr_jax.config_files import apply_overrides, load_config
 TRAIN_EXAMPLE = """example:
   vacsr train --config=configs/scenes.py --workdir=runs/scenes
   vacsr train --config=configs/scenes.py:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
+  vacsr train --config=configs/base_to_novel.py:dataset=eurosat,root=DATA --workdir=runs/eurosat
 
 Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped.
 Writes metrics.jsonl (curves), checkpoints/ (best and last), evaluation.json and report.html into the workdir."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.captions.open import open_captions
+from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.data.source import Source, concatenate
 
-SOURCES = ("scenes", "image_folder", "captions")
+SOURCES = ("scenes", "image_folder", "captions", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -38,4 +39,34 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
             data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
         )
         return source.first(data.validation_size) if split == "validation" else source
+    if data.name == "classification":
+        return open_class_split(config, split or "test_all")
     raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")
+
+
+def open_validation(config: ConfigDict) -> Source | None:
+    """The validation split; None for a data set of classes without one (ImageNet)."""
+    data = config.data
+    if data.name == "classification" and not has_split(data.dataset, data.path, "val", data.tfds):
+        return None
+    return open_split(config, "validation")
+
+
+def open_class_split(config: ConfigDict, split: str) -> ClassSource:
+    """A split of the config's data set, or of another one named as `dataset/split`; see `open_classes`."""
+    data = config.data
+    if not data.dataset or not data.path:
+        raise ValueError(
+            f"data.dataset {data.dataset!r}, data.path {data.path!r}: name a data set and the folder that holds it: "
+            "--config=configs/base_to_new.py:dataset=eurosat,root=DATA"
+        )
+    name, _, split = split.rpartition("/")
+    return open_classes(
+        name or data.dataset,
+        data.path,
+        split,
+        subset=data.subset,
+        shots=data.shots,
+        seed=config.seed,
+        tfds_dir=data.tfds,
+    )

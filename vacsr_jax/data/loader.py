@@ -62,10 +62,41 @@ class Pairs:
         }
 
 
-def batch_at(pairs: Pairs, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:
+@dataclass(frozen=True)
+class LabelledImages:
+    """The training units of a source whose texts are its classes: its images.
+
+    Attributes:
+      source: the `n` images with their labels.
+      preprocess: as in `Pairs`.
+    """
+
+    source: Source
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def image_index(self) -> np.ndarray:
+        return np.arange(len(self.source))
+
+    def take(self, index: np.ndarray) -> Batch:
+        """Images `index` (int [b]) as `images` uint8 [b s s 3], `label` int32 [b], `index`."""
+        return {
+            "images": load_images(self.source, index, self.preprocess),
+            "label": self.source.labels[index].astype(np.int32),
+            "index": index.astype(np.int64),
+        }
+
+
+Units = Pairs | LabelledImages
+
+
+def batch_at(pairs: Units, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:
     """The batch of one step: this process's rows (`batch_size` is the global one) of the global batch.
 
-    Arrays as in `Pairs.take`. Each epoch is a new permutation of all pairs. Nothing is dropped or padded: a
+    Arrays as in `take` of the units. Each epoch is a new permutation of all pairs. Nothing is dropped or padded: a
     batch may span two epochs, so fewer pairs than `batch_size` work too (a pair then stands in a batch twice,
     in the same group). The shards' batches, joined in process order, are the batch of `shard=(0, 1)`.
 
@@ -76,7 +107,7 @@ def batch_at(pairs: Pairs, step: int, *, batch_size: int, seed: int, shard: tupl
 
 
 def batches(
-    pairs: Pairs,
+    pairs: Units,
     *,
     batch_size: int,
     seed: int,
@@ -106,7 +137,7 @@ def batches(
     return iter(dataset)
 
 
-def _batch_of_step(pairs: Pairs, step: int, **where) -> Batch:
+def _batch_of_step(pairs: Units, step: int, **where) -> Batch:
     return batch_at(pairs, int(step), **where)
 
 

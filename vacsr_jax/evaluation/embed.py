@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from vacsr_jax.data.source import Source, load_images
 from vacsr_jax.models.image_text import ImageTextModel
@@ -16,8 +17,9 @@ BATCH_SIZE = 256
 
 def embed_images(model: ImageTextModel, params, source: Source, preprocess: Callable | None = None) -> np.ndarray:
     """Prepared image embeddings of a source, float32 [n, d]; see `ImageTextModel.encode_image`."""
-    batches = (load_images(source, index, preprocess) for index in _chunks(np.arange(len(source))))
-    return _embed(model, params, batches, "encode_image")
+    chunks = list(_chunks(np.arange(len(source))))
+    progress = tqdm(chunks, unit=f" x {BATCH_SIZE} images", delay=5, leave=False, disable=None)  # on a terminal
+    return _embed(model, params, (load_images(source, index, preprocess) for index in progress), "encode_image")
 
 
 def embed_texts(model: ImageTextModel, params, tokens: np.ndarray) -> np.ndarray:

@@ -40,6 +40,18 @@ def infonce(
     return loss, {"loss": loss, "i2t": image_to_text, "t2i": text_to_image}
 
 
+def cross_entropy(
+    logits: Float[Array, "n m"], positives: Bool[Array, "n m"], valid: Bool[Array, "n m"]
+) -> tuple[Float[Array, ""], Terms]:
+    """Softmax cross-entropy of each image over the texts: the image's half of `infonce`, for texts that are classes.
+
+    Raises:
+      ValueError: for a batch of one.
+    """
+    _, terms = infonce(logits, positives, valid)
+    return terms["i2t"], {"loss": terms["i2t"]}
+
+
 def sigmoid(
     logits: Float[Array, "n m"], positives: Bool[Array, "n m"], valid: Bool[Array, "n m"]
 ) -> tuple[Float[Array, ""], Terms]:

@@ -16,7 +16,7 @@ from vacsr_jax.models.clip_config import CLIPConfig
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
-METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
+METHODS = ("infonce", "cross_entropy", "sigmoid", "deterministic", "vacsr")
 
 
 class ImageTextModel(nn.Module):
@@ -106,26 +106,26 @@ def _fields(module: type[nn.Module]) -> list[str]:
     return [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
 
 
-def build_model(config: ConfigDict, clip: CLIPConfig) -> ImageTextModel:
+def build_model(config: ConfigDict, clip: CLIPConfig, texts: int = 0) -> ImageTextModel:
     """The model of a run's config on towers of the given shape.
 
-    The pair model's first logit is the base rate of positives, log(1 / (batch_size - 1)), unless
-    `adapter.base_rate_bias` is off.
+    The pair model's first logit is the base rate of positives, log(1 / (texts - 1)), unless
+    `adapter.base_rate_bias` is off; `texts` are what an image is compared with, 0: batch_size of them.
 
     Raises:
       ValueError: for an unknown method or dtype.
     """
     if config.model.dtype not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype: got {config.model.dtype!r}, expected float32 or bfloat16")
-    return ImageTextModel(clip, pair_model(config, clip.embedding_dim), jnp.dtype(config.model.dtype))
+    return ImageTextModel(clip, pair_model(config, clip.embedding_dim, texts), jnp.dtype(config.model.dtype))
 
 
-def pair_model(config: ConfigDict, dim: int) -> nn.Module:
-    """The pair model that `config.method` names, for embeddings of `dim` numbers."""
+def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
+    """The pair model that `config.method` names, for embeddings of `dim` numbers; `texts` as in `build_model`."""
     adapter = config.adapter
-    initial_logit = -math.log(max(config.train.batch_size - 1, 1)) if adapter.base_rate_bias else 0.0
+    initial_logit = -math.log(max((texts or config.train.batch_size) - 1, 1)) if adapter.base_rate_bias else 0.0
     shape = {"dim": dim, "width": adapter.width or dim, "embeddings": adapter.embeddings}
-    if config.method in ("infonce", "sigmoid"):
+    if config.method in ("infonce", "cross_entropy", "sigmoid"):
         return CosineModel(initial_logit if config.method == "sigmoid" else None)
     if config.method == "deterministic":
         return DeterministicAdapter(**shape, initial_logit=initial_logit)

@@ -31,7 +31,7 @@ class MetricWriter:
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        shown = {k: v for k, v in values.items() if k in ("loss", "validation/rsum")}
+        shown = {k: v for k, v in values.items() if k in ("loss", "validation/rsum", "validation/accuracy")}
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in shown.items()})
         if self._bar.disable:
             numbers = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())

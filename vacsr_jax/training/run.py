@@ -12,8 +12,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from vacsr_jax.data.datasets import open_split
-from vacsr_jax.data.loader import Pairs
+from vacsr_jax.data.classification.protocol import find_template, prompts
+from vacsr_jax.data.classification.source import ClassSource
+from vacsr_jax.data.datasets import open_split, open_validation
+from vacsr_jax.data.loader import LabelledImages, Pairs, Units
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
@@ -32,15 +34,19 @@ MEMORY_LIMIT = 2**30  # bytes of images kept decoded
 
 @dataclass(frozen=True)
 class Run:
-    """Everything about a run that training does not change; `params` are those of step 0."""
+    """Everything about a run that training does not change; `params` are those of step 0.
+
+    `config` has its `train.epochs` turned into `train.steps`.
+    """
 
     config: ConfigDict
     model: ImageTextModel
     params: Any
     tokenizer: Tokenizer
-    pairs: Pairs
-    validation: Source
+    pairs: Units
+    validation: Source | None
     noise: Noise | None
+    class_tokens: np.ndarray | None = None  # int32 [c, l], a text for each class, where the texts are classes
 
 
 def set_up(config: ConfigDict, workdir: Path) -> Run:
@@ -50,8 +56,9 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
       ValueError: for anything in the config that does not fit (its field is named), or unreadable data.
     """
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
-    train, validation = open_split(config, "train"), open_split(config, "validation")
-    texts, image_index = caption_pairs(train)
+    train, validation = open_split(config, "train"), open_validation(config)
+    classes = isinstance(train, ClassSource)
+    texts, image_index = (class_texts(train, config), None) if classes else caption_pairs(train)
     if config.model.pretrained:
         clip, towers = load_hf_clip(config.model.pretrained)
         tokenizer = load_tokenizer(config.model.pretrained, context_length=clip.text.context_length)
@@ -60,7 +67,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         tokenizer = saved_or_trained_tokenizer(config, workdir, texts, clip)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         clip = adapt_towers(clip, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
-    model = build_model(config, clip)
+    model = build_model(config, clip, texts=len(texts) if classes else 0)
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": towers}
@@ -73,19 +80,46 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     check_tokens(tokens, clip.text)
     noise = noise_of(config, image_index)
     (train, resize_train), (validation, _) = (fit_in_memory(source, resize, clip) for source in (train, validation))
-    pairs = Pairs(train, tokens, image_index if noise is None else noise.index, resize_train)
-    return Run(config, model, params, tokenizer, pairs, validation, noise)
+    if classes:
+        pairs, class_tokens = LabelledImages(train, resize_train), without_pads(tokens, tokenizer.end_id)
+    else:
+        pairs = Pairs(train, tokens, image_index if noise is None else noise.index, resize_train)
+        class_tokens = None
+    return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
 
 
-def noise_of(config: ConfigDict, image_of: np.ndarray) -> Noise | None:
-    """The noise of the training captions that the config asks for; None: they stay as they are."""
+def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
+    """The noise that the config asks for, of training captions with these images; None: captions stay as they are."""
     data = config.data
+    if image_of is None:
+        if data.noise or data.noise_file:
+            raise ValueError(f"data.noise: permutes captions, and {data.dataset} has classes alone; leave it at 0")
+        return None
     if data.noise_file:
         if data.noise:
             raise ValueError(f"data.noise is {data.noise} and data.noise_file {data.noise_file!r}; give one of them")
         return read_noise(data.noise_file, image_of)
     noise = make_noise(image_of, data.noise, protocol=data.noise_protocol, seed=config.seed)
     return noise if data.noise else None
+
+
+def class_texts(source: ClassSource, config: ConfigDict) -> list[str]:
+    """The prompt of each class that is trained on."""
+    return prompts(source.class_names, find_template(source.benchmark, config.data.template))
+
+
+def without_pads(tokens: np.ndarray, end_id: int) -> np.ndarray:
+    """The columns up to the end of the longest text: pads change nothing and cost as much as words."""
+    return tokens[:, : int((tokens == end_id).argmax(axis=1).max()) + 1]
+
+
+def with_steps(config: ConfigDict, units: int) -> ConfigDict:
+    """`train.steps` for `train.epochs` passes over the units, a pass being its whole batches."""
+    if not config.train.epochs:
+        return config
+    config = config.copy_and_resolve_references()
+    config.train.steps = config.train.epochs * max(units // config.train.batch_size, 1)
+    return config.lock()
 
 
 def preset(config: ConfigDict) -> CLIPConfig:
@@ -102,8 +136,10 @@ def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[st
     return train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
 
 
-def fit_in_memory(source: Source, resize: Callable, clip: CLIPConfig) -> tuple[Source, Callable | None]:
+def fit_in_memory(source: Source | None, resize: Callable, clip: CLIPConfig) -> tuple[Source | None, Callable | None]:
     """The source with all images resized once, if they take less than MEMORY_LIMIT; else as it is, and `resize`."""
+    if source is None:
+        return None, None
     if isinstance(source, ArraySource) and source.images.shape[1] == clip.vision.image_size:
         return source, None
     if len(source) * clip.vision.image_size**2 * 3 > MEMORY_LIMIT:

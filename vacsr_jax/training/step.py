@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -22,6 +23,12 @@ from vacsr_jax.training.state import TrainState
 from vacsr_jax.training.vacsr_objective import vacsr_objective
 
 POSITIVES = ("image", "diagonal")
+LOSSES = {
+    "infonce": contrastive.infonce,
+    "cross_entropy": contrastive.cross_entropy,
+    "sigmoid": contrastive.sigmoid,
+    "deterministic": contrastive.sigmoid,
+}
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -31,8 +38,11 @@ def make_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     state: TrainState,
+    class_tokens: np.ndarray | None = None,
 ) -> Step:
     """`step(state, batch) -> (state, terms)`, compiled once for the mesh; the old state's memory is reused.
+
+    `class_tokens` int32 [c l]: the texts of every batch, where texts are classes.
 
     Raises:
       ValueError: if the batch does not divide over the devices, or for an unknown choice.
@@ -43,6 +53,8 @@ def make_step(
         raise ValueError(f"data.positives: got {config.data.positives!r}, expected one of {', '.join(POSITIVES)}")
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     step = functools.partial(train_step, config=config, model=model, optimizer=optimizer, mesh=mesh)
+    if class_tokens is not None:
+        step = functools.partial(step, class_tokens=class_tokens)
     return jax.jit(
         step,
         donate_argnums=0,
@@ -59,23 +71,24 @@ def train_step(
     model: ImageTextModel,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    class_tokens: np.ndarray | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state, and the loss with its terms and the gradient's norm.
 
     `batch` holds `images` uint8 [b s s 3], `tokens` int32 [b l] and `group` int32 [b]: rows of one group are positives
-    of each other (`data.positives`).
+    of each other (`data.positives`). With `class_tokens` [c l] it holds `images` and `label` int32 [b], and the
+    pairs are those of its images and all classes.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    group = batch["group"]
-    same = group[:, None] == group[None, :]
-    positives = same if config.data.positives == "image" else jnp.eye(len(group), dtype=bool)
+    # Only VACSR draws; without the seed in them, the other methods' programs are the same for every seed.
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step) if config.method == "vacsr" else None
+    positives = positive_pairs(batch, config, class_tokens)
     valid = jnp.ones_like(positives)
     optim = config.optim
     labels = groups.labels(state.params, optim)
 
     def loss_of(params):
         params = groups.hold_frozen(params, labels, state.step >= optim.image_frozen_steps)
-        images, texts = model.apply({"params": params}, batch["images"], batch["tokens"])
+        images, texts = embed(params, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens)
         if config.method == "vacsr" and not config.adapter.decoder_width:
             return vacsr_objective(
                 model.pair,
@@ -93,14 +106,49 @@ def train_step(
         logits = pair_terms(params["pair"], images, texts, key, config=config, model=model, mesh=mesh)
         if config.method == "vacsr":
             return vacsr(logits, positives, valid, **config.loss)
-        loss = contrastive.infonce if config.method == "infonce" else contrastive.sigmoid
-        return loss(logits, positives, valid)
+        return LOSSES[config.method](logits, positives, valid)
 
     gradients, terms = jax.grad(loss_of, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     terms["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, opt_state), terms
+
+
+def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens: np.ndarray | None) -> jax.Array:
+    """bool [b, b] or [b, c]: which texts are written for which image, or name its class."""
+    if class_tokens is not None:
+        return batch["label"][:, None] == jnp.arange(len(class_tokens))
+    group = batch["group"]
+    same = group[:, None] == group[None, :]
+    return same if config.data.positives == "image" else jnp.eye(len(group), dtype=bool)
+
+
+def embed(params, batch, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh, class_tokens: np.ndarray | None):
+    """Prepared embeddings of the batch's images and of its texts, or of all classes'."""
+    if class_tokens is None:
+        return model.apply({"params": params}, batch["images"], batch["tokens"])
+    images = model.apply({"params": params}, batch["images"], method="encode_image")
+    return images, embed_classes(params, class_tokens, model=model, mesh=mesh, chunk=config.train.text_chunk)
+
+
+def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Mesh, chunk: int) -> jax.Array:
+    """Prepared embeddings [c d] of all classes' texts [c l], about `chunk` at a time, a chunk split over the devices.
+
+    A chunk is recomputed in the backward pass, so that the memory is that of one chunk's activations.
+    """
+
+    def encode(tokens):
+        return model.apply({"params": params}, tokens, method="encode_text")
+
+    if len(tokens) <= chunk:
+        return encode(tokens)
+    chunk = -(-chunk // mesh.size) * mesh.size
+    padded = np.concatenate([tokens, np.repeat(tokens[:1], -len(tokens) % chunk, axis=0)])
+    rows = NamedSharding(mesh, P("data"))
+    encode_chunk = jax.checkpoint(lambda tokens: encode(jax.lax.with_sharding_constraint(tokens, rows)))
+    chunks = jax.lax.map(encode_chunk, padded.reshape(-1, chunk, tokens.shape[1]))
+    return chunks.reshape(len(padded), -1)[: len(tokens)]
 
 
 def pair_terms(pair_params, images, texts, key, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh):

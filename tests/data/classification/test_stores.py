@@ -3,77 +3,27 @@
 import io
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.data.classification.tiny_eurosat import pictures, write_eurosat
 from vacsr_jax.data.classification.benchmarks import BENCHMARKS
 from vacsr_jax.data.classification.source import open_classes
 from vacsr_jax.data.classification.stores import INDEX, TfdsStore, decode, open_store
 from vacsr_jax.data.image_folder import decode_image
 
-NAMES = ("AnnualCrop", "Forest")
-
-
-def picture(seed):
-    """A JPEG's bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-PICTURES = {f"{NAMES[i % 2]}/{NAMES[i % 2]}_{i}.jpg": picture(i) for i in range(12)}
-
-
-class Eurosat(tfds.core.GeneratorBasedBuilder):
-    """What TFDS's own builder of EuroSAT prepares, from PICTURES."""
-
-    name = "eurosat"
-    pkg_dir_path = Path(__file__).parent
-    VERSION = tfds.core.Version("2.0.0")
-    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="rgb", version=VERSION),)
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(),
-            "label": tfds.features.ClassLabel(names=NAMES),
-            "filename": tfds.features.Text(),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self):
-        for path, encoded in PICTURES.items():
-            label, name = path.split("/")
-            # A file object: TFDS would need TensorFlow to open a path.
-            yield name, {"image": io.BytesIO(encoded), "label": label, "filename": name}
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """EuroSAT in CoOp's layout and, under tfds/, as array_record."""
     root = tmp_path_factory.mktemp("data")
-    rows = []
-    for path, encoded in PICTURES.items():
-        file = root / "eurosat/2750" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encoded)
-        rows.append(
-            [path, NAMES.index(path.split("/")[0]), {"AnnualCrop": "Annual Crop Land"}.get(path[:10], "Forest")]
-        )
-    split = {"train": rows[:6], "val": rows[6:8], "test": rows[8:]}
-    (root / "eurosat/split_zhou_EuroSAT.json").write_text(json.dumps(split))
-    Eurosat(data_dir=root / "tfds", file_format="array_record").download_and_prepare()
+    write_eurosat(root)
     return root
 
 
 def test_both_roads_give_the_same_pixels_in_the_same_order(root):
-    for split, subset, n in (("train", "all", 4), ("test", "all", 4), ("test_new", "base", 2)):
+    for split, subset, n in (("train", "all", 8), ("test", "all", 16), ("test_new", "base", 8)):
         folder, prepared = (
             open_classes("eurosat", str(root), split, subset=subset, shots=2, tfds_dir=tfds_dir)
             for tfds_dir in ("", str(root / "tfds"))
@@ -88,11 +38,11 @@ def test_both_roads_give_the_same_pixels_in_the_same_order(root):
 
 def test_the_names_of_the_rows_are_kept_beside_them(root):
     store = open_store(BENCHMARKS["eurosat"], root, str(root / "tfds"))
-    assert sorted(store.paths()) == sorted(PICTURES)
+    assert sorted(store.paths()) == sorted(pictures())
     kept = json.loads((store.folder / INDEX).read_text())
     assert str(root) not in json.dumps(kept)
     (store.folder / INDEX).write_text("damaged")
-    assert TfdsStore(store.tfds, store.data_dir).read("forest/FOREST_1.JPG") == PICTURES["Forest/Forest_1.jpg"]
+    assert TfdsStore(store.tfds, store.data_dir).read("forest/FOREST_1.JPG") == pictures()["Forest/Forest_1.jpg"]
 
 
 def test_what_was_not_prepared_is_said_with_the_call_that_does(tmp_path):
@@ -148,6 +98,6 @@ def test_a_broken_picture_is_named(root):
     with pytest.raises(ValueError, match=f"eurosat: {source.ids[0]} cannot be read"):
         source.image(0)
     file.unlink()
-    with pytest.raises(ValueError, match="1 of 4 images of test are missing"):
+    with pytest.raises(ValueError, match="1 of 16 images of test are missing"):
         open_classes("eurosat", str(root), "test")
     file.write_bytes(whole)

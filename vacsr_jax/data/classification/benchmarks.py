@@ -182,8 +182,9 @@ def find_benchmark(name: str, root: str | Path) -> Benchmark:
     if (folder / "metadata.jsonl").is_file():
         return Benchmark(name, name, "image-folder", plain_rgb=False)
     if name and folder.is_dir():
-        divided = {"train": "train", "val": "val", "test": "test"} if (folder / "train").is_dir() else {"hashed": ""}
-        return Benchmark(name, name, "folder-by-key", "", "classnames.txt", splits=divided, plain_rgb=False)
+        divided = {split: split for split in ("train", "val", "test") if (folder / split).is_dir()}
+        splits = divided if "train" in divided else {"hashed": ""}
+        return Benchmark(name, name, "folder-by-key", "", "classnames.txt", splits=splits, plain_rgb=False)
     near = difflib.get_close_matches(name, BENCHMARKS, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? It is" if near else "expected"
     raise ValueError(f"data set {name!r}: {hint} one of {', '.join(BENCHMARKS)}, or a folder {folder} of your own")

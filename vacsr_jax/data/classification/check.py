@@ -8,7 +8,7 @@ from pathlib import Path
 from vacsr_jax.data.classification.benchmarks import Benchmark, find_benchmark
 from vacsr_jax.data.classification.protocol import split_labels
 from vacsr_jax.data.classification.stores import Store, open_store
-from vacsr_jax.data.classification.tables import Table, read_table
+from vacsr_jax.data.classification.tables import SPLITS, Table, read_table
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check_benchmark(name: str, root: str | Path, tfds_dir: str = "") -> Found:
 def describe(table: Table) -> list[str]:
     """Classes, images and the sizes of the halves."""
     labels = range(len(table.class_names))
-    sizes = ", ".join(f"{split} {len(items):,}" for split, items in table.splits.items())
+    sizes = ", ".join(f"{split} {len(table.splits[split]):,}" for split in SPLITS if split in table.splits)
     lines = [f"{len(labels)} classes; images: {sizes}"]
     test = table.splits.get("test", ())
     if len(labels) > 1:

@@ -31,15 +31,15 @@ class ClassSource:
     benchmark: Benchmark
     store: Store
 
-    @property
+    @functools.cached_property
     def ids(self) -> list[str]:
         return [item.path for item in self.items]
 
-    @property
+    @functools.cached_property
     def captions(self) -> list[tuple[str, ...]]:
         return [()] * len(self.items)
 
-    @property
+    @functools.cached_property
     def labels(self) -> np.ndarray:
         return np.array([item.label for item in self.items], np.int64)
 
@@ -69,6 +69,11 @@ def load_benchmark(name: str, root: str, tfds_dir: str = "") -> tuple[Benchmark,
     benchmark = find_benchmark(name, root)
     store = open_store(benchmark, root, tfds_dir)
     return benchmark, read_table(benchmark, root, store.paths), store
+
+
+def has_split(name: str, root: str, split: str, tfds_dir: str = "") -> bool:
+    """Whether a data set has images of train, val or test."""
+    return bool(load_benchmark(name, str(root), tfds_dir)[1].splits.get(split))
 
 
 def open_classes(

@@ -1,0 +1,91 @@
+"""Judging a model as a classifier: every image of a test set against a text for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vacsr_jax.data.classification.protocol import find_template, manifest_hash, prompts, to_manifest
+from vacsr_jax.data.classification.source import ClassSource
+from vacsr_jax.data.source import Source
+from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.evaluation.retrieval import score_pairs
+from vacsr_jax.metrics.classification import accuracy, harmonic_mean
+from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.models.pair_models import PairScores
+
+HM_CONVENTION = "harmonic mean of means: of the data sets' mean base and mean new accuracy"
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A test set classified.
+
+    Attributes:
+      logit: [n images, c classes].
+      labels: int [n].
+      texts: the c prompts.
+    """
+
+    logit: np.ndarray
+    labels: np.ndarray
+    texts: Sequence[str]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images, not mean over classes."""
+        return accuracy(self.logit, self.labels)
+
+
+def classify(
+    model: ImageTextModel,
+    params: Any,
+    source: ClassSource,
+    tokenize: Callable[[list[str]], np.ndarray],
+    preprocess: Callable[[np.ndarray], np.ndarray] | None,
+    template: str,
+) -> Classified:
+    """Scores every image against the prompt of every class of the source's label space."""
+    texts = prompts(source.class_names, find_template(source.benchmark, template))
+    scores = score_classes(model, params, source, tokenize(texts), preprocess)
+    return Classified(scores.logit, source.labels, texts)
+
+
+def score_classes(
+    model: ImageTextModel, params: Any, source: Source, tokens: np.ndarray, preprocess: Callable | None
+) -> PairScores:
+    """Scores of every image against the text of every class, token ids int32 [c, l]: numpy [n, c]."""
+    texts = embed_texts(model, params, tokens)
+    return score_pairs(model, params, embed_images(model, params, source, preprocess), texts)
+
+
+def result_of(source: ClassSource, classified: Classified, template: str) -> dict[str, Any]:
+    """The accuracy and what it depends on: label space, prompt, and a hash of the list of images and labels."""
+    names = source.class_names
+    return {
+        "dataset": source.benchmark.name,
+        "accuracy": classified.accuracy,
+        "images": len(source),
+        "label_space": {"classes": len(names), "first": names[0], "last": names[-1]},
+        "template": find_template(source.benchmark, template),
+        "split_sha256": manifest_hash(to_manifest(source.items, ())),
+    }
+
+
+def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What follows from several results of one run: the harmonic mean of base and new, the mean over other data sets.
+
+    `results` by the name of the test, as in `data.tests`.
+    """
+    found: dict[str, Any] = {}
+    if {"test_base", "test_new"} <= set(results):
+        base, new = (results[name]["accuracy"] for name in ("test_base", "test_new"))
+        found["harmonic_mean"] = harmonic_mean(base, new)
+        found["hm_convention"] = f"2 b n / (b + n) of this run's two; over data sets: {HM_CONVENTION}"
+    targets = [result["accuracy"] for name, result in results.items() if "/" in name]
+    if targets:
+        found["target_mean"] = float(np.mean(targets))
+    return found

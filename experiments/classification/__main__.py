@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     out = Path(options.out)
     fields = dict(item.split("=", 1) for item in options.set)
-    names = [options.only] if options.only else ["scenes", *(["emoji-novel", "emoji-domains"] if options.emoji else [])]
+    names = [options.only] if options.only else ["scenes", *(["emoji-domains", "emoji-novel"] if options.emoji else [])]
     if not options.table:
         root = write_data(out, options.emoji)
         for seed in options.seeds:

@@ -30,7 +30,14 @@ def test_ci_runs_its_commands():
 
 
 def test_every_verb_and_extra_is_mentioned():
-    for verb in ("vacsr train", "vacsr evaluate", "vacsr embed", "vacsr export", "vacsr score"):
+    for verb in (
+        "vacsr train",
+        "vacsr evaluate",
+        "vacsr embed",
+        "vacsr export",
+        "vacsr score",
+        "vacsr standardize fit",
+    ):
         assert verb in README
     extras = re.findall(r'^        "(\w+)":', (ROOT / "setup.py").read_text(), re.M)
     assert {"cuda", "tpu", "tfds", "search", "notebook", "test", "dev"} <= set(extras)

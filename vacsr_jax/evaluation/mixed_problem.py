@@ -38,11 +38,14 @@ class Problem:
     exclude: np.ndarray
     answers: np.ndarray
 
+    @property
+    def block_size(self) -> int:
+        return max(1, BLOCK_SCORES // len(self.bank))
+
     def blocks(self) -> Iterator[Problem]:
         """The problem, few queries at a time."""
-        size = max(1, BLOCK_SCORES // len(self.bank))
-        for start in range(0, len(self.queries), size):
-            part = slice(start, start + size)
+        for start in range(0, len(self.queries), self.block_size):
+            part = slice(start, start + self.block_size)
             per_query = ("queries", "query_modality", "exclude", "answers")
             yield dataclasses.replace(self, **{name: getattr(self, name)[part] for name in per_query})
 

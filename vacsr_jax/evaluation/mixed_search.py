@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from vacsr_jax.evaluation.mixed_problem import (
     Problem,
@@ -165,7 +166,8 @@ def compare(problem: Problem, ks: Sequence[int], *, fit_on: Problem | None = Non
     if fit_on is not None:
         forms = [problem, *(centre_problem(problem, *means) for means in centre_means(source))]
     ranks: dict[str, list[np.ndarray]] = {}
-    for plain, *others in zip(*(form.blocks() for form in forms), strict=True):
+    blocks, count = zip(*(form.blocks() for form in forms), strict=True), -(-len(problem.queries) // problem.block_size)
+    for plain, *others in tqdm(blocks, total=count, unit=" blocks of queries", delay=2, disable=None):
         positives = _positives(plain)
         for name, scores in rankings(plain, *others, fitted, match):
             found = rank_positives(np.asarray(scores), positives)

@@ -33,6 +33,7 @@ from vacsr_jax.training.checkpoint import config_from_dict
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 K = 20
+LEADER = "inverted_softmax"
 
 
 def main() -> None:
@@ -116,15 +117,28 @@ def by_temperature(problem: Problem) -> dict:
 
 
 def rows(tables: dict[float, list[dict]]) -> tuple[list[list], list[str]]:
-    """A row a method: recall of all questions (picture / text) at each share, and the mean over shares."""
-    columns = [f"recall@{K}", *(f"{share:.0%} pictures" for share in tables), "mean"]
+    """A row a method: recall of all questions (picture / text) at each share, their mean, and what LEADER has over it.
+
+    The last two with standard errors over the draws; the difference is paired.
+    """
+    names = max((of_share[0] for of_share in tables.values()), key=len)
+    drawn = {name: over_shares(tables, name) for name in names}
+    leads = LEADER in names
+    columns = [f"recall@{K}", *(f"{share:.0%} pictures" for share in tables), "mean", *[f"{LEADER} minus it"] * leads]
     found = []
-    for name in next(iter(tables.values()))[0]:
-        runs = {share: [table[name] for table in drawn if name in table] for share, drawn in tables.items()}
-        cells = [cell(of_share) for of_share in runs.values()]
-        drawn = np.array([[run["all"] for run in of_share] for of_share in runs.values() if of_share])
-        found.append([name, *cells, spread(drawn.mean(axis=0)) if len(drawn) == len(runs) else None])
+    for name in names:
+        cells = [cell([table[name] for table in of_share if name in table]) for of_share in tables.values()]
+        mean = None if drawn[name] is None else spread(drawn[name])
+        lead = None if drawn[name] is None or not leads else spread(drawn[LEADER] - drawn[name])
+        found.append([name, *cells, mean, *[lead] * leads])
     return found, columns
+
+
+def over_shares(tables: dict[float, list[dict]], name: str) -> np.ndarray | None:
+    """Each draw's mean over the shares; None for a method that some share lacks."""
+    if not all(name in table for of_share in tables.values() for table in of_share):
+        return None
+    return np.mean([[table[name]["all"] for table in of_share] for of_share in tables.values()], axis=0)
 
 
 def cell(runs: list[dict]) -> str | None:

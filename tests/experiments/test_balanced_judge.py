@@ -42,14 +42,18 @@ def test_the_temperatures_hold_the_default_of_the_method():
     )
 
 
-def test_a_row_shows_both_sides_and_the_mean():
-    run = {"raw": {"all": 0.4, "image": 0.2, "text": 0.6}}
-    rows, columns = judge.rows({0.5: [run, run], 1.0: [{"raw": {"all": 0.2, "image": 0.2}}] * 2})
-    assert columns == ["recall@20", "50% pictures", "100% pictures", "mean"]
-    name, half, pictures, (mean, error) = rows[0]
+def test_a_row_shows_both_sides_the_mean_and_what_it_lacks():
+    def run(all_, image, text=None, **more):
+        sides = {"image": image} | ({} if text is None else {"text": text})
+        return {"raw": {"all": all_, **sides}, "inverted_softmax": {"all": all_ + 0.1, **sides}, **more}
+
+    half = [run(0.4, 0.2, 0.6, labelled={"all": 0.5, "image": 0.5, "text": 0.5})] * 2
+    rows, columns = judge.rows({0.5: half, 1.0: [run(0.2, 0.2)] * 2})
+    assert columns == ["recall@20", "50% pictures", "100% pictures", "mean", "inverted_softmax minus it"]
+    name, half, pictures, (mean, error), (lead, lead_error) = rows[0]
     assert (name, half, pictures) == ("raw", "0.400 (0.200 / 0.600)", "0.200 (0.200 / –)")
-    assert abs(mean - 0.3) < 1e-9
-    assert error < 1e-9
+    np.testing.assert_allclose([mean, error, lead, lead_error], [0.3, 0, 0.1, 0], atol=1e-9)
+    assert rows[2] == ["labelled", "0.500 (0.500 / 0.500)", None, None, None]
 
 
 def test_features_become_files_of_queries_and_bank(tmp_path, monkeypatch, capsys):

@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     judged = judge(best, test, truth)
     columns = {"untrained": judge(untrained, test, truth).metrics, "trained": judged.metrics}
     protocol = describe_protocol(config, test, "test")
-    facts = {"protocol": protocol, "noise": run.noise.facts if run.noise else None}
+    facts = {"distributions": numbers_of(judged), "protocol": protocol, "noise": run.noise.facts if run.noise else None}
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
@@ -57,6 +57,11 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     print(printed_table(columns))
     print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
+
+
+def numbers_of(judged: Judged) -> dict:
+    """The distributions of scores and uncertainties, for a JSON file."""
+    return {name: {k: d._asdict() for k, d in kinds.items()} for name, kinds in judged.distributions().items()}
 
 
 def truth_of(config: ConfigDict, split: str) -> CaptionTruth | None:
@@ -89,12 +94,12 @@ def evaluate_workdir(
         classify_split(model, open_class_split(config, name), config.data.template, name, out)
         return
     source = open_split(config, None if split == "all" else split)
-    metrics = judge(model, source, truth_of(config, split)).metrics
+    judged = judge(model, source, truth_of(config, split))
     protocol = describe_protocol(config, source, split)
-    print(printed_table({split: metrics}))
+    print(printed_table({split: judged.metrics}))
     print(f"\n{protocol_line(protocol)}")
     if out:
-        write_text(Path(out), to_json({**metrics, "protocol": protocol}))
+        write_text(Path(out), to_json({**judged.metrics, "distributions": numbers_of(judged), "protocol": protocol}))
 
 
 def embed(model: Pretrained, images: str | None, texts: str | None, out: Path) -> int:

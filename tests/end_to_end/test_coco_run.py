@@ -118,6 +118,7 @@ def test_the_other_form_and_no_ground_truth_give_the_same_numbers(root, tmp_path
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert "ground truth labels" in capsys.readouterr().out
     assert metrics.pop("protocol")["form"] == "tfds"
+    assert metrics.pop("distributions")["score"]["labelled"]["count"] == 375
     before = json.loads((workdir / "evaluation.json").read_text())["trained"]
     assert metrics.keys() < before.keys()
     assert metrics["rsum"] == pytest.approx(before["rsum"])

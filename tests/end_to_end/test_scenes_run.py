@@ -115,7 +115,7 @@ def test_best_and_last_are_kept(workdir, model):
 
 def test_the_evaluation_stands_beside_the_untrained_model(workdir, model):
     found = evaluation(workdir)
-    assert set(found) == {"step", "untrained", "trained", "protocol", "noise", "config"}
+    assert set(found) == {"step", "untrained", "trained", "distributions", "protocol", "noise", "config"}
     assert (found["protocol"]["images"], found["protocol"]["captions"]) == (40, 200)
     assert found["step"] == model.step
     assert found["config"] == model.config
@@ -135,7 +135,9 @@ def test_the_report_is_self_contained_and_says_how_it_was_made(workdir):
 def test_evaluate_gives_the_numbers_of_the_run(workdir, tmp_path, capsys):
     main(["evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'metrics.json'}"])
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
-    assert metrics == {**evaluation(workdir)["trained"], "protocol": evaluation(workdir)["protocol"]}
+    assert metrics == evaluation(workdir)["trained"] | {
+        name: evaluation(workdir)[name] for name in ("distributions", "protocol")
+    }
     out = capsys.readouterr().out
     assert "test" in out.splitlines()[0]
     assert "protocol: dataset scenes; split test; images 40; captions 200; preprocess clip" in out
@@ -147,6 +149,7 @@ def test_evaluate_takes_another_split_and_other_fields(workdir, tmp_path):
     main(["evaluate", f"--workdir={workdir}", f"--out={out}", *options])
     metrics = json.loads(out.read_text())
     assert metrics.pop("protocol")["split"] == "test_novel"
+    assert metrics.pop("distributions")["uncertainty"]["true negatives"]["mean"] > 0
     assert metrics.keys() == evaluation(workdir)["trained"].keys()
     assert metrics != evaluation(workdir)["trained"]
 

@@ -8,8 +8,10 @@ from vacsr_jax.metrics.uncertainty import (
     auroc,
     auroc_within,
     best_unlabelled,
+    distribution,
     false_negative_auroc,
     top1_uncertainty,
+    topk_uncertainty,
     uncertainty_bins,
 )
 
@@ -113,7 +115,7 @@ def test_uncertainty_bins_by_hand():
     hit = np.array([1, 1, 0, 1, 0, 1, 0], bool)
     bins = uncertainty_bins(uncertainty, hit, bins=3)  # sorted: .1 .2 .3 | .4 .5 | .6 .7
     np.testing.assert_allclose(bins.uncertainty, [0.2, 0.45, 0.65])
-    np.testing.assert_allclose(bins.recall_at_1, [2 / 3, 1, 0])
+    np.testing.assert_allclose(bins.quality, [2 / 3, 1, 0])
     assert bins.count.tolist() == [3, 2, 2]
     assert bins.spearman == pytest.approx(-0.5)
     assert bins.pearson == pytest.approx(stats.pearsonr([0.2, 0.45, 0.65], [2 / 3, 1, 0]).statistic)
@@ -123,8 +125,36 @@ def test_equal_uncertainties_share_their_hits():
     hit = np.array([True] * 5 + [False] * 5)
     for order in (hit, hit[::-1]):
         bins = uncertainty_bins(np.full(10, 0.3), order, bins=3)
-        assert bins.recall_at_1.tolist() == [0.5, 0.5, 0.5]
+        assert bins.quality.tolist() == [0.5, 0.5, 0.5]
         assert bins.pearson == bins.spearman == 0
+
+
+def test_bins_of_a_quality_that_is_no_hit():
+    bins = uncertainty_bins(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, 0.5, 0.25, 0.0]), bins=2)
+    np.testing.assert_allclose(bins.quality, [0.75, 0.125])
+
+
+def test_topk_uncertainty_by_hand_and_whatever_the_order():
+    scores = np.array([[9, 8, 7, 7, 7, 1], [2, 2, 2, 2, 2, 2]], float)
+    uncertainty = np.array([[1, 2, 3, 6, 9, 100], [1, 2, 3, 4, 5, 6]], float)
+    expected = {1: [1, 3.5], 2: [1.5, 3.5], 3: [3, 3.5], 4: [15 / 4, 3.5], 6: [121 / 6, 3.5]}
+    for k, means in expected.items():
+        for order in (slice(None), slice(None, None, -1)):
+            np.testing.assert_allclose(topk_uncertainty(scores[:, order], uncertainty[:, order], k), means)
+
+
+def test_topk_uncertainty_without_ties_is_the_mean_of_the_first_k():
+    rng = np.random.default_rng(0)
+    scores, uncertainty = rng.normal(size=(40, 30)), rng.random((40, 30))
+    order = np.argsort(-scores, axis=1)[:, :7]
+    expected = np.take_along_axis(uncertainty, order, axis=1).mean(axis=1)
+    np.testing.assert_allclose(topk_uncertainty(scores, uncertainty, 7), expected)
+    np.testing.assert_allclose(topk_uncertainty(scores.T, uncertainty.T, 1), uncertainty.T[range(30), scores.argmax(0)])
+
+
+def test_a_distribution_is_its_numbers_without_what_is_infinite():
+    values = np.r_[np.arange(101), np.inf, -np.inf]
+    assert distribution(values) == pytest.approx((101, 50, np.arange(101).std(), 5, 50, 95))
 
 
 @pytest.mark.parametrize("call", [
@@ -135,8 +165,14 @@ def test_equal_uncertainties_share_their_hits():
     lambda: auroc(np.array([]), np.array([], bool)),
     lambda: uncertainty_bins(np.array([1.0, 2.0]), np.array([True, False]), bins=3),
     lambda: uncertainty_bins(np.array([1.0, np.nan]), np.array([True, False]), bins=2),
+    lambda: uncertainty_bins(np.array([1.0, 2.0]), np.array([np.nan, 0.5]), bins=2),
+    lambda: uncertainty_bins(np.array([1.0, 2.0]), np.array([0.5]), bins=2),
+    lambda: topk_uncertainty(np.eye(2), np.eye(2), k=3),
+    lambda: topk_uncertainty(np.eye(2), np.eye(2), k=0),
+    lambda: distribution(np.array([np.nan])),
+    lambda: distribution(np.array([np.inf])),
     lambda: top1_uncertainty(np.eye(2), np.eye(2, dtype=bool), np.full((2, 2), np.nan)),
 ])  # fmt: skip
 def test_bad_input_is_an_error(call):
-    with pytest.raises(ValueError, match=r"NaN|both classes|expected|equal"):
+    with pytest.raises(ValueError, match=r"NaN|both classes|expected|equal|no finite"):
         call()

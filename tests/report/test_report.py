@@ -68,9 +68,13 @@ def sample_report() -> Report:
             "false negatives (true, unlabelled)": rng.normal(0.5, 1.5, 60_000),
             "true negatives": rng.normal(-5, 2, 400_000),
         },
+        uncertainty_histograms={"true matches (labelled)": u, "true negatives": rng.random(9000)},
         uncertainty={
-            "image to text": uncertainty_bins(u, rng.random(500) > 0.3 + 0.6 * u),
-            "text to image": uncertainty_bins(u / 2, rng.random(500) > 0.5 + 0.4 * u),
+            "R@1": {
+                "image to text": uncertainty_bins(u, rng.random(500) > 0.3 + 0.6 * u),
+                "text to image": uncertainty_bins(u / 2, rng.random(500) > 0.5 + 0.4 * u),
+            },
+            "mAP@R": {"image to text": uncertainty_bins(u, 1 - u)},
         },
         reliability={
             "against the truth": reliability(p, rng.random(p.size) < p),
@@ -136,7 +140,7 @@ def test_every_part_is_there(page):
         "against the truth", "validation mAP@R", "vacsr train --config", "&quot;steps&quot;: 1500", "not a match",
     ):  # fmt: skip
         assert text in page
-    assert page.count("<svg") == page.count("<figcaption>") == 6
+    assert page.count("<svg") == page.count("<figcaption>") == 8
     assert page.count('class="pixels"') == 3 * 6 + 3
 
 
@@ -149,7 +153,7 @@ def test_all_text_is_escaped():
         text_to_image=[Retrieval(EVIL, [dataclasses.replace(evil, content=np.zeros((4, 4, 3), np.uint8))])],
         histograms={EVIL: np.arange(3.0)}, curves={EVIL: ([0, 1], [1, 0])},
         reliability={EVIL: reliability(np.array([0.5]), np.array([True]))},
-        uncertainty={EVIL: uncertainty_bins(np.arange(4.0), np.arange(4) > 1, bins=2)},
+        uncertainty={EVIL: {EVIL: uncertainty_bins(np.arange(4.0), np.arange(4) > 1, bins=2)}},
     )  # fmt: skip
     page = render(report)
     assert "<script" not in page

@@ -18,6 +18,9 @@ class Source(Protocol):
       captions: `captions[i]` are the texts of image `i` (empty for a source that has classes only).
       labels: `labels[i]` is the index of image `i`'s class in `class_names`, or None without classes.
       class_names: names of the classes, in label order; a template turns one into a text.
+
+    A source that knows more may also have `relevance()` (float [n, m], true graded relevance), `caption_ids` (the data
+    set's own number of each caption, as `captions`) and `protocol` (a dict of what a result must say of the data).
     """
 
     ids: Sequence[str]

@@ -12,7 +12,7 @@ TIES = "among equal scores a wrong item ranks first"
 def describe_protocol(config: ConfigDict, source: Source, split: str) -> dict[str, str | int]:
     """The data, their split and counts, which captions, how images are resized, by what truth, and what ties do."""
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
-    data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "facts", {})}
+    data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
     data["preprocess"] = config.model.get("preprocess", "clip")
     data["ground truth"] = config.data.ground_truth or "labels"
     return data | {"ties": TIES}

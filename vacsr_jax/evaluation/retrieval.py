@@ -14,12 +14,18 @@ from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.evaluation.coco import flat_metrics
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.pair_scoring import Folded, score_all
+from vacsr_jax.evaluation.uncertainty_figures import (
+    Curves,
+    correlations,
+    distributions,
+    eccv_curves,
+    quality_curves,
+)
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
-from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics
+from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
+from vacsr_jax.metrics.uncertainty import Distribution
 from vacsr_jax.models.image_text import ImageTextModel
 from vacsr_jax.models.pair_models import PairScores, in_precision
-
-BINS = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Judged:
       labels: bool [n, m], the captions that were written for an image.
       relevance: float [n, m] in [0, 1] where the truth is known, else None; 1 is a true match.
       metrics: name -> number; see `judge`.
+      curves: quality in bins of queries of growing uncertainty; empty without an uncertainty.
     """
 
     scores: PairScores
@@ -39,6 +46,11 @@ class Judged:
     labels: np.ndarray
     relevance: np.ndarray | None
     metrics: dict[str, float]
+    curves: Curves
+
+    def distributions(self) -> dict[str, dict[str, Distribution]]:
+        """Numbers of the scores and uncertainties of each class of pairs."""
+        return distributions(self.scores, self.labels, self.relevance)
 
 
 def evaluate(
@@ -57,17 +69,19 @@ def evaluate(
     relevance = source.relevance() if hasattr(source, "relevance") else None
     probability = probabilities(model, scores)
     metrics = judge(scores, probability, labels, relevance)
+    curves = quality_curves(scores, labels, relevance)
     if truth is not None:
-        metrics |= judge_coco(scores.logit, source, truth)
-    return Judged(scores, probability, labels, relevance, metrics)
+        ids = caption_ids(source)
+        metrics |= flat_metrics(coco_metrics(scores.logit, *ids, truth))
+        curves |= eccv_curves(scores, eccv_precision(scores.logit, *ids, truth))
+    return Judged(scores, probability, labels, relevance, metrics | correlations(curves), curves)
 
 
-def judge_coco(logit: np.ndarray, source: Source, truth: CaptionTruth) -> dict[str, float]:
-    """COCO 1K and 5K, CxC and ECCV Caption of a source whose captions have ids; names as in `flat_metrics`."""
+def caption_ids(source: Source) -> tuple[list[int], list[int]]:
+    """COCO's ids of a source's images and captions; ValueError if it has none."""
     if not hasattr(source, "caption_ids"):
         raise ValueError("data.ground_truth is for COCO's captions, and these data have no caption ids; leave it empty")
-    caption_ids = [i for ids in source.caption_ids for i in ids]
-    return flat_metrics(coco_metrics(logit, [int(i) for i in source.ids], caption_ids, truth))
+    return [int(i) for i in source.ids], [i for ids in source.caption_ids for i in ids]
 
 
 def score_source(
@@ -109,17 +123,12 @@ def judge(
     match probability if there is one. Where the truth is
     known, under "true/": the same ranking metrics with every true match a positive, nDCG and Spearman against graded
     relevance, the AUROC of score and uncertainty for unlabelled matches against true negatives among each caption's 20
-    best pairs and among all pairs, the ECE against the truth. With an uncertainty: its correlation with R@1 over bins.
+    best pairs and among all pairs, the ECE against the truth.
     """
     logit, spread = scores
     result = retrieval.retrieval_metrics(logit, labels)
     if probability is not None:
         result["ECE"] = calibration.expected_calibration_error(probability, labels)
-    if spread is not None:
-        for name, s, p, u in (("i2t", logit, labels, spread), ("t2i", logit.T, labels.T, spread.T)):
-            of_best, hit = uncertainty.top1_uncertainty(s, p, u)
-            if len(hit) >= BINS:
-                result[f"{name}/uncertainty-R@1"] = uncertainty.uncertainty_bins(of_best, hit, BINS).spearman
     if relevance is None:
         return result
     matches = relevance == 1

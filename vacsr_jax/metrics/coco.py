@@ -105,8 +105,34 @@ def _best_ranks(ranks: PositiveRanks) -> np.ndarray:
     return best
 
 
+def eccv_precision(
+    similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """ECCV Caption's queries one by one: direction -> their rows (t2i: columns) [q], and their precision [q].
+
+    The precision is that whose mean is `eccv_map_at_r`. Arguments and errors as in `coco_metrics`.
+    """
+    images, captions = _check_ids(similarity, image_ids, caption_ids, truth)
+    found = {}
+    for direction, scores, places, columns in (
+        ("i2t", similarity, images, captions),
+        ("t2i", similarity.T, captions, images),
+    ):
+        matches = getattr(truth.eccv, direction)
+        rows = np.array([places[query] for query in matches], np.int64)
+        ranks = _rank(scores[rows], {query: n for n, query in enumerate(matches)}, columns, {"": matches})[""]
+        found[direction] = rows, _precisions(ranks)[0]
+    return found
+
+
 def _eccv(ranks: PositiveRanks) -> dict[str, float]:
-    """mAP@R, R-Precision and R@1 (Musgrave et al. 2020), rounded where the package rounds."""
+    mean_precision, last_precision = _precisions(ranks)
+    means = {"eccv_map_at_r": np.mean(mean_precision), "eccv_rprecision": np.mean(last_precision)}
+    return {name: float(x) for name, x in means.items()} | {"eccv_r1": float(np.mean(_best_ranks(ranks) <= 1))}
+
+
+def _precisions(ranks: PositiveRanks) -> tuple[np.ndarray, np.ndarray]:
+    """mAP@R and R-Precision of each query (Musgrave et al. 2020), rounded where the package rounds."""
     starts = np.searchsorted(ranks.query, np.arange(len(ranks.n_positives) + 1))
     mean_precision, last_precision = [], []
     for query, n in enumerate(ranks.n_positives):
@@ -117,8 +143,7 @@ def _eccv(ranks: PositiveRanks) -> dict[str, float]:
         precision = 1 - (r - np.cumsum(hit)) / r  # not hits / r, which differs in the last digit
         mean_precision.append(np.mean(precision * hit))
         last_precision.append(precision[-1])
-    means = {"eccv_map_at_r": np.mean(mean_precision), "eccv_rprecision": np.mean(last_precision)}
-    return {name: float(x) for name, x in means.items()} | {"eccv_r1": float(np.mean(_best_ranks(ranks) <= 1))}
+    return np.array(mean_precision), np.array(last_precision)
 
 
 def _rank(scores, rows: dict[int, int], columns: dict[int, int], sets: Mapping[str, Mapping]) -> dict:

@@ -127,7 +127,7 @@ def r_precision(scores: np.ndarray, positives: np.ndarray) -> float:
 
 
 def _r_precision(ranks: PositiveRanks) -> float:
-    return _mean_over_queries(np.ones(len(ranks.rank)), ranks)
+    return float(np.mean(_over_positives(np.ones(len(ranks.rank)), ranks)))
 
 
 def map_at_r(scores: np.ndarray, positives: np.ndarray) -> float:
@@ -143,15 +143,25 @@ def map_at_r(scores: np.ndarray, positives: np.ndarray) -> float:
     return _map_at_r(rank_positives(scores, positives))
 
 
+def average_precision_at_r(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """What `map_at_r` is the mean of, for each of the q' <= q queries that have a positive: float [q'].
+
+    >>> average_precision_at_r(np.array([[2.0, 1.0], [2.0, 1.0]]), np.array([[True, False], [False, True]])).tolist()
+    [1.0, 0.0]
+    """
+    ranks = rank_positives(scores, positives)
+    return _over_positives(ranks.nth / ranks.rank, ranks)
+
+
 def _map_at_r(ranks: PositiveRanks) -> float:
-    return _mean_over_queries(ranks.nth / ranks.rank, ranks)
+    return float(np.mean(_over_positives(ranks.nth / ranks.rank, ranks)))
 
 
-def _mean_over_queries(gains: np.ndarray, ranks: PositiveRanks) -> float:
-    """mean_q 1/R_q sum of the gains of the positives ranked at most R_q."""
+def _over_positives(gains: np.ndarray, ranks: PositiveRanks) -> np.ndarray:
+    """1/R_q sum of the gains of the positives ranked at most R_q, for each query: [q']."""
     inside = ranks.rank <= ranks.n_positives[ranks.query]
     sums = np.bincount(ranks.query, weights=gains * inside, minlength=len(ranks.n_positives))
-    return float(np.mean(sums / ranks.n_positives))
+    return sums / ranks.n_positives
 
 
 def rsum(scores: np.ndarray, positives: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vacsr_jax.metrics.graded import average_ranks, row_correlation
-from vacsr_jax.metrics.retrieval import check_positives, check_scores
+from vacsr_jax.metrics.retrieval import check_positives, check_scores, row_blocks
 
 
 def auroc(values: np.ndarray, labels: np.ndarray) -> float:
@@ -144,40 +144,100 @@ def top1_uncertainty(
     return tuple(at_choice)
 
 
+def topk_uncertainty(scores: np.ndarray, uncertainty: np.ndarray, k: int) -> np.ndarray:
+    """A query's uncertainty as the mean over its k best-scored pairs: float [q] (Wei et al. 2026, Figure 6).
+
+    `scores` and `uncertainty` [q, c]. Pairs that share the k-th best score share the places that are left, so no order
+    among them matters. Raises ValueError for NaN, unequal shapes, or k outside 1..c.
+
+    >>> topk_uncertainty(np.array([[3.0, 2.0, 2.0, 1.0]]), np.array([[0.1, 0.2, 0.4, 0.9]]), k=2).round(6).tolist()
+    [0.2]
+    """
+    scores, uncertainty = check_scores(scores, uncertainty, "uncertainty")
+    if not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"k is {k}, expected 1 to {scores.shape[1]}, the number of candidates")
+    means = []
+    for s, u in row_blocks(scores, uncertainty):
+        place = s.shape[1] - k
+        worst_chosen = np.partition(s, place, axis=1)[:, place, None]
+        better, equal = s > worst_chosen, s == worst_chosen
+        of_better = np.sum(u, axis=1, where=better, dtype=np.float64)
+        of_equal = np.mean(u, axis=1, where=equal, dtype=np.float64)
+        means.append((of_better + (k - better.sum(axis=1)) * of_equal) / k)
+    return np.concatenate(means)
+
+
 class UncertaintyBins(NamedTuple):
-    """Queries in bins of growing uncertainty: three vectors [bins], and two correlations over the bins."""
+    """Queries in bins of growing uncertainty: three vectors [bins], and two correlations over the bins.
+
+    `quality` is the mean of what a query is judged by: R@1, or mAP@R.
+    """
 
     uncertainty: np.ndarray
-    recall_at_1: np.ndarray
+    quality: np.ndarray
     count: np.ndarray
     pearson: float
     spearman: float
 
 
-def uncertainty_bins(uncertainty: np.ndarray, hit: np.ndarray, bins: int = 10) -> UncertaintyBins:
-    """Mean uncertainty and R@1 in bins of equally many queries (Wei et al. 2026, Figure 3).
+def uncertainty_bins(uncertainty: np.ndarray, quality: np.ndarray, bins: int = 10) -> UncertaintyBins:
+    """Mean uncertainty and retrieval quality in bins of equally many queries (Wei et al. 2026, Figures 3 and 6).
 
-    `uncertainty` [q], `hit` bool [q] (see `top1_uncertainty`). Counts differ by at most 1. Queries of equal
-    uncertainty share their mean hit, so the order of the input never matters and a constant uncertainty
-    gives a flat curve. A correlation is 0 where one side is constant; a good uncertainty gives a negative
-    one. Raises ValueError for NaN, unequal shapes, or fewer queries than bins.
+    `uncertainty` [q]; `quality` [q], a hit (bool, see `top1_uncertainty`) or a number such as
+    `average_precision_at_r`. Counts differ by at most 1. Queries of equal uncertainty share their mean quality, so the
+    order of the input never matters and a constant uncertainty gives a flat curve. A correlation is 0 where one side is
+    constant; a good uncertainty gives a negative one. Raises ValueError for NaN, unequal shapes, or fewer queries than
+    bins.
 
     >>> uncertainty_bins(np.array([0.1, 0.9, 0.2, 0.8]), np.array([True, False, True, True]), bins=2).pearson
     -1.0
     """
-    uncertainty, hit = _check_labelled_values(uncertainty, hit)
-    if not 2 <= bins <= len(hit):
-        raise ValueError(f"bins is {bins}, expected 2 to {len(hit)}, the number of queries")
+    uncertainty, quality = np.asarray(uncertainty), np.asarray(quality)
+    if uncertainty.ndim != 1 or uncertainty.shape != quality.shape:
+        raise ValueError(f"uncertainty {uncertainty.shape} and quality {quality.shape}: expected equally long vectors")
+    if np.isnan(uncertainty).any() or np.isnan(quality).any():
+        raise ValueError("an uncertainty or a quality is NaN; bins need numbers")
+    if not 2 <= bins <= len(quality):
+        raise ValueError(f"bins is {bins}, expected 2 to {len(quality)}, the number of queries")
     _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    shared_hit = (np.bincount(group, weights=hit) / size)[group]
+    shared = (np.bincount(group, weights=quality) / size)[group]
     parts = np.array_split(np.argsort(uncertainty), bins)
     mean_u = np.array([_mean(uncertainty[part]) for part in parts])
-    recall = np.array([_mean(shared_hit[part]) for part in parts])
-    pearson = row_correlation(mean_u[None], recall[None])[0]
-    rank = row_correlation(average_ranks(mean_u[None]), average_ranks(recall[None]))[0]
-    return UncertaintyBins(mean_u, recall, np.array([len(p) for p in parts]), float(pearson), float(rank))
+    mean_q = np.array([_mean(shared[part]) for part in parts])
+    pearson = row_correlation(mean_u[None], mean_q[None])[0]
+    rank = row_correlation(average_ranks(mean_u[None]), average_ranks(mean_q[None]))[0]
+    return UncertaintyBins(mean_u, mean_q, np.array([len(p) for p in parts]), float(pearson), float(rank))
 
 
 def _mean(x: np.ndarray) -> float:
     """Mean that is exact for equal numbers, so that rounding never makes a correlation out of constants."""
     return float(x[0] + np.mean(x - x[0], dtype=np.float64))
+
+
+class Distribution(NamedTuple):
+    """Numbers of a set of values: how many, mean, standard deviation, and the 5, 50 and 95 % quantiles."""
+
+    count: int
+    mean: float
+    std: float
+    low: float
+    median: float
+    high: float
+
+
+def distribution(values: np.ndarray) -> Distribution:
+    """The numbers of scores or uncertainties of one class of pairs; infinite values are left out.
+
+    Raises ValueError for NaN, or if nothing is left.
+
+    >>> distribution(np.array([1.0, 2.0, 3.0])).median
+    2.0
+    """
+    values = np.asarray(values, np.float64).ravel()
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).sum())} of {values.size} values are NaN")
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError("got no finite value, so there is no distribution")
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return Distribution(len(values), float(values.mean()), float(values.std()), float(low), float(median), float(high))

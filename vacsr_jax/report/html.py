@@ -60,7 +60,8 @@ class Report:
     """Everything the page shows. What is empty is left out, with a sentence that says so.
 
     `truth_known` is False for data where only labels exist: then use the statuses "labelled" and "unlabelled", and
-    histograms of these two. The dicts map a name to a curve; `curves` to (steps, values).
+    histograms of these two. The dicts map a name to a curve; `curves` to (steps, values); `uncertainty` what is judged
+    (R@1, mAP@R) to such a dict.
     """
 
     title: str
@@ -69,7 +70,8 @@ class Report:
     text_to_image: Sequence[Retrieval] = ()
     image_to_text: Sequence[Retrieval] = ()
     histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
-    uncertainty: Mapping[str, UncertaintyBins] = field(default_factory=dict)
+    uncertainty_histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    uncertainty: Mapping[str, Mapping[str, UncertaintyBins]] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -204,12 +206,17 @@ def _scores(report: Report) -> str:
 
 def _uncertainty(report: Report) -> str:
     if not report.uncertainty:
-        return _absent("This model gives no uncertainty for a pair, so R@1 cannot be drawn against it.")
+        return _absent("This model gives no uncertainty for a pair, so retrieval cannot be drawn against it.")
     caption = (
         "Queries in bins of equal size, from sure to unsure: a useful uncertainty makes the line fall. Compare with "
-        "minus the score of a baseline before crediting the uncertainty."
+        "minus the score of a baseline before crediting the uncertainty. R@1 stands against the uncertainty of a "
+        "query's best pair, mAP@R against the mean of its ten best."
     )
-    return _figure(plots.uncertainty_svg(dict(report.uncertainty)), caption)
+    drawn = [_figure(plots.uncertainty_svg(dict(lines), name), caption) for name, lines in report.uncertainty.items()]
+    if report.uncertainty_histograms:
+        svg = plots.histogram_svg(dict(report.uncertainty_histograms), xlabel="uncertainty")
+        drawn.append(_figure(svg, "Uncertainty of the pairs of each class, each scaled to the same area."))
+    return "".join(drawn)
 
 
 def _calibration(report: Report) -> str:

@@ -52,16 +52,16 @@ def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", 
     return _svg(figure, "histogram")
 
 
-def uncertainty_svg(curves: dict[str, UncertaintyBins]) -> str:
-    """R@1 of queries in bins of growing uncertainty (Wei et al. 2026, Figure 3), up to four lines: inline SVG."""
+def uncertainty_svg(curves: dict[str, UncertaintyBins], judged: str = "R@1") -> str:
+    """R@1 or mAP@R of queries in bins of growing uncertainty (Wei et al. 2026, Figures 3, 6), up to four lines: SVG."""
     figure, axes = _figure(4.8, 3.0)
     for (name, bins), colour, dash in zip(curves.items(), SERIES, _DASHES, strict=False):
         label = f"{name}: Pearson {bins.pearson:+.2f}, Spearman {bins.spearman:+.2f}"
-        _line(axes, bins.uncertainty, bins.recall_at_1, color=colour, linestyle=dash, label=label)
-    axes.set(xlabel="mean uncertainty of the best pair", ylabel="R@1")
-    axes.set_ylim(0, 1.4 * max(0.05, *(float(np.max(bins.recall_at_1)) for bins in curves.values())))
+        _line(axes, bins.uncertainty, bins.quality, color=colour, linestyle=dash, label=label)
+    axes.set(xlabel=f"mean uncertainty of the best {'pair' if judged == 'R@1' else 'pairs'}", ylabel=judged)
+    axes.set_ylim(0, 1.4 * max(0.05, *(float(np.max(bins.quality)) for bins in curves.values())))
     _legend(axes)
-    return _svg(figure, "uncertainty")
+    return _svg(figure, f"uncertainty {judged}")
 
 
 def reliability_svg(curves: dict[str, Reliability]) -> str:

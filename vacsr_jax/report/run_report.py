@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from vacsr_jax.data.source import Source, caption_pairs
-from vacsr_jax.evaluation.retrieval import BINS, Judged
+from vacsr_jax.evaluation.retrieval import Judged
+from vacsr_jax.evaluation.uncertainty_figures import pair_classes
 from vacsr_jax.metrics.calibration import reliability
-from vacsr_jax.metrics.uncertainty import top1_uncertainty, uncertainty_bins
 from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
 from vacsr_jax.report.tables import format_table
 
@@ -67,7 +67,7 @@ def build_report(
     command: str,
 ) -> Report:
     """The page of a run; `judged` is its best model on `source`, `columns` the metrics to stand side by side."""
-    known = judged.relevance is not None
+    known, spread = judged.relevance is not None, judged.scores.uncertainty
     note = (
         "Metrics under true/ judge against the known truth, the others against the labels, which hold one image for "
         "each caption. AUROC: unlabelled matches against true negatives among each caption's 20 best pairs, pooled, "
@@ -76,11 +76,15 @@ def build_report(
     return Report(
         title=title,
         subtitle=f"{len(source)} images, {judged.labels.shape[1]} captions",
-        tables=[Table("Test split", ["metric", *columns], metric_rows(columns), note if known else "")],
+        tables=[
+            Table("Test split", ["metric", *columns], metric_rows(columns), note if known else ""),
+            _distributions(judged),
+        ],
         text_to_image=_retrievals(source, judged, transpose=True),
         image_to_text=_retrievals(source, judged, transpose=False),
-        histograms=_histograms(judged),
-        uncertainty=_uncertainty(judged),
+        histograms=pair_classes(judged.scores.logit, judged.labels, judged.relevance),
+        uncertainty_histograms={} if spread is None else pair_classes(spread, judged.labels, judged.relevance),
+        uncertainty=judged.curves,
         reliability=_reliability(judged),
         curves=_curves(curves),
         config=config,
@@ -121,31 +125,13 @@ def _retrievals(source: Source, judged: Judged, *, transpose: bool) -> list[Retr
     return found
 
 
-def _histograms(judged: Judged) -> dict[str, np.ndarray]:
-    logit, labels = judged.scores.logit, judged.labels
-    if judged.relevance is None:
-        return {"labelled": logit[labels], "unlabelled": logit[~labels]}
-    matches = judged.relevance == 1
-    return {
-        "true matches (labelled)": logit[labels],
-        "false negatives (true, unlabelled)": logit[matches & ~labels],
-        "true negatives": logit[~matches & ~labels],
-    }
-
-
-def _uncertainty(judged: Judged) -> dict:
-    spread = judged.scores.uncertainty
-    if spread is None:
-        return {}
-    curves = {}
-    for name, s, p, u in (
-        ("image to text", judged.scores.logit, judged.labels, spread),
-        ("text to image", judged.scores.logit.T, judged.labels.T, spread.T),
-    ):
-        of_best, hit = top1_uncertainty(s, p, u)
-        if len(hit) >= BINS:
-            curves[name] = uncertainty_bins(of_best, hit, BINS)
-    return curves
+def _distributions(judged: Judged) -> Table:
+    rows = [
+        [f"{name}, {kind}", *numbers]
+        for name, kinds in judged.distributions().items()
+        for kind, numbers in kinds.items()
+    ]
+    return Table("Scores and uncertainties", ["pairs of", "count", "mean", "s.d.", "5 %", "50 %", "95 %"], rows)
 
 
 def _reliability(judged: Judged) -> dict:

@@ -64,7 +64,11 @@ def test_the_first_five_captions_in_the_files_order_with_their_ids(root, form):
     entry = next(e for e in ENTRIES if str(e["cocoid"]) == found.ids[1])
     assert list(found.captions[1]) == [s["raw"] for s in entry["sentences"][:5]]
     assert list(found.caption_ids[1]) == [s["sentid"] for s in entry["sentences"][:5]]
-    assert (found.facts["images"], found.facts["captions"], found.facts["captions per image"]) == (3, 15, "first 5")
+    assert (found.protocol["images"], found.protocol["captions"], found.protocol["captions per image"]) == (
+        3,
+        15,
+        "first 5",
+    )
 
 
 def test_all_captions_can_be_had(root):
@@ -75,7 +79,7 @@ def test_a_source_can_be_cut_and_sent_to_a_worker(root):
     for form in FORMS:
         whole = open_captions(root, "train", dataset="coco", form=form)
         cut = pickle.loads(pickle.dumps(whole.first(2)))
-        assert (len(cut), cut.ids, cut.facts["images"], cut.facts["captions"]) == (2, whole.ids[:2], 2, 10)
+        assert (len(cut), cut.ids, cut.protocol["images"], cut.protocol["captions"]) == (2, whole.ids[:2], 2, 10)
         np.testing.assert_array_equal(cut.image(1), whole.image(1))
         last = len(whole) - 1  # of restval: the second part
         np.testing.assert_array_equal(whole.image(last), open_captions(root, None, form=form).image(last))
@@ -140,7 +144,7 @@ def test_a_split_that_is_not_the_published_one_says_what_differs(message, tmp_pa
 
 def test_a_part_is_taken_where_no_data_set_is_named(tmp_path):
     found = open_captions(rewritten(tmp_path, lambda e: e[1:]), "train")
-    assert (len(found), found.facts["dataset"]) == (5, f"{tmp_path.name}/dataset_coco.json")
+    assert (len(found), found.protocol["dataset"]) == (5, f"{tmp_path.name}/dataset_coco.json")
 
 
 def test_missing_images_are_counted_and_one_is_named(tmp_path):

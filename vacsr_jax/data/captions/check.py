@@ -41,7 +41,7 @@ def check_captions(name: str, root: str | Path, tfds_dir: str = "") -> Found:
     for form in FORMS if name == "coco" else ("karpathy",):
         folder = tfds_dir if form == "tfds" and tfds_dir else root
         try:
-            found = [open_captions(folder, split, dataset=name, form=form).facts for split in SPLITS]
+            found = [open_captions(folder, split, dataset=name, form=form).protocol for split in SPLITS]
         except (ValueError, OSError) as error:
             problems.append(f"{form}: {error}")
             continue

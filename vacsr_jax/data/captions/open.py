@@ -52,19 +52,19 @@ def open_captions(
         hint = f"; `vacsr data check {dataset} --root={root}` says where to get them" if dataset else ""
         raise ValueError(f"{len(missing):,} of {len(records):,} images are missing, such as {missing[0]}{hint}")
     n_captions = sum(len(r.captions) for r in records)
-    facts = {
+    protocol = {
         "dataset": dataset or f"{where.parent.name}/{where.name}",
         "form": form,
         "split": split or "all",
         "images": len(records),
     }
-    facts |= {"captions": n_captions, "captions per image": f"first {per_image}" if per_image else "all"}
+    protocol |= {"captions": n_captions, "captions per image": f"first {per_image}" if per_image else "all"}
     return CaptionSource(
         ids=[r.id for r in records],
         captions=[r.captions for r in records],
         caption_ids=[r.caption_ids for r in records],
         files=files or [r.file for r in records],
-        facts=facts,
+        protocol=protocol,
     )
 
 

@@ -42,14 +42,14 @@ class CaptionSource:
     Attributes beyond the protocol's:
       caption_ids: `caption_ids[i]` are the data set's ids of `captions[i]`.
       files: what each image is decoded from: a path, or a new open file at each access.
-      facts: what a result must say of the data: which, from what, how many.
+      protocol: what a result must say of the data: which, from what, how many.
     """
 
     ids: Sequence[str]
     captions: Sequence[Sequence[str]]
     caption_ids: Sequence[Sequence[int]]
     files: Sequence[Path | BinaryIO]
-    facts: dict[str, str | int]
+    protocol: dict[str, str | int]
     labels: None = None
     class_names: Sequence[str] = ()
 
@@ -59,9 +59,9 @@ class CaptionSource:
     def first(self, n: int) -> CaptionSource:
         """The first `n` images; 0: all."""
         n = min(n or len(self), len(self))
-        facts = self.facts | {"images": n, "captions": sum(map(len, self.captions[:n]))}
+        protocol = self.protocol | {"images": n, "captions": sum(map(len, self.captions[:n]))}
         return dataclasses.replace(
-            self, ids=self.ids[:n], captions=self.captions[:n], caption_ids=self.caption_ids[:n], facts=facts
+            self, ids=self.ids[:n], captions=self.captions[:n], caption_ids=self.caption_ids[:n], protocol=protocol
         )
 
     def image(self, index: int) -> np.ndarray:

@@ -1,0 +1,97 @@
+"""The numbers behind the figures of uncertainty: quality in bins of queries, distributions by class of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vacsr_jax.metrics.retrieval import average_precision_at_r
+from vacsr_jax.metrics.uncertainty import (
+    Distribution,
+    UncertaintyBins,
+    distribution,
+    top1_uncertainty,
+    topk_uncertainty,
+    uncertainty_bins,
+)
+from vacsr_jax.models.pair_models import PairScores
+
+BINS = 10
+TOP_K = 10  # best pairs whose mean uncertainty stands against mAP@R
+SAMPLE = 2_000_000  # pairs of a class that a distribution is taken from, at most
+
+Curves = dict[str, dict[str, UncertaintyBins]]  # what is judged -> i2t, t2i -> its bins
+
+
+def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None) -> Curves:
+    """R@1 against the uncertainty of the best pair, and mAP@R against the mean of the TOP_K best (Wei et al. 2026).
+
+    Their Figures 3 and 6. R@1 is that of the labels, bool [n, m]; mAP@R that of the truth where it is known. Empty for
+    a model without uncertainty, or fewer queries than BINS.
+    """
+    curves: Curves = {"R@1": {}, "mAP@R": {}}
+    for name, s, p, u in _directions(scores, labels):
+        if p.any(axis=1).sum() >= BINS:
+            curves["R@1"][name] = uncertainty_bins(*top1_uncertainty(s, p, u), BINS)
+    for name, s, p, u in _directions(scores, labels if relevance is None else relevance == 1):
+        asked = p.any(axis=1)
+        if asked.sum() >= BINS:
+            of_best = topk_uncertainty(s, u, min(TOP_K, s.shape[1]))[asked]
+            curves["mAP@R"][name] = uncertainty_bins(of_best, average_precision_at_r(s, p), BINS)
+    return {judged: lines for judged, lines in curves.items() if lines}
+
+
+def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.ndarray]]) -> Curves:
+    """ECCV Caption's mAP@R against the mean uncertainty of the TOP_K best; `precision` as of `eccv_precision`."""
+    lines = {}
+    for name, s, _, u in _directions(scores, scores.logit):
+        queries, found = precision[name]
+        if len(queries) >= BINS:
+            of_best = topk_uncertainty(s[queries], u[queries], min(TOP_K, s.shape[1]))
+            lines[name] = uncertainty_bins(of_best, found, BINS)
+    return {"ECCV Caption mAP@R": lines} if lines else {}
+
+
+def correlations(curves: Curves) -> dict[str, float]:
+    """The rank correlation over the bins of each line, as `i2t/uncertainty-R@1`; -1 is best."""
+    return {f"{name}/uncertainty-{judged}": b.spearman for judged, lines in curves.items() for name, b in lines.items()}
+
+
+def _directions(scores: PairScores, positives: np.ndarray) -> Iterator[tuple]:
+    logit, spread = scores
+    if spread is not None:
+        yield "i2t", logit, positives, spread
+        yield "t2i", logit.T, positives.T, spread.T
+
+
+def pair_classes(values: np.ndarray, labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The values [n, m] of each class of pairs, at most SAMPLE of each: by the labels, and by the truth if known."""
+    if relevance is None:
+        masks = {"labelled": labels, "unlabelled": ~labels}
+    else:
+        matches = relevance == 1
+        masks = {
+            "true matches (labelled)": labels,
+            "false negatives (true, unlabelled)": matches & ~labels,
+            "true negatives": ~matches & ~labels,
+        }
+    return {name: _sample(values[mask]) for name, mask in masks.items()}
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    if len(values) <= SAMPLE:
+        return values
+    return values[np.random.default_rng(0).integers(len(values), size=SAMPLE)]
+
+
+def distributions(
+    scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None
+) -> dict[str, dict[str, Distribution]]:
+    """Numbers of scores and uncertainties: "score" or "uncertainty" -> class of pairs -> its distribution."""
+    values = {"score": scores.logit, "uncertainty": scores.uncertainty}
+    return {
+        name: {kind: distribution(x) for kind, x in pair_classes(v, labels, relevance).items() if len(x)}
+        for name, v in values.items()
+        if v is not None
+    }

@@ -8,10 +8,11 @@ Finished runs are kept under --out, not repeated.
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
-from experiments.classification.runs import METHODS, Task, cell, read_result, run_all
+from experiments.classification.runs import DIVERGED, METHODS, Task, cell, read_result, run_all
 from experiments.classification.twins import VENDORS, write_emoji, write_scenes
 from vacsr_jax.report.tables import format_table
 
@@ -94,8 +95,15 @@ def columns(name: str, runs: list[dict | None], stage: str) -> list[list[float |
     """Of each column, the runs' values; None for a run that is not there."""
     tests = HALVES.values() if name != "emoji-domains" else ("test", *SAME_IDS.values(), *NEW_IDS.values())
     summary = "harmonic_mean" if name != "emoji-domains" else "target_mean"
-    found = [[run and run[stage][test]["accuracy"] for run in runs] for test in tests]
-    return [*found, [run and run[f"{stage}_summary"][summary] for run in runs]]
+    paths = [*((stage, test, "accuracy") for test in tests), (f"{stage}_summary", summary)]
+    return [[value_at(run, path) for run in runs] for path in paths]
+
+
+def value_at(run: dict | None, path: tuple[str, ...]) -> float | str | None:
+    """The number at a path of a result; None for a run that is not there, DIVERGED for one that broke off."""
+    if run is None or DIVERGED in run:
+        return run and DIVERGED
+    return functools.reduce(dict.__getitem__, path, run)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vacsr_jax.metrics.classification import over_seeds
 
+DIVERGED = "diverged"
 METHODS = ("cross_entropy", "sigmoid", "deterministic", "vacsr")
 
 
@@ -39,12 +40,16 @@ def run_all(tasks: Sequence[Task], out: Path) -> None:
 def run_one(task: Task, out: Path) -> None:
     from vacsr_jax import commands
     from vacsr_jax.config_files import load_config
+    from vacsr_jax.training.loop import DivergedError
 
     config = load_config(task.config, [f"--config.{name}={value}" for name, value in task.fields.items()])
     workdir = out / "workdirs" / task.name
     began = time.monotonic()
-    commands.train(config, workdir, "")
-    result = json.loads((workdir / commands.EVALUATION).read_text())
+    try:
+        commands.train(config, workdir, "")
+        result = json.loads((workdir / commands.EVALUATION).read_text())
+    except DivergedError as error:
+        result = {"diverged": str(error)}
     result["seconds"] = time.monotonic() - began
     result_file(out, task.name).parent.mkdir(parents=True, exist_ok=True)
     result_file(out, task.name).write_text(json.dumps(result, indent=2) + "\n")
@@ -60,9 +65,11 @@ def read_result(out: Path, name: str) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def cell(values: Sequence[float | None]) -> tuple[float, float] | float | str:
+def cell(values: Sequence[float | str | None]) -> tuple[float, float] | float | str:
     """Per cent: (mean, standard error) over seeds, one number for one seed, "not run" where a seed is missing."""
     if not values or None in values:
         return "not run"
+    if DIVERGED in values:
+        return f"{values.count(DIVERGED)} of {len(values)} {DIVERGED}"
     found = over_seeds([100 * value for value in values])
     return found.mean if found.error is None else (found.mean, found.error)

@@ -51,5 +51,6 @@ def test_emoji_of_small_subgroups_are_left_out(tmp_path):
 
 def test_cells():
     assert cell([0.5, None]) == cell([]) == "not run"
+    assert cell([0.5, "diverged", 0.4]) == "1 of 3 diverged"
     assert cell([0.5]) == 50
     np.testing.assert_allclose(cell([0.4, 0.6]), (50, 10))

@@ -106,6 +106,15 @@ def test_spread_is_least_where_u_is_the_error():
     assert abs(u[np.argmin(values)] - error) < 0.005
 
 
+def test_a_pair_that_is_fitted_perfectly_has_a_finite_gradient():
+    def loss(log_var):
+        return ADAPTER.spread(jnp.full((1, 1), 30.0), jnp.exp(log_var))[0, 0]
+
+    for log_var in (-30.0, -60.0, -100.0):
+        assert np.isfinite(jax.grad(loss)(jnp.full((1, 1, D), log_var))).all(), log_var
+    assert (jax.grad(loss)(jnp.full((1, 1, D), -30.0)) > 0).all()  # the variance still wants to fall
+
+
 @pytest.mark.parametrize("decoder_width", [0, 6])
 def test_folded_scores_are_the_unfolded_mean_path(decoder_width):
     adapter = change(decoder_width=decoder_width)

@@ -266,6 +266,14 @@ def images():
     return list(np.random.default_rng(1).integers(0, 256, (3, 40, 50, 3), np.uint8))
 
 
+def test_the_best_texts_are_those_of_all_scores(saved):
+    rng = np.random.default_rng(0)
+    v, t = (rng.normal(size=(n, saved.model.clip.embedding_dim)).astype(np.float32) for n in (3, 7))
+    scores, best = saved.score(v, t), saved.top_k(v, t, 2)
+    np.testing.assert_array_equal(best.index, np.argsort(-scores.logit, axis=1)[:, :2])
+    np.testing.assert_allclose(best.uncertainty, np.take_along_axis(scores.uncertainty, best.index, 1), rtol=1e-5)
+
+
 def test_a_clip_scores_by_scaled_cosine_without_probability_or_uncertainty(clip_folder, images):
     model, texts = vacsr_jax.load(clip_folder), ["a red circle", "a square"]
     scores = model.score(images, texts)

@@ -21,7 +21,8 @@ from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
-from vacsr_jax.evaluation.retrieval import probabilities, score_pairs
+from vacsr_jax.evaluation.pair_scoring import TopK, top_k
+from vacsr_jax.evaluation.retrieval import fold, probabilities, score_pairs
 from vacsr_jax.evaluation.sampling import Samples, sample_similarity
 from vacsr_jax.files import replace_whole, to_json, write_text
 from vacsr_jax.models.clip import check_tokens
@@ -90,6 +91,10 @@ class Pretrained:
         images, texts = self._embedded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
         return Scores(scores.logit, probabilities(self.model, scores), scores.uncertainty)
+
+    def top_k(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray, k: int) -> TopK:
+        """The k best texts of every image, best first, without scores of all pairs in memory; see `pair_scoring`."""
+        return top_k(fold(self.model, self.params), *self._embedded(images, texts), k)
 
     def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
         """n draws of every pair's match probability, their mean and credible interval; see `sampling`."""

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from vacsr_jax.evaluation import pair_scoring
-from vacsr_jax.models.pair_models import CosineModel, FoldedCosine, in_precision, score_tile, score_tile_fused
+from vacsr_jax.models.pair_models import (
+    CosineModel,
+    FoldedCosine,
+    in_precision,
+    score_tile,
+    score_tile_fused,
+    without_uncertainty,
+)
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
 N, M, D, K = 13, 29, 96, 2
@@ -125,6 +132,20 @@ def test_two_stages():
     everything = np.tile(np.arange(M), (N, 1))
     both = (pair_scoring.rerank(FOLDED, IMAGES, TEXTS, everything), pair_scoring.top_k(FOLDED, IMAGES, TEXTS, M))
     np.testing.assert_array_equal(both[0].index, both[1].index)
+
+
+def test_a_linear_stage_is_the_score_where_the_score_is_linear():
+    # A trunk whose units all sit far on the open side of the gelu is linear: score = s W f + constant.
+    folded = without_uncertainty(FOLDED)._replace(trunk_bias=jnp.full(D, 50.0))
+    weights = pair_scoring.linear_stage(folded, IMAGES, TEXTS)
+    np.testing.assert_allclose(weights, folded.trunk_kernel @ folded.readout[:, 0], rtol=1e-3, atol=1e-5)
+    queries, plain = IMAGES * weights, FoldedCosine(jnp.float32(1), jnp.float32(0))
+    first = pair_scoring.top_k(plain, queries, TEXTS, 3).index
+    np.testing.assert_array_equal(first, pair_scoring.top_k(folded, IMAGES, TEXTS, 3).index)
+    # And it ranks a real adapter's pairs far better than the cosine does.
+    scores = pair_scoring.score_all(FOLDED, IMAGES, TEXTS).logit
+    linear = (IMAGES * pair_scoring.linear_stage(FOLDED, IMAGES, TEXTS)) @ TEXTS.T
+    assert np.corrcoef(scores.ravel(), linear.ravel())[0, 1] > 0.5
 
 
 def test_candidates_of_a_cosine_score():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from experiments.benchmarks import baselines, pair_scoring, timing
+from experiments.benchmarks import baselines, pair_scoring, timing, two_stages
 from vacsr_jax.evaluation.pair_scoring import score_all
 from vacsr_jax.training.vacsr_objective import vacsr_objective
 
@@ -84,3 +84,17 @@ def test_the_best_of_rounds_is_the_least():
     assert "".join(calls) == "ababab"
     assert set(found) == {"a", "b"}
     assert timing.machine()
+
+
+def test_two_stages_meet_the_full_ranking_when_everything_is_a_candidate(monkeypatch, tmp_path, small):
+    adapter, params, images, texts = small
+    monkeypatch.setattr(two_stages, "KS", (2, 5))
+    labels = np.eye(5, 6, dtype=bool)
+    folded = adapter.apply({"params": params}, method="fold")
+    rows = two_stages.curve(folded, images, texts, labels, labels, rounds=1)
+    assert all(len(row) == len(two_stages.COLUMNS) for row in rows)
+    full, kept = rows[0], {(row[0], row[1]): row[4] for row in rows}
+    assert kept["cosine", 2] <= kept["cosine", 5] == pytest.approx(5 / 6, abs=0.1)
+    assert 0 <= full[2] <= 1
+    two_stages.plot(rows, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000

@@ -24,6 +24,7 @@ from vacsr_jax.models.pair_models import (
     score_listed,
     score_tile,
     score_tile_fused,
+    score_vectors,
     without_uncertainty,
 )
 from vacsr_jax.ops import fused_scores
@@ -35,6 +36,7 @@ CACHE = 8 << 20  # bytes of a tile on a CPU: rates are flat from a third of it t
 MEMORY_SHARE = 1 / 16  # of an accelerator's memory for a tile: two products of it alive, and room for the rest
 MOST_PAIRS = 1 << 18  # more fill no accelerator better
 BLOCK_PAIRS = 1 << 22  # pairs whose results the device holds before they go to the host
+STAGE_PAIRS = 4096  # random pairs that a linear first stage is fitted to
 DELAY = 3  # seconds before a progress bar appears
 
 
@@ -105,13 +107,30 @@ def rerank(folded: Folded, images: np.ndarray, texts: np.ndarray, candidates: np
     return TopK(logit, index, spread)
 
 
+def linear_stage(folded: FoldedAdapter, images: np.ndarray, texts: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Weights w [d] of a first stage for an adapter: w . (v * t) = (w * v) . t, which any inner-product store ranks by.
+
+    The mean gradient of the score in the similarity vector over `STAGE_PAIRS` random pairs of the two sides: the best
+    linear approximation where that vector is Gaussian (Stein's lemma). An adapter learns no cosine, so the cosine of
+    its embeddings is no first stage for it.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = images[rng.integers(len(images), size=STAGE_PAIRS)] * texts[rng.integers(len(texts), size=STAGE_PAIRS)]
+    return np.asarray(_mean_slope(without_uncertainty(folded), pairs[:, None]))
+
+
+@jax.jit
+def _mean_slope(folded: FoldedAdapter, similarity: jax.Array) -> jax.Array:
+    return jax.grad(lambda s: jnp.sum(score_vectors(folded, s).logit))(similarity).mean(axis=(0, 1))
+
+
 def pairs_per_tile(folded: Folded, device: Any = None) -> int:
     """Pairs of a tile that suit the device: as many as its cache (a CPU) or a share of its memory holds.
 
     A pair holds its similarity vector, its hidden layer in float32 and again in the products' precision, and its
     log-variances.
     """
-    if isinstance(folded, FoldedCosine):
+    if not isinstance(folded, FoldedAdapter):
         return 1 << 20
     d, h = folded.trunk_kernel.shape
     size = folded.trunk_kernel.dtype.itemsize
@@ -124,7 +143,7 @@ def tile_scorer(folded: Folded) -> Callable[[Folded, jax.Array, jax.Array], Pair
 
     A machine on which the kernel fails, or differs from XLA's result on a few pairs, is warned about once and uses XLA.
     """
-    if jax.default_backend() != "gpu" or isinstance(folded, FoldedCosine) or folded.decoder is not None:
+    if jax.default_backend() != "gpu" or not isinstance(folded, FoldedAdapter) or folded.decoder is not None:
         return score_tile
     d, h = folded.trunk_kernel.shape
     components = 0 if folded.spread_kernel is None else len(folded.weights)

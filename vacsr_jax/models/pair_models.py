@@ -151,7 +151,7 @@ def score_tile_fused(
 
 def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosine | FoldedAdapter:
     """`folded` with the matrices that multiply pairs in `dtype`; sums, biases and the readout stay float32."""
-    if isinstance(folded, FoldedCosine):
+    if not isinstance(folded, FoldedAdapter):
         return folded
     spread = None if folded.spread_kernel is None else folded.spread_kernel.astype(dtype)
     return folded._replace(trunk_kernel=folded.trunk_kernel.astype(dtype), spread_kernel=spread)
@@ -159,7 +159,7 @@ def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosi
 
 def without_uncertainty(folded: FoldedCosine | FoldedAdapter) -> FoldedCosine | FoldedAdapter:
     """`folded` for scores alone, at 1 / (k + 1) of the cost."""
-    if isinstance(folded, FoldedCosine):
+    if not isinstance(folded, FoldedAdapter):
         return folded
     return folded._replace(spread_kernel=None, spread_bias=None, weights=None)
 

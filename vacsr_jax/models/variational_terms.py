@@ -42,12 +42,16 @@ class FoldedPosterior(NamedTuple):
 
 
 class FoldedTerms(NamedTuple):
-    """As `PairTerms`, [r c], with the KL bound already summed over the pairs that count; nats."""
+    """As `PairTerms`, with the KL bound already summed over the pairs that count, in nats, and the spread term's parts.
+
+    That term is elementwise but not cheap, and counts for few pairs: see `spread`.
+    """
 
     score: Float[Array, "*b"]
     logit: Float[Array, "*b"]
     kl_sum: Float[Array, ""]
-    spread: Float[Array, "*b"]
+    weights: Float[Array, "*b k"]
+    variance: Float[Array, "*b k d"]
 
 
 def fold_posterior(adapter: VariationalAdapter, params: dict[str, Array], dtype: Any) -> FoldedPosterior:
@@ -106,7 +110,12 @@ def folded_terms(
         of_mean = 2 * hidden @ folded.cross + folded.norm
         rows = hidden.reshape(-1, hidden.shape[-1])
         kl_sum = 0.5 * (jnp.sum(counts * (of_variance + of_mean)) + quadratic_sum(rows, counts.ravel(), folded.gram))
-    return FoldedTerms(centre @ alpha, logit, kl_sum, adapter.spread(logit, mixture.mix(weights, variance)))
+    return FoldedTerms(centre @ alpha, logit, kl_sum, weights, variance)
+
+
+def spread(adapter: VariationalAdapter, terms: FoldedTerms) -> Float[Array, "*b"]:
+    """The spread term of every pair, `VariationalAdapter.spread`."""
+    return adapter.spread(terms.logit, mixture.mix(terms.weights, terms.variance))
 
 
 @jax.custom_vjp

@@ -36,16 +36,18 @@ def similarity_vectors(images: Float[Array, "r d"], texts: Float[Array, "c d"]) 
 
 
 def tile_shape(n: int, m: int, tile_pairs: int) -> tuple[int, int]:
-    """Rows and columns of a tile of at most `tile_pairs` pairs: whole rows where they fit, else part of one.
+    """Rows and columns of a tile of at most `tile_pairs` pairs, near a square (and a power of two) where both are long.
 
-    Both sides are divided evenly, so that padding to whole tiles adds less than a row and a column a tile.
+    A square needs the fewest embeddings for its pairs, and meets the diagonal least. Both sides are divided evenly, so
+    that padding to whole tiles adds less than a row and a column a tile.
 
     Raises:
       ValueError: if a side is empty or `tile_pairs` is not positive.
     """
     if min(n, m, tile_pairs) < 1:
         raise ValueError(f"pairs: got a grid of {n} x {m} in tiles of {tile_pairs}; all three must be positive")
-    columns = even_part(m, tile_pairs)
+    side = 1 << tile_pairs.bit_length() // 2
+    columns = even_part(m, min(tile_pairs, max(side, tile_pairs // n)))
     return even_part(n, max(1, tile_pairs // columns)), columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from vacsr_jax.losses.vacsr import check_choices, hardest, masked_mean
 from vacsr_jax.models.variational_adapter import VariationalAdapter
-from vacsr_jax.models.variational_terms import fold_posterior, folded_terms
+from vacsr_jax.models.variational_terms import fold_posterior, folded_terms, spread
 from vacsr_jax.ops import straight_through
 from vacsr_jax.ops.pair_sums import sum_pairs
 from vacsr_jax.ops.pairwise import shard_pairs, similarity_vectors
@@ -61,9 +62,9 @@ def vacsr_objective(
         parts = {
             "kl": shares["kl"] * terms.kl_sum,
             "recon": shares["recon"] * jnp.sum(jnp.where(valid, error, 0)),
-            "positive": shares["positive"] * jnp.sum(jnp.where(valid & (labels >= 0.5), terms.spread, 0)),
+            "positive": shares["positive"] * sum_where(valid & (labels >= 0.5), lambda: spread(adapter, terms)),
         }
-        hardness = terms.score if loss["hard"] == "similarity" else terms.spread
+        hardness = terms.score if loss["hard"] == "similarity" else spread(adapter, terms)
         return sum(loss[name] * part for name, part in parts.items()), parts, hardness
 
     def local_rows(params, rows, texts, per_pair):
@@ -75,7 +76,13 @@ def vacsr_objective(
 
     i, j, in_use = hardest(hardness, ~positives & valid, loss["hard_negatives"])
     similarity = jax.lax.with_sharding_constraint(images[i] * texts[j], NamedSharding(mesh, P("data")))
-    spread = folded_terms(adapter, folded, similarity, jax.tree.map(lambda x: x[i, j], noise), None).spread
-    negative = masked_mean(spread, in_use)
+    hard = folded_terms(adapter, folded, similarity, jax.tree.map(lambda x: x[i, j], noise), None)
+    negative = masked_mean(spread(adapter, hard), in_use)
     total = total + loss["negative"] * negative
     return total, {"loss": total, **terms, "negative": negative}
+
+
+def sum_where(mask: jax.Array, values: Callable[[], jax.Array]) -> jax.Array:
+    """The sum of `values()` where the mask holds; they are not computed where it holds nowhere, as in most tiles."""
+    dtype = jax.eval_shape(values).dtype
+    return jax.lax.cond(jnp.any(mask), lambda: jnp.sum(jnp.where(mask, values(), 0)), lambda: jnp.zeros((), dtype))

@@ -1,0 +1,112 @@
+"""Two stages: candidates by an inner product, then VACSR for k of them per image; what k costs and what it keeps.
+
+`python -m experiments.benchmarks.two_stages --workdir=runs/scenes --out=two_stages.json` ranks the captions of a run's
+test split for every image: by all pairs, and by the best k of two first stages. `cosine` is that of the prepared
+embeddings; `linear` their inner product under `pair_scoring.linear_stage`'s weights. Prints a table, draws a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.timing import best_seconds
+from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.source import caption_pairs
+from vacsr_jax.evaluation import pair_scoring
+from vacsr_jax.evaluation.embed import embed_images, embed_texts
+from vacsr_jax.evaluation.retrieval import fold
+from vacsr_jax.files import to_json, write_text
+from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
+from vacsr_jax.models.pair_models import FoldedCosine, without_uncertainty
+from vacsr_jax.pretrained import load
+from vacsr_jax.report.tables import format_table
+from vacsr_jax.training.checkpoint import config_from_dict
+
+KS = (10, 25, 50, 100, 250, 500, 1000)
+COLUMNS = ["first stage", "k", "mAP@R", "R@1", "of the full ranking's top 10", "seconds", "of the full ranking's time"]
+INNER = FoldedCosine(np.float32(1), np.float32(0))
+
+
+def judge(scores: np.ndarray, matches: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """mAP@R against the truth where it is known (else the labels), and R@1 against the labels."""
+    return map_at_r(scores, matches), recall_at_k(scores, labels, [1])[1]
+
+
+def curve(folded, images, texts, matches, labels, rounds: int) -> list[list[Any]]:
+    """One row for the full ranking, and one for every first stage and k; `COLUMNS`."""
+    folded = without_uncertainty(folded)
+    full = pair_scoring.score_all(folded, images, texts).logit
+    best = np.argsort(-full, axis=1)[:, :10]
+    weights = pair_scoring.linear_stage(folded, images, texts)
+    stages = {"cosine": images, "linear": images * weights}
+    ks = [k for k in KS if k < len(texts)]
+
+    def two_stages(queries, k):
+        found = pair_scoring.top_k(INNER, queries, texts, k)
+        return pair_scoring.rerank(folded, images, texts, found.index)
+
+    contenders = {("all pairs", len(texts)): lambda: pair_scoring.top_k(folded, images, texts, 10).index}
+    for name, queries in stages.items():
+        contenders |= {(name, k): lambda queries=queries, k=k: two_stages(queries, k).index for k in ks}
+    seconds = best_seconds(contenders, rounds)
+    whole = seconds["all pairs", len(texts)]
+    rows = [["all pairs", len(texts), *judge(full, matches, labels), 1.0, whole, 1.0]]
+    for name, queries in stages.items():
+        first = queries @ texts.T
+        rows.append([f"{name} alone", 0, *judge(first, matches, labels), None, None, None])
+        for k in ks:
+            candidates = two_stages(queries, k).index
+            # Candidates by VACSR, all others behind them by the first stage.
+            scores = first - first.max() + full.min() - 1
+            np.put_along_axis(scores, candidates, np.take_along_axis(full, candidates, 1), 1)
+            kept = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(best, candidates, strict=True)])
+            time = seconds[name, k]
+            rows.append([name, k, *judge(scores, matches, labels), float(kept), time, time / whole])
+    return rows
+
+
+def plot(rows: list[list[Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.5))
+    for panel, column in zip(axes, (2, 4, 5), strict=True):
+        for name in ("cosine", "linear"):
+            mine = [row for row in rows if row[0] == name]
+            panel.semilogx([row[1] for row in mine], [row[column] for row in mine], "o-", label=f"{name}, then VACSR")
+        panel.axhline(rows[0][column], color="black", linewidth=1, label="all pairs")
+        panel.set_xlabel("k")
+        panel.set_title(COLUMNS[column])
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.two_stages", description=__doc__)
+    parser.add_argument("--workdir", required=True, help="a trained run of method vacsr or deterministic")
+    parser.add_argument("--out", default="two_stages.json", help="JSON file of the rows; the plot lies beside it")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the timing")
+    options = parser.parse_args(arguments)
+    run = load(options.workdir)
+    source = open_split(config_from_dict(run.config), "test")
+    texts, image_index = caption_pairs(source)
+    labels = np.arange(len(source))[:, None] == image_index[None]
+    matches = source.relevance() == 1 if hasattr(source, "relevance") else labels
+    images = embed_images(run.model, run.params, source)
+    vectors = embed_texts(run.model, run.params, run.tokenizer(texts))
+    rows = curve(fold(run.model, run.params), images, vectors, matches, labels, options.rounds)
+    write_text(Path(options.out), to_json([dict(zip(COLUMNS, row, strict=True)) for row in rows]))
+    plot(rows, Path(options.out).with_suffix(".png"))
+    print(format_table(rows, COLUMNS, markdown=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,8 @@ def curve(folded, images, texts, matches, labels, rounds: int) -> list[list[Any]
     """One row for the full ranking, and one for every first stage and k; `COLUMNS`."""
     folded = without_uncertainty(folded)
     full = pair_scoring.score_all(folded, images, texts).logit
-    best = np.argsort(-full, axis=1)[:, :10]
+    ten = min(10, len(texts))
+    best = np.argsort(-full, axis=1)[:, :ten]
     weights = pair_scoring.linear_stage(folded, images, texts)
     stages = {"cosine": images, "linear": images * weights}
     ks = [k for k in KS if k < len(texts)]
@@ -49,7 +50,7 @@ def curve(folded, images, texts, matches, labels, rounds: int) -> list[list[Any]
         found = pair_scoring.top_k(INNER, queries, texts, k)
         return pair_scoring.rerank(folded, images, texts, found.index)
 
-    contenders = {("all pairs", len(texts)): lambda: pair_scoring.top_k(folded, images, texts, 10).index}
+    contenders = {("all pairs", len(texts)): lambda: pair_scoring.top_k(folded, images, texts, ten).index}
     for name, queries in stages.items():
         contenders |= {(name, k): lambda queries=queries, k=k: two_stages(queries, k).index for k in ks}
     seconds = best_seconds(contenders, rounds)

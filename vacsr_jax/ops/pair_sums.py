@@ -27,10 +27,9 @@ def sum_pairs(
     """Sums a function of tiles, (params, images [r d], texts [c d], per_pair [r c ...]) -> (sum, sums, tree of [r c]).
 
     Returns the sum over all n x m pairs; further sums, a tree of scalars; and the tree [n m]. Only the first has a
-    gradient. The gradient in params, images and texts is known
-    as soon as the total is, because the weight of every pair is known before: a backward pass then has only to scale
-    it, where rematerialization would compute every tile again. `per_pair` has no gradient. Grids are padded with zeros
-    of `per_pair`, for which `function` must add nothing.
+    gradient, in params, images and texts. It is taken with the sum itself, as the weight of every pair is known before:
+    a backward pass has only to scale it, where rematerialization would compute every tile again. Grids are padded
+    with zeros of `per_pair`, for which `function` must add nothing.
     """
     return _pass(function, tile_pairs, params, images, texts, per_pair, gradient=False)[0]
 

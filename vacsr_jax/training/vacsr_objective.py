@@ -75,7 +75,9 @@ def vacsr_objective(
     total, terms = jax.tree.map(jnp.sum, sums)
 
     i, j, in_use = hardest(hardness, ~positives & valid, loss["hard_negatives"])
-    similarity = jax.lax.with_sharding_constraint(images[i] * texts[j], NamedSharding(mesh, P("data")))
+    similarity = images[i] * texts[j]
+    if len(similarity) % mesh.size == 0:
+        similarity = jax.lax.with_sharding_constraint(similarity, NamedSharding(mesh, P("data")))
     hard = folded_terms(adapter, folded, similarity, jax.tree.map(lambda x: x[i, j], noise), None)
     negative = masked_mean(spread(adapter, hard), in_use)
     total = total + loss["negative"] * negative

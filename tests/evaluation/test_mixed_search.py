@@ -16,6 +16,9 @@ from vacsr_jax.evaluation.mixed_problem import (
     fit_labelled,
     make_problem,
 )
+from vacsr_jax.models.clip_config import CLIP_CONFIGS
+from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
 from vacsr_jax.search import standardization as S
 
 COCO = Path(__file__).parents[2].parent / "shared/data/clip_features_coco500/features.npz"
@@ -86,7 +89,7 @@ def test_the_measures_by_hand():
 
 
 def test_blocks_of_queries_change_nothing(gap, table, monkeypatch):
-    monkeypatch.setattr("vacsr_jax.evaluation.mixed_problem.BLOCK_SCORES", 5 * 24)
+    monkeypatch.setattr("vacsr_jax.evaluation.mixed_problem.BLOCK_SCORES", 6 * 24)
     again = M.compare(make_problem(*gap), [1, 4, 24])
     assert {m: t["recall@4"] for m, t in again.items()} == {m: t["recall@4"] for m, t in table.items()}
 
@@ -103,6 +106,18 @@ def test_another_models_scores_join(gap, table):
     got = M.compare(make_problem(*gap), [4], match=match)
     assert got["match"] == {k: v for k, v in table["raw"].items() if k in got["match"]}
     assert got["match_standardized"] == {k: v for k, v in table["standardized"].items() if k in got["match"]}
+
+
+def test_a_models_own_score_is_its_logit_of_embeddings_it_made():
+    x = unit(np.random.default_rng(0).normal(size=(3, 64)))
+    params = {"pair": {"log_scale": np.float32(2.0), "bias": np.float32(-1.0)}}
+    match = M.match_by(ImageTextModel(CLIP_CONFIGS["tiny"], CosineModel(0.0)), params)
+    np.testing.assert_allclose(match(x[:2], x), np.exp(2.0) * x[:2] @ x.T - 1, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="embeddings have 5 dimensions and the model's 64"):
+        match(x[:, :5], x[:, :5])
+    raw = DeterministicAdapter(dim=64, width=8, embeddings="raw", initial_logit=0.0)
+    with pytest.raises(ValueError, match="trained on raw embeddings"):
+        M.match_by(ImageTextModel(CLIP_CONFIGS["tiny"], raw), {})
 
 
 def test_what_cannot_be_judged_is_refused(gap):

@@ -179,6 +179,8 @@ def test_cautions(gap):
     assert notes[:2] == ["the bank has no image", "the bank is all text: the ranking is that of the cosines"]
     small = S.empty(("image", "text"), [5, 12])
     assert "image was fitted on 5 and is now 12" in cautions(problem, S.update(small, np.zeros((300, 2))))[0]
+    copies = make_problem(embeddings(bank.vectors[12:], queries.ids, queries.modality), bank)
+    assert "the best text of a query has a mean cosine of 1.000" in cautions(copies, fit(copies))[-1]
     asked = make_problem(queries, bank, query_modalities=("image", "text"))
     with pytest.raises(ValueError, match="of the modality 'text', of which no query was fitted"):
         cautions(asked, S.update(S.empty(("image", "text"), query_modalities=("image", "text")), np.zeros((9, 2)), 0))

@@ -16,6 +16,7 @@ from vacsr_jax.search.standardization import ModalityStats, aged
 
 BLOCK_SCORES = 2**23  # scores of a block of queries: 32 MB of float32, held about ten times
 FEW_QUERIES = 200  # fewer shift z-scores by several hundredths
+ITSELF = 0.99  # a mean best cosine above this is that of queries with themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,13 @@ def cautions(problem: Problem, stats: ModalityStats) -> list[str]:
         notes.append(
             f"{fewest} fit queries are few: z-scores are uncertain by {error:.2f}; {FEW_QUERIES} or more are better"
         )
+    for i in here:
+        mean = float(np.asarray(stats.mean)[used, i].max())
+        if mean > ITSELF:
+            notes.append(
+                f"the best {problem.modalities[i]} of a query has a mean cosine of {mean:.3f}: the queries seem to "
+                "stand in the bank; name them in `exclude`, or give both the same id"
+            )
     for name, (then, now) in aged(stats, pools).items():
         if then and now:
             notes.append(f"the statistics have aged: {name} was fitted on {then:,} and is now {now:,}; fit them again")

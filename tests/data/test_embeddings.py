@@ -122,7 +122,7 @@ def test_a_query_is_no_candidate_of_its_own(write):
             "q.npz",
             ids=np.array(["a", "b", "c"]),  # b is a text here and an image in the bank
             modality=np.array(["text", "text", "text"]),
-            exclude=np.array(["b", "", "c"]),
+            exclude=np.array(["b", "unknown", "c"]),
         )
     )
     np.testing.assert_array_equal(excluded_rows(queries, bank), [[1, 0], [-1, -1], [2, -1]])

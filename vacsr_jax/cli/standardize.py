@@ -113,7 +113,8 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
     queries, bank = read_embeddings(options.queries), read_embeddings(options.bank)
     names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities}
     problem, bias = make_problem(queries, bank, **names), None
-    note((*queries.notes, *bank.notes, *cautions(problem, stats)))
+    note_files(bank, queries)
+    note(cautions(problem, stats))
     if options.fit:
         others = make_problem(read_embeddings(options.fit), bank, **names)
         bias = fusion.query_bias(z_scores(block, stats) for block in others.blocks())
@@ -181,7 +182,7 @@ def read_problem(queries: str, bank: str, like=None):
     from vacsr_jax.evaluation.mixed_problem import make_problem
 
     files = [read_embeddings(path) for path in (queries, bank)]
-    note(n for file in files for n in file.notes)
+    note_files(files[1], files[0])
     names = {} if like is None else {"modalities": like.modalities, "query_modalities": like.query_modalities}
     return make_problem(*files, **names)
 
@@ -193,7 +194,7 @@ def read_problems(queries: str, fit: str | None, bank: str):
 
     paths = [path for path in (queries, fit) if path]
     documents, *asked = (read_embeddings(path) for path in (bank, *paths))
-    note(n for file in (documents, *asked) for n in file.notes)
+    note_files(documents, *asked)
     names = sorted({name for file in asked for name in file.modality.tolist()})
     problems = [make_problem(file, documents, query_modalities=names) for file in asked]
     return problems[0], problems[1] if fit else None
@@ -212,6 +213,17 @@ def read_prior(text: str) -> dict[str, float]:
         return {name: float(value) for name, _, value in pairs}
     except ValueError:
         raise ValueError(f"--prior: got {text!r}, expected NAME=NUMBER with commas between") from None
+
+
+def note_files(bank, *asked) -> None:
+    """Says what was mended in the files, and which exclusions exclude nothing."""
+    from vacsr_jax.data.embeddings import not_in_bank
+
+    note(line for file in (bank, *asked) for line in file.notes)
+    for file in asked:
+        unknown = not_in_bank(file.exclude or (), bank)
+        if unknown:
+            note([f"exclude: {len(unknown)} ids are not in the bank, so they exclude nothing; the first {unknown[:3]}"])
 
 
 def note(lines) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,29 +78,36 @@ def write_embeddings(path: str | Path, **arrays: np.ndarray) -> None:
     replace_whole(path, write)
 
 
-def rows_of(lists: tuple[tuple[str, ...], ...], bank: Embeddings, name: str) -> np.ndarray:
+def rows_of(lists: Sequence[Sequence[str]], bank: Embeddings, name: str) -> np.ndarray:
     """Lists of ids as rows of the bank: int32 [n, longest list], -1 where a list is shorter.
 
     Raises:
       ValueError: if an id is not in the bank.
     """
-    number = {identity: row for row, identity in enumerate(bank.ids.tolist())}
-    unknown = list(dict.fromkeys(x for ids in lists for x in ids if x not in number))
+    unknown = not_in_bank(lists, bank)
     if unknown:
         raise ValueError(
             f"{name}: {len(unknown)} ids are not in the bank, the first {unknown[:SHOWN]}; they are separated by "
             "spaces, so an id that contains one cannot be named"
         )
+    number = {identity: row for row, identity in enumerate(bank.ids.tolist())}
     rows = np.full((len(lists), max(map(len, lists), default=0)), -1, np.int32)
     for row, ids in zip(rows, lists, strict=True):
         row[: len(ids)] = [number[x] for x in ids]
     return rows
 
 
+def not_in_bank(lists: Sequence[Sequence[str]], bank: Embeddings) -> list[str]:
+    """The ids that a bank does not hold, each once, in order."""
+    known = set(bank.ids.tolist())
+    return list(dict.fromkeys(x for ids in lists for x in ids if x not in known))
+
+
 def excluded_rows(queries: Embeddings, bank: Embeddings) -> np.ndarray:
     """Rows of the bank that are no candidates of each query: those it excludes, and itself; int32 [q, e], -1 is none.
 
-    Itself: the item with the query's own id and modality, unless that is given as its answer.
+    Itself: the item with the query's own id and modality, unless that is given as its answer. Excluded ids that are not
+    in the bank exclude nothing.
     """
     kinds = dict(zip(bank.ids.tolist(), bank.modality.tolist(), strict=True))
     given = queries.exclude or [()] * len(queries)
@@ -109,8 +117,8 @@ def excluded_rows(queries: Embeddings, bank: Embeddings) -> np.ndarray:
         queries.ids.tolist(), queries.modality.tolist(), given, answers, strict=True
     ):
         own = [identity] if kinds.get(identity) == kind and identity not in right and identity not in listed else []
-        lists.append((*listed, *own))
-    return rows_of(tuple(lists), bank, "exclude")
+        lists.append([*(x for x in listed if x in kinds), *own])
+    return rows_of(lists, bank, "exclude")
 
 
 def numbered(names: np.ndarray, modalities: tuple[str, ...], where: str) -> np.ndarray:

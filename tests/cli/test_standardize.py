@@ -174,7 +174,6 @@ REFUSED = {
     "NaN": ({"embeddings": QUERIES * BROKEN}, {}, "q.npz: embeddings: 1 are not finite, the first of ['q2']"),
     "duplicate ids": ({}, {"ids": np.repeat("same", 2 * N)}, "b.npz: ids: 1 are given twice, the first ['same']"),
     "pickles": ({}, {"ids": BANK["ids"].astype(object)}, "b.npz cannot be read as npz"),
-    "unknown answer": ({"answers": np.repeat("x9", N)}, {}, "answers: 1 ids are not in the bank, the first ['x9']"),
     "no array": ({}, {"modality": None}, "b.npz: there is no array 'modality'"),
 }  # fmt: skip
 
@@ -200,6 +199,9 @@ def test_bad_options_are_refused(files, refuse, tmp_path):
     )
     assert "--prior: got 'image'" in refuse("apply", *both, f"--stats={stats}", "--prior=image", out)
     assert "is of model '', not 'clip'" in refuse("apply", *both, f"--stats={stats}", "--model_id=clip", out)
+    strange = files({"answers": np.repeat("x9", N)})
+    for verb in (["compare"], ["fit", "--labelled"]):
+        assert "answers: 1 ids are not in the bank, the first ['x9']" in refuse(*verb, *strange, out)
     unlabelled = files({"answers": None})
     assert "q.npz has no answers" in refuse("fit", *unlabelled, "--labelled", out)
     assert "10 of 10 queries have none" in refuse("compare", *unlabelled, out)
@@ -221,7 +223,7 @@ def test_what_is_mended_is_noted(files, tmp_path, capsys):
     main(["standardize", "fit", *files(queries=first), f"--out={stats}"])
     assert "1 fit queries tell no spread of a modality" in capsys.readouterr().err
     texts = {name: value[N:] for name, value in BANK.items()}
-    main(["standardize", "fit", *files(queries={"answers": None}, bank=texts), f"--out={stats}"])
+    main(["standardize", "fit", *files(bank=texts), f"--out={stats}"])
     said = capsys.readouterr().err
     assert "the bank is all text: the ranking is that of the cosines" in said
     assert "exclude: 5 ids are not in the bank, so they exclude nothing; the first ['i1', 'i3', 'i5']" in said

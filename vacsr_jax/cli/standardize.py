@@ -86,7 +86,7 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.evaluation.mixed_problem import cautions, fit, fit_labelled
     from vacsr_jax.search import standardization
 
-    problem = read_problem(options.queries, options.bank)
+    problem = read_problem(options.queries, options.bank, with_answers=options.labelled)
     if options.labelled and not (problem.answers >= 0).any():
         raise ValueError(f"--labelled: {options.queries} has no answers")
     stats = fit_labelled(problem) if options.labelled else fit(problem)
@@ -111,7 +111,7 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
             f"{options.stats} is of model {stats.model_id!r}, not {options.model_id!r}; fit this model's own"
         )
     queries, bank = read_embeddings(options.queries), read_embeddings(options.bank)
-    names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities}
+    names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities, "with_answers": False}
     problem, bias = make_problem(queries, bank, **names), None
     note_files(bank, queries)
     note(cautions(problem, stats))
@@ -176,7 +176,7 @@ def run_compare(options: argparse.Namespace, overrides: list[str]) -> None:
 # Reading what was given.
 
 
-def read_problem(queries: str, bank: str, like=None):
+def read_problem(queries: str, bank: str, like=None, with_answers: bool = False):
     """The problem of two files, with the modalities of statistics `like`; notes go to the terminal."""
     from vacsr_jax.data.embeddings import read_embeddings
     from vacsr_jax.evaluation.mixed_problem import make_problem
@@ -184,7 +184,7 @@ def read_problem(queries: str, bank: str, like=None):
     files = [read_embeddings(path) for path in (queries, bank)]
     note_files(files[1], files[0])
     names = {} if like is None else {"modalities": like.modalities, "query_modalities": like.query_modalities}
-    return make_problem(*files, **names)
+    return make_problem(*files, with_answers=with_answers, **names)
 
 
 def read_problems(queries: str, fit: str | None, bank: str):

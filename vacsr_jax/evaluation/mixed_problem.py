@@ -57,11 +57,14 @@ def make_problem(
     *,
     modalities: Sequence[str] | None = None,
     query_modalities: Sequence[str] | None = None,
+    with_answers: bool = True,
 ) -> Problem:
     """The problem that two files pose; modalities are numbered in the order of those given, else of their names.
 
+    `with_answers=False` leaves the answers out, which then need not be in the bank.
+
     Raises:
-      ValueError: if dimensions differ, an id is not in the bank, or a modality is none of those given.
+      ValueError: if dimensions differ, an answer is not in the bank, or a modality is none of those given.
     """
     check_same_space(queries, bank)
     names = tuple(modalities or sorted(set(bank.modality.tolist())))
@@ -74,7 +77,7 @@ def make_problem(
         query_names,
         names,
         excluded_rows(queries, bank),
-        rows_of(queries.answers or ((),) * len(queries), bank, "answers"),
+        rows_of((queries.answers if with_answers else None) or ((),) * len(queries), bank, "answers"),
     )
 
 

@@ -1,22 +1,25 @@
-"""COCO in Karpathy's split, from CLIP ViT-B/32: `coco.py:path=COCO`, `coco.py:path=~/tensorflow_datasets,form=tfds`."""
+"""COCO in Karpathy's split with PCME++'s recipe: `coco.py:path=COCO,method=vacsr,clip=ViT-B/32,noise=0.2`.
 
-from configs import default
+`path=~/tensorflow_datasets,form=tfds` reads TFDS's array_record files. The recipe's preprocessing and augmentation are
+the published ones; CLIP's own: --config.model.preprocess=clip --config.augment.images=clip.
+"""
+
+from configs import default, pcmepp_recipe
+
+EPOCH = 4426  # steps: 566,435 captions in batches of 128
 
 
 def get_config(argument: str = ""):
     config = default.get_config()
-    chosen = default.parse(argument, path="", form="karpathy", ground_truth="", noise=0.0, method=config.method)
-    config.method = chosen["method"]
+    chosen = default.parse(
+        argument, path="", form="karpathy", ground_truth="", noise=0.0, method=config.method, clip="ViT-B/32"
+    )
     config.data.name = "captions"
     config.data.dataset = "coco"
     config.data.path = chosen["path"]
     config.data.form = chosen["form"]
     config.data.ground_truth = chosen["ground_truth"]
-    config.data.noise = chosen["noise"]
     config.data.validation_size = 1000  # images; as PCME++ chooses its checkpoint
     config.data.workers = 8
-    config.model.pretrained = "openai/clip-vit-base-patch32"
-    config.train.batch_size = 128
-    config.train.steps = 25 * 4426  # epochs of 566,435 captions
-    config.checkpoint.every = 4426
-    return config
+    recipe = {name: chosen[name] for name in ("method", "clip", "noise")}
+    return pcmepp_recipe.apply(config, epoch=EPOCH, **recipe)

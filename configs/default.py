@@ -8,11 +8,14 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, batches, noise and drawn data
-    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | deterministic | vacsr
+    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | triplet | pcmepp | deterministic | vacsr
 
     config.model = ConfigDict()
     config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
     config.model.pretrained = ""  # or a Hugging Face CLIP, folder or hub name, to start from
+    config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
+    config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
+    config.model.embedding_dim = 0  # of "gpo"; 0: the preset's
     config.model.dtype = "float32"  # of compute: float32 | bfloat16; parameters are float32
     config.model.vocab_size = 1024  # of the tokenizer trained on the captions; unused with `pretrained`
     config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
@@ -28,7 +31,20 @@ def get_config() -> ConfigDict:
     config.adapter.hard_gumbel = False  # straight-through one-hot component weights
     config.adapter.base_rate_bias = True  # the first logit is the base rate of positives; False: 0
 
-    config.loss = ConfigDict()  # VACSR's; the baselines have no knobs
+    config.cosine = ConfigDict()  # of the methods infonce and sigmoid
+    config.cosine.scale = 0.0  # at the start; 0: the pretrained CLIP's own, or 10
+    config.cosine.learn_scale = True  # False: scale and bias stay (an ablation of the paper)
+
+    config.triplet = ConfigDict()  # VSE-infinity's
+    config.triplet.margin = 0.2
+    config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest. 0 collapses
+
+    config.pcmepp = ConfigDict()
+    config.pcmepp.pseudo_positives = 0.1  # weight of the loss whose labels take in pairs scored above the true one
+    config.pcmepp.vib = 1e-4  # weight of KL[N(mu, sigma^2) || N(0, I)], mean over dimensions
+    config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
+
+    config.loss = ConfigDict()  # VACSR's
     config.loss.kl = 5e-4
     config.loss.recon = 1.0
     config.loss.positive = 1.0
@@ -82,6 +98,17 @@ def get_config() -> ConfigDict:
     config.optim.image_blocks = -1  # n: of the image tower only the first n blocks learn; -1: all of it
     config.optim.text_blocks = -1
     config.optim.image_frozen_steps = 0  # steps during which the image tower does not learn
+
+    config.optim.ramp_steps = 0  # steps over which the loss then grows from 0
+    config.optim.average_from = 0  # step from which parameters are averaged, for validation and result; 0: never
+    config.optim.average_every = 1  # steps between the averaged ones
+
+    config.augment = ConfigDict()  # of training; all of it a function of seed and step
+    config.augment.images = "none"  # none | clip: a random square | pcmepp: a random part, squashed and mirrored
+    config.augment.tokens = 0.0  # probability that a caption's token is hidden, replaced or dropped
+    config.augment.image_tokens = 0.0  # size augmentation of "gpo": up to this share of an image's tokens is dropped
+    config.augment.mix = 0.0  # probability that an image is mixed with another (mixup or CutMix)
+    config.augment.label_smoothing = 0.0
 
     config.train = ConfigDict()
     config.train.steps = 1500  # batches

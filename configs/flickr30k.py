@@ -1,16 +1,15 @@
-"""Flickr30k in Karpathy's split, from CLIP ViT-B/32: `flickr30k.py:path=FLICKR30K`."""
+"""Flickr30k in Karpathy's split with PCME++'s recipe: `flickr30k.py:path=FLICKR30K,method=vacsr,clip=ViT-B/32`."""
 
-from configs import coco, default
+from configs import coco, default, pcmepp_recipe
+
+EPOCH = 1133  # steps: 145,000 captions in batches of 128
 
 
 def get_config(argument: str = ""):
     config = coco.get_config()
-    chosen = default.parse(argument, path="", noise=0.0, method=config.method)
-    config.method = chosen["method"]
+    chosen = default.parse(argument, path="", noise=0.0, method=config.method, clip="ViT-B/32")
     config.data.dataset = "flickr30k"
     config.data.path = chosen["path"]
-    config.data.noise = chosen["noise"]
     config.data.validation_size = 0  # all 1,014
-    config.train.steps = 25 * 1133  # epochs of 145,000 captions
-    config.checkpoint.every = 1133
-    return config
+    recipe = {name: chosen[name] for name in ("method", "clip", "noise")}
+    return pcmepp_recipe.apply(config, epoch=EPOCH, **recipe)

@@ -14,10 +14,11 @@ from safetensors.numpy import load_file, save_file
 import vacsr_jax
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.tokenizer import train_tokenizer
+from vacsr_jax.main import main
 from vacsr_jax.models import clip_weights
 from vacsr_jax.models.clip_config import CLIP_CONFIGS, CLIPConfig, TextConfig, VisionConfig
 from vacsr_jax.models.clip_weights import load_hf_clip, save_hf_clip
-from vacsr_jax.models.image_text import adapt_towers, build_model, describe
+from vacsr_jax.models.image_text import METHODS, adapt_towers, build_model, describe
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.training import loop
 from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict
@@ -25,6 +26,7 @@ from vacsr_jax.training.sharding import make_mesh
 from vacsr_jax.training.state import init_params, init_state
 
 SCENES = str(Path(__file__).parents[1] / "configs" / "scenes.py")
+RECIPE = str(Path(__file__).parents[1] / "configs" / "pcmepp_recipe.py")
 GOLDEN_CLIP = Path(__file__).parent / "parity" / "golden" / "hf_clip"
 STEP = 3
 
@@ -82,14 +84,14 @@ def test_what_was_saved_is_loaded(kind, saved, request):
 # Descriptions of another kind or version.
 
 CHANGES = {
-    "older format": (lambda d: d.update(format=0), "got format 0, this version reads 1; load it with the version"),
-    "newer format": (lambda d: d.update(format=2), "got format 2, this version reads 1"),
-    "no format": (lambda d: d.pop("format"), r"got fields \['clip', 'dtype', 'pair'\], expected"),
+    "older format": (lambda d: d.update(format=0), "got format 0, this version reads 2; load it with the version"),
+    "newer format": (lambda d: d.update(format=3), "got format 3, this version reads 2"),
+    "no format": (lambda d: d.pop("format"), "expected a format among them"),
     "unknown field": (lambda d: d.update(extra=1), r"got fields .*'extra'"),
     "unknown dtype": (lambda d: d.update(dtype="float33"), "float33"),
     "unknown pair model": (
         lambda d: d["pair"].update(type="Flow"),
-        "got pair model 'Flow', expected one of CosineModel, DeterministicAdapter, VariationalAdapter",
+        "got pair model 'Flow', expected one of CosineModel, DeterministicAdapter, VariationalAdapter, ",
     ),
     "pair model of no type": (lambda d: d["pair"].pop("type"), "got pair model None"),
     "no pair model": (lambda d: d.update(pair=None), "got pair model None"),
@@ -318,3 +320,51 @@ def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
     assert ("text", "token_embedding") in moved
     scores = trained.score(images, ["a red circle"])
     assert scores.uncertainty.shape == scores.probability.shape == (3, 1)
+
+
+def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
+    out = tmp_path / "metrics.json"
+    with pytest.raises(SystemExit):
+        main(["evaluate", f"--workdir={clip_folder}"])
+    assert "give --config=FILE with the data to judge it on" in capsys.readouterr().err
+    main(["evaluate", f"--workdir={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
+    metrics = json.loads(out.read_text())
+    assert (metrics["protocol"]["images"], metrics["protocol"]["preprocess"]) == (12, "clip")
+    assert 0 <= metrics["i2t/R@1"] <= 1
+    assert "ECE" not in metrics  # its logits are no probabilities
+
+
+def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    fields = {"model.pretrained": clip_folder, "model.embedding_dim": 16, "data.name": "scenes", "train.steps": 3}
+    fields |= {"data.train_size": 20, "data.validation_size": 10, "train.batch_size": 8, "checkpoint.every": 2}
+    fields |= {"optim.average_from": 2, "optim.image_frozen_steps": 1}
+    config = load_config(f"{RECIPE}:method=pcmepp,epoch=1", [f"--config.{k}={v}" for k, v in fields.items()])
+    _, state = loop.train(config, tmp_path / "run")
+    trained = vacsr_jax.load(tmp_path / "run", checkpoint="last")
+    assert same(trained.params, jax.device_get(state.average))
+    assert not same(trained.params, jax.device_get(state.params))
+    assert trained.model.clip.vision.resize == "squash"
+    assert trained.preprocess(images[0]).shape == (trained.model.clip.vision.image_size,) * 2 + (3,)
+    _, resumed = loop.train(config, tmp_path / "run")  # nothing is left to do: the state is what was saved
+    assert same(jax.device_get(resumed.params), jax.device_get(state.params))
+    assert same(jax.device_get(resumed.average), jax.device_get(state.average))
+    trained.save(tmp_path / "export")
+    exported = vacsr_jax.load(tmp_path / "export").score(images, ["a red circle"])
+    for ours, theirs in zip(exported, trained.score(images, ["a red circle"]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("clip", ["ViT-B/32", "ViT-B/16", "ViT-L/14"])
+def test_the_recipe_has_every_method_and_size(method, clip):
+    config = load_config(f"{RECIPE}:method={method},clip={clip},noise=0.2,epoch=4426", [])
+    assert config.method == method
+    assert config.model.pretrained.startswith("openai/clip-vit-")
+    assert config.train.steps == 110_650
+    assert (config.augment.mix > 0) == (method in ("pcmepp", "vacsr", "deterministic"))
+
+
+def test_a_size_the_recipe_does_not_know_is_an_error():
+    with pytest.raises(ValueError, match="clip=ViT-H/14: expected one of ViT-B/32"):
+        load_config(f"{RECIPE}:clip=ViT-H/14", [])

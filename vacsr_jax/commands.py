@@ -14,7 +14,6 @@ from tqdm import tqdm
 from vacsr_jax.classify import classify_split, finish_run
 from vacsr_jax.data.datasets import open_class_split, open_split
 from vacsr_jax.data.embeddings import write_embeddings
-from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
 from vacsr_jax.evaluation.coco import read_caption_truth
 from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
@@ -48,7 +47,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> None:
     test, truth = open_split(config, "test"), truth_of(config, "test")
     judged = judge(best, test, truth)
     columns = {"untrained": judge(untrained, test, truth).metrics, "trained": judged.metrics}
-    protocol = describe_protocol(config, test, "test")
+    protocol = describe_protocol(config, test, "test", best.model.clip.vision)
     facts = {"distributions": numbers_of(judged), "protocol": protocol, "noise": run.noise.facts if run.noise else None}
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
@@ -70,32 +69,32 @@ def truth_of(config: ConfigDict, split: str) -> CaptionTruth | None:
 
 
 def judge(model: Pretrained, source: Source, truth: CaptionTruth | None = None) -> Judged:
-    size = model.model.clip.vision.image_size
-    return evaluate(
-        model.model,
-        model.params,
-        source,
-        model.tokenizer,
-        lambda image: preprocess(image, image_size=size),
-        truth,
-    )
+    return evaluate(model.model, model.params, source, model.tokenizer, model.preprocess, truth)
 
 
 def evaluate_workdir(
-    workdir: str, split: str, checkpoint: str, out: str | None, override: Callable[[ConfigDict], ConfigDict]
+    workdir: str,
+    split: str,
+    checkpoint: str,
+    out: str | None,
+    override: Callable[[ConfigDict], ConfigDict],
+    config: ConfigDict | None = None,
 ) -> None:
-    """Judges a run's checkpoint on a split of its data (or, with another data.path, of other data)."""
+    """Judges a run's checkpoint on a split of its data (or, with another data.path, of other data).
+
+    With a `config`, on the data of that one; then the model may be any, a CLIP that was never trained here too.
+    """
     model = load(workdir, checkpoint=checkpoint)
-    if model.config is None:
-        raise ValueError(f"{workdir} says nothing about its data; give a training workdir or an export of one")
-    config = override(config_from_dict(model.config))
+    if config is None and model.config is None:
+        raise ValueError(f"{workdir} says nothing about its data; give --config=FILE with the data to judge it on")
+    config = override(config_from_dict(model.config)) if config is None else config
     if config.data.name == "classification":
         name = "test_all" if split == "all" else split
         classify_split(model, open_class_split(config, name), config.data.template, name, out)
         return
     source = open_split(config, None if split == "all" else split)
     judged = judge(model, source, truth_of(config, split))
-    protocol = describe_protocol(config, source, split)
+    protocol = describe_protocol(config, source, split, model.model.clip.vision)
     print(printed_table({split: judged.metrics}))
     print(f"\n{protocol_line(protocol)}")
     if out:

@@ -63,6 +63,11 @@ class Pretrained:
     config: dict[str, Any] | None = None
     step: int | None = None
 
+    def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
+        vision = self.model.clip.vision
+        return preprocess(image, image_size=vision.image_size, resize=vision.resize)
+
     def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Embeddings [n, d] of files, PIL images or uint8 arrays [h, w, 3], ready to be scored.
 
@@ -71,8 +76,7 @@ class Pretrained:
         """
         if isinstance(images, str | Path | Image.Image):
             images = [images]
-        size = self.model.clip.vision.image_size
-        pixels = [preprocess(read_image(x) if isinstance(x, str | Path) else x, image_size=size) for x in images]
+        pixels = [self.preprocess(read_image(x) if isinstance(x, str | Path) else x) for x in images]
         if not pixels:
             raise ValueError("images: got none, expected at least one")
         source = ArraySource(np.stack(pixels), [()] * len(pixels), [str(i) for i in range(len(pixels))])

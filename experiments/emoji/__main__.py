@@ -16,7 +16,6 @@ from experiments.emoji.truth import frequent_words, graded_relevance
 from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
-from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.embed import embed_images
 from vacsr_jax.files import to_json, write_text
@@ -84,12 +83,8 @@ def run(data: Path, out: Path, method: str, seed: int, fields: list[str]) -> tup
 
 
 def measure(data: Path, model: Pretrained) -> dict[str, float]:
-    size = model.model.clip.vision.image_size
-
     def features(source):
-        return centred(
-            embed_images(model.model, model.params, source, lambda image: preprocess(image, image_size=size))
-        )
+        return centred(embed_images(model.model, model.params, source, model.preprocess))
 
     return across(data, features) | with_text(data, model)
 

@@ -2,7 +2,8 @@
 
 `python -m experiments.scenes` trains and prints the one-seed table; `--full` is the table of this folder's README
 (three noise levels, three seeds, step-matched and compute-matched); `--silences` tries each option where the paper
-is silent, `--ablations` the paper's own, on the validation split. Finished runs are kept under --out, not repeated.
+is silent, `--ablations` the paper's own, `--sweep` each weight of the loss, K and N_h, on the validation
+split. Finished runs are kept under --out, not repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 from pathlib import Path
 
-from experiments.scenes.runs import METHODS, Task, finished, matched_steps, run_all
+from experiments.scenes.runs import METHODS, MORE_METHODS, Task, finished, matched_steps, run_all
 
 NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
@@ -37,12 +38,29 @@ ABLATIONS = {
     "two hard negatives": {"loss.hard_negatives": 2},
 }
 
+# How much each number of the loss matters: one at a time, the others at the paper's values.
+SWEEP = {
+    f"{name} = {value:g}": {field: value}
+    for name, field, values in (
+        ("w_kl", "loss.kl", (0.0, 5e-5, 5e-3, 5e-2)),
+        ("w_recon", "loss.recon", (0.1, 10.0)),
+        ("w_pos", "loss.positive", (0.0, 0.1, 10.0)),
+        ("w_neg", "loss.negative", (0.0, 0.1, 10.0)),
+        ("K", "adapter.components", (1, 4, 8)),
+        ("N_h", "loss.hard_negatives", (2, 4, 8)),
+    )
+    for value in values
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.scenes", description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="0, 20, 50 %% noise, three seeds, both ways of matching")
     parser.add_argument("--silences", action="store_true", help="each option, three seeds, validation split")
     parser.add_argument("--ablations", action="store_true", help="each ablation, three seeds, validation split")
+    parser.add_argument("--sweep", action="store_true", help="each number of the loss, validation split")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds of the options")
+    parser.add_argument("--methods", nargs="+", default=METHODS + MORE_METHODS, help="with --full: train these alone")
     parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
     parser.add_argument("--table", action="store_true", help="with --full: print what is there and train nothing")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
@@ -55,16 +73,20 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
     if options.full:
-        print(full_tables(finished(out) if options.table else run_all(full_tasks(out, common), out, options.jobs)))
-    elif options.silences or options.ablations:
-        rows = {**DEFAULT, **(SILENCES if options.silences else {}), **(ABLATIONS if options.ablations else {})}
-        print(option_table(rows, run_all(option_tasks(rows, common), out, options.jobs)))
+        if not options.table:
+            run_all(full_tasks(out, common, options.methods), out, options.jobs)
+        print(full_tables(finished(out)))
+    elif options.silences or options.ablations or options.sweep:
+        chosen = ((options.silences, SILENCES), (options.ablations, ABLATIONS), (options.sweep, SWEEP))
+        rows = DEFAULT | {name: fields for wanted, table in chosen if wanted for name, fields in table.items()}
+        seeds = range(options.seeds)
+        print(option_table(rows, run_all(option_tasks(rows, common, seeds), out, options.jobs), seeds))
     else:
         tasks = [Task(f"quick-{method}", {"method": method, **common}) for method in METHODS]
         print(quick_table(run_all(tasks, out, options.jobs)))
 
 
-def full_tasks(out: Path, common: dict) -> list[Task]:
+def full_tasks(out: Path, common: dict, methods: tuple[str, ...]) -> list[Task]:
     """Step-matched runs first; then each baseline for as long as VACSR takes, by step times measured side by side."""
     grid = [(noise, seed) for seed in SEEDS for noise in NOISE]
 
@@ -72,15 +94,16 @@ def full_tasks(out: Path, common: dict) -> list[Task]:
         name = f"{match}-{method}-noise{noise}-seed{seed}"
         return Task(name, {"method": method, "data.noise": noise, "seed": seed, **common, **fields})
 
-    tasks = [task(method, noise, seed, "steps") for noise, seed in grid for method in METHODS]
-    steps = matched_steps(out, common)
+    tasks = [task(method, noise, seed, "steps") for noise, seed in grid for method in methods]
+    matched = [method for method in METHODS if method != "vacsr" and method in methods]
+    steps = matched_steps(out, common) if matched else {}
     for noise, seed in sorted(grid):
-        tasks += [task(method, noise, seed, "compute", **{"train.steps": n}) for method, n in steps.items()]
+        tasks += [task(method, noise, seed, "compute", **{"train.steps": steps[method]}) for method in matched]
     return tasks
 
 
-def option_tasks(rows: dict[str, dict], common: dict) -> list[Task]:
-    return [Task(option_name(name, seed), {"seed": seed, **common, **rows[name]}) for seed in SEEDS for name in rows]
+def option_tasks(rows: dict[str, dict], common: dict, seeds: range) -> list[Task]:
+    return [Task(option_name(name, seed), {"seed": seed, **common, **rows[name]}) for seed in seeds for name in rows]
 
 
 def option_name(name: str, seed: int) -> str:
@@ -93,6 +116,8 @@ def mean_and_error(values: list[float | None]):
 
     if any(value is None for value in values):
         return None
+    if len(values) == 1:
+        return values[0]
     return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
@@ -117,8 +142,8 @@ def full_tables(results: dict[str, dict]) -> str:
         runs = [results[name] for name in names]
         return mean_and_error([run[split].get(metric) if split else run[metric] for run in runs])
 
-    rows = [(match, method) for match in ("steps", "compute") for method in METHODS]
-    rows = [row for row in rows if row != ("compute", "vacsr")]
+    rows = [("steps", method) for method in METHODS + MORE_METHODS]
+    rows += [("compute", method) for method in METHODS if method != "vacsr"]
     by_noise = [
         [f"{method} ({match})", *(cell(match, method, noise, "true/mAP@R") for noise in NOISE)]
         + [cell(match, method, noise, "true/i2t/mAP@R") for noise in NOISE]
@@ -146,14 +171,14 @@ def full_tables(results: dict[str, dict]) -> str:
     )
 
 
-def option_table(rows: dict[str, dict], results: dict[str, dict]) -> str:
+def option_table(rows: dict[str, dict], results: dict[str, dict], seeds: range) -> str:
     from vacsr_jax.report.tables import format_table
 
     metrics = ("true/mAP@R", "true/i2t/mAP@R", "true/t2i/mAP@R", "rsum")
     metrics = (*metrics, *(f"true/AUROC uncertainty top/{how}" for how in ("pooled", "within")))
     lines = []
     for name in rows:
-        runs = [results[option_name(name, seed)]["validation"] for seed in SEEDS]
+        runs = [results[option_name(name, seed)]["validation"] for seed in seeds]
         lines.append([name, *(mean_and_error([run.get(metric) for run in runs]) for metric in metrics)])
     return format_table(lines, ["validation, clean", *(m.removeprefix("true/") for m in metrics)], markdown=True)
 

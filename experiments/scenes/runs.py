@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
+MORE_METHODS = ("triplet", "pcmepp")  # in the step-matched rows of the full table only
 
 
 class Task(NamedTuple):

@@ -97,7 +97,7 @@ def test_it_is_judged_by_every_ground_truth_and_says_how(run):
     assert metrics["coco_5k_rsum"] == pytest.approx(metrics["rsum"])
     assert metrics["coco_1k_r10"] > metrics["coco_5k_r10"]
     assert (protocol["form"], protocol["split"], protocol["images"], protocol["captions"]) == (form, "test", 75, 375)
-    assert (protocol["captions per image"], protocol["preprocess"]) == ("first 5", "clip")
+    assert (protocol["captions per image"], protocol["preprocess"]) == ("first 5", "pcmepp")
     assert protocol["ground truth"].endswith("truth")
 
 

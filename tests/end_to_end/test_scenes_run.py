@@ -245,7 +245,7 @@ def untrained(tmp_path_factory):
     return set_up(load_config(CONFIG, SHRUNK), tmp_path_factory.mktemp("untrained"))
 
 
-@pytest.fixture(scope="module", params=["infonce", "sigmoid", "deterministic", "vacsr"])
+@pytest.fixture(scope="module", params=["infonce", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr"])
 def after_some_steps(request, untrained, model, tmp_path_factory):
     """A method's name, its parameters at step 0, and what was loaded after two steps (of VACSR: after the run)."""
     if request.param == "vacsr":
@@ -260,16 +260,17 @@ def test_each_method_learns_with_every_parameter(after_some_steps):
     method, before, loaded = after_some_steps
     same = jax.tree.map(np.array_equal, before, loaded.params)
     still = {jax.tree_util.keystr(path) for path, equal in jax.tree_util.tree_leaves_with_path(same) if equal}
-    # The pair model replaces CLIP's own scale.
-    assert still == {"['towers']['logit_scale']"} & still, method
+    # The pair model replaces CLIP's own scale; the triplet loss works on plain cosines.
+    unused = {"['towers']['logit_scale']"} | ({"['pair']['log_scale']"} if method == "triplet" else set())
+    assert still == unused & still, method
 
 
 def test_each_method_gives_the_scores_it_can(after_some_steps, images):
     method, _, loaded = after_some_steps
     scores = loaded.score(images, TEXTS)
     assert np.isfinite(scores.logit).all()
-    assert (scores.probability is None) == (method == "infonce")
-    assert (scores.uncertainty is None) == (method != "vacsr")
+    assert (scores.probability is None) == (method in ("infonce", "triplet"))
+    assert (scores.uncertainty is None) == (method not in ("vacsr", "pcmepp"))
 
 
 def test_only_a_latent_can_be_sampled(after_some_steps, images):

@@ -57,6 +57,14 @@ def test_eight_devices_do_what_one_does(workdir, method):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params_one, params_eight)
 
 
+def test_eight_devices_do_what_one_does_with_mixed_images(workdir):
+    fields = {"method": "pcmepp", "augment.mix": 0.5, "augment.label_smoothing": 1e-3, "optim.average_from": 2}
+    (one, params, _), (eight, others, _) = (run_steps(workdir, n, **fields) for n in (1, 8))
+    for a, b in zip(one, eight, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, others)
+
+
 def test_sharded_parameters_do_what_copies_do(workdir):
     copies, params, _ = run_steps(workdir, 8)
     shards, sharded, compiled = run_steps(workdir, 8, **{"train.shard_params": True})
@@ -93,6 +101,20 @@ def plain(workdir):
 CROWDED = {"train.batch_size": 32, "data.train_size": 20}
 
 
+RECIPE = {
+    "model.pooling": "gpo",
+    "model.embedding_dim": 32,
+    "model.preprocess": "pcmepp",
+    "augment.images": "pcmepp",
+    "augment.tokens": 0.2,
+    "augment.image_tokens": 0.2,
+    "augment.mix": 0.5,
+    "augment.label_smoothing": 1e-4,
+    "optim.name": "adamp",
+    "optim.ramp_steps": 2,
+}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -114,6 +136,8 @@ CROWDED = {"train.batch_size": 32, "data.train_size": 20}
         {"model.dtype": "bfloat16"},
         {"optim.name": "adamp", "optim.decayed": "all", "optim.schedule": "step"},
         {"optim.image_blocks": 1, "optim.text_blocks": 1},
+        RECIPE,
+        {"method": "triplet", "triplet.all_negatives_steps": 1},
         {"optim.image_frozen_steps": 2, "optim.image_lr": 0.1, "optim.text_lr": 0.5, "optim.layer_decay": 0.7},
     ],
     ids=str,
@@ -141,6 +165,9 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
         ("data.noise_protocol", "ncr"),
         ("data.noise_file", "no_such.npy"),
         ("optim.warmup_steps", 10),
+        ("augment.image_tokens", 0.2),
+        ("augment.images", "crop"),
+        ("model.preprocess", "imagenet"),
     ],
 )
 def test_a_wrong_value_names_its_field(workdir, field, value):

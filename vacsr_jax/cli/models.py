@@ -18,7 +18,10 @@ Writes metrics.jsonl (curves), checkpoints/ (best and last), evaluation.json and
 
 EVALUATE_EXAMPLE = """example:
   vacsr evaluate --workdir=runs/scenes --split=test --out=metrics.json
-  vacsr evaluate --workdir=runs/emoji --config.data.path=other_pictures --split=all"""
+  vacsr evaluate --workdir=runs/emoji --config.data.path=other_pictures --split=all
+  vacsr evaluate --workdir=openai/clip-vit-base-patch32 --config=configs/coco.py:path=COCO
+
+The last one judges a CLIP as it is (zero-shot) on the data of a config."""
 
 EMBED_EXAMPLE = """example:
   vacsr embed --model=runs/scenes --images=my_pictures --texts=captions.txt --out=embeddings.npz
@@ -42,7 +45,10 @@ def register(verbs) -> None:
     evaluate = verbs.add(
         "evaluate", run_evaluate, "Judge a trained model on a split of its data.", EVALUATE_EXAMPLE, takes_config=True
     )
-    evaluate.add_argument("--workdir", help="folder of a run", required=True)
+    evaluate.add_argument("--workdir", help="folder of a run, an export, or a Hugging Face CLIP", required=True)
+    evaluate.add_argument(
+        "--config", metavar="FILE[:ARGS]", help="a config whose data to judge it on (default: its own)"
+    )
     evaluate.add_argument("--split", default="test", help="a split of the data (default: test); all: everything")
     evaluate.add_argument("--checkpoint", default="best", choices=("best", "last"))
     evaluate.add_argument("--out", help="JSON file for the metrics")
@@ -70,10 +76,11 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(options.config, overrides) if options.config else None
     from vacsr_jax import commands
 
     override = functools.partial(apply_overrides, overrides=overrides)
-    commands.evaluate_workdir(options.workdir, options.split, options.checkpoint, options.out, override)
+    commands.evaluate_workdir(options.workdir, options.split, options.checkpoint, options.out, override, config)
 
 
 def run_embed(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
 import numpy as np
 from absl import flags
 
+from vacsr_jax.data.augment import Augmentation
 from vacsr_jax.data.source import Source, load_images
 
 Batch = dict[str, np.ndarray]
 
 # Grain wants a length; no run takes this many steps.
 _MAX_STEPS = 2**40
+_AUGMENT = 0xA06  # sets the augmentation's random numbers apart from those of the order
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Pairs:
       tokens: int32 [p, l], every caption tokenized beforehand.
       image_index: int [p], the image of each pair; pairs that share it are positives of each other.
       preprocess: uint8 [h, w, 3] -> uint8 [s, s, 3]; None where the images have the model's size already.
+      augmentation: what is drawn anew for each row of each step; None: nothing.
 
     Raises:
       ValueError: if shapes or dtypes differ from these, there is no pair, or an image index is out of range.
@@ -36,6 +39,7 @@ class Pairs:
     tokens: np.ndarray
     image_index: np.ndarray
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None
+    augmentation: Augmentation | None = None
 
     def __post_init__(self):
         if self.tokens.dtype != np.int32 or self.tokens.ndim != 2 or len(self.tokens) == 0:
@@ -51,12 +55,18 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, index: np.ndarray) -> Batch:
-        """Pairs `index` (int [b]) as `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`."""
-        group = self.image_index[index]
+    def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
+        """Pairs `index` (int [b]) as `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`.
+
+        `generators`, one for each pair, is what the augmentation draws from.
+        """
+        group, tokens, augment = self.image_index[index], self.tokens[index], self.augmentation
+        images = _load(self.source, group, self.preprocess, augment, generators)
+        if augment is not None and augment.token_rate:
+            tokens = np.stack([augment.tokens(row, rng) for row, rng in zip(tokens, generators, strict=True)])
         return {
-            "images": load_images(self.source, group, self.preprocess),
-            "tokens": self.tokens[index],
+            "images": images,
+            "tokens": tokens,
             "group": group.astype(np.int32),
             "index": index.astype(np.int64),
         }
@@ -68,11 +78,12 @@ class LabelledImages:
 
     Attributes:
       source: the `n` images with their labels.
-      preprocess: as in `Pairs`.
+      preprocess, augmentation: as in `Pairs`.
     """
 
     source: Source
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None
+    augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -81,16 +92,23 @@ class LabelledImages:
     def image_index(self) -> np.ndarray:
         return np.arange(len(self.source))
 
-    def take(self, index: np.ndarray) -> Batch:
+    def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
         """Images `index` (int [b]) as `images` uint8 [b s s 3], `label` int32 [b], `index`."""
         return {
-            "images": load_images(self.source, index, self.preprocess),
+            "images": _load(self.source, index, self.preprocess, self.augmentation, generators),
             "label": self.source.labels[index].astype(np.int32),
             "index": index.astype(np.int64),
         }
 
 
 Units = Pairs | LabelledImages
+
+
+def _load(source: Source, index: np.ndarray, preprocess, augment: Augmentation | None, generators) -> np.ndarray:
+    if augment is None or augment.images == "none":
+        return load_images(source, index, preprocess)
+    rows = zip(index, generators, strict=True)
+    return np.stack([augment.image(source.image(int(i)), rng) for i, rng in rows])
 
 
 def batch_at(pairs: Units, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:
@@ -103,7 +121,11 @@ def batch_at(pairs: Units, step: int, *, batch_size: int, seed: int, shard: tupl
     Raises:
       ValueError: if the batch does not divide over the processes, or a number is negative.
     """
-    return pairs.take(_pair_indices(len(pairs), step, batch_size, seed, shard))
+    index = _pair_indices(len(pairs), step, batch_size, seed, shard)
+    if pairs.augmentation is None:
+        return pairs.take(index)
+    first = step * batch_size + shard[0] * len(index)
+    return pairs.take(index, [np.random.default_rng([seed, _AUGMENT, first + i]) for i in range(len(index))])
 
 
 def batches(

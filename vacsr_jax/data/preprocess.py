@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+RESIZE = ("crop", "squash")
 
-def preprocess(image: Image.Image | np.ndarray, *, image_size: int) -> np.ndarray:
+
+def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str = "crop") -> np.ndarray:
     """Shorter side to `image_size` (bicubic, antialiased), then the centre square: uint8 [s, s, 3], RGB.
 
     Bit for bit what transformers' `CLIPImageProcessorPil` does before it scales and normalizes, which the
@@ -14,16 +16,22 @@ def preprocess(image: Image.Image | np.ndarray, *, image_size: int) -> np.ndarra
 
     Args:
       image: a PIL image of any mode, or uint8 [h, w], [h, w, 1] or [h, w, 3].
+      resize: "crop", as said; "squash": all of the image, without its aspect ratio (bilinear, antialiased), as PCME++.
 
     Raises:
       ValueError: for anything else, an empty image, or an `image_size` below 1.
     """
     if image_size < 1:
         raise ValueError(f"image_size: got {image_size}, expected 1 at least")
+    if resize not in RESIZE:
+        raise ValueError(f"resize: got {resize!r}, expected one of {', '.join(RESIZE)}")
     is_array = isinstance(image, np.ndarray)
     if is_array and image.dtype == np.uint8 and image.shape == (image_size, image_size, 3):
         return image
-    rgb = resize_shorter_side(to_rgb(to_pil(image)), image_size)
+    rgb = to_rgb(to_pil(image))
+    if resize == "squash":
+        return np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR))
+    rgb = resize_shorter_side(rgb, image_size)
     left, top = (rgb.width - image_size) // 2, (rgb.height - image_size) // 2
     return np.asarray(rgb)[top : top + image_size, left : left + image_size].copy()
 

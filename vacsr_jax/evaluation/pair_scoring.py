@@ -17,8 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from vacsr_jax.models.pair_models import (
+    Folded,
     FoldedAdapter,
-    FoldedCosine,
+    FoldedGaussian,
     PairScores,
     in_precision,
     score_listed,
@@ -29,8 +30,6 @@ from vacsr_jax.models.pair_models import (
 )
 from vacsr_jax.ops import fused_scores
 from vacsr_jax.ops.pairwise import even_part, map_pairs, split, tile_shape
-
-Folded = FoldedCosine | FoldedAdapter
 
 CACHE = 8 << 20  # bytes of a tile on a CPU: rates are flat from a third of it to it, and fall by a third at four times
 MEMORY_SHARE = 1 / 16  # of an accelerator's memory for a tile: two products of it alive, and room for the rest
@@ -79,7 +78,8 @@ def top_k(folded: Folded, images: np.ndarray, texts: np.ndarray, k: int, *, tile
     best = functools.partial(_best_rows, alone, k=k, tile_pairs=size, score=tile_scorer(alone))
     blocks = list(_row_blocks(best, images, texts, "ranking"))
     logit, index = (np.concatenate(x) for x in zip(*blocks, strict=True))
-    has_spread = isinstance(folded, FoldedAdapter) and folded.spread_kernel is not None
+    adapter = isinstance(folded, FoldedAdapter)
+    has_spread = folded.spread_kernel is not None if adapter else isinstance(folded, FoldedGaussian)
     return TopK(logit, index, score_candidates(folded, images, texts, index).uncertainty if has_spread else None)
 
 

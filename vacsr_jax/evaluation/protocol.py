@@ -5,15 +5,17 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.source import Source
+from vacsr_jax.models.clip_config import VisionConfig
 
 TIES = "among equal scores a wrong item ranks first"
 
 
-def describe_protocol(config: ConfigDict, source: Source, split: str) -> dict[str, str | int]:
-    """The data, their split and counts, which captions, how images are resized, by what truth, and what ties do."""
+def describe_protocol(config: ConfigDict, source: Source, split: str, vision: VisionConfig) -> dict[str, str | int]:
+    """The data, their split and counts, which captions, how images become squares, what truth, what ties do."""
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
-    data["preprocess"] = config.model.get("preprocess", "clip")
+    data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's, whatever the config says
+    data["training images"] = config.get("augment", {}).get("images", "none")
     data["ground truth"] = config.data.ground_truth or "labels"
     return data | {"ties": TIES}
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Terms = dict[str, Float[Array, ""]]
+# How much a pair is a match: 1 or 0 as annotated, or between where images were mixed or labels smoothed.
+Labels = Float[Array, "n m"] | Bool[Array, "n m"]
 
 
 def check_batch(images: int, texts: int) -> None:
@@ -15,13 +17,11 @@ def check_batch(images: int, texts: int) -> None:
         raise ValueError(f"batch: got {images} images and {texts} texts, expected at least 2 of each; raise batch_size")
 
 
-def infonce(
-    logits: Float[Array, "n m"], positives: Bool[Array, "n m"], valid: Bool[Array, "n m"]
-) -> tuple[Float[Array, ""], Terms]:
+def infonce(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m"]) -> tuple[Float[Array, ""], Terms]:
     """Symmetric cross-entropy of each row and each column, half each; van den Oord et al. 2018, Radford et al. 2021.
 
-    The target is uniform over the positives of a row (or column). Invalid pairs take no part; rows and columns
-    without a valid positive are left out of the means.
+    The target is the labels of a row (or column) over their sum: uniform over its positives. Invalid pairs take no
+    part; rows and columns whose labels sum to nothing are left out of the means.
 
     Raises:
       ValueError: for a batch of one.
@@ -30,10 +30,11 @@ def infonce(
 
     def one_way(axis):
         log_p = jax.nn.log_softmax(jnp.where(valid, logits, -1e30), axis=axis)
-        target = positives & valid
-        count = target.sum(axis=axis)
-        entropy = -jnp.sum(jnp.where(target, log_p, 0), axis=axis) / jnp.maximum(count, 1)
-        return jnp.sum(entropy) / jnp.maximum(jnp.sum(count > 0), 1)
+        target = jnp.where(valid, labels, 0).astype(logits.dtype)
+        total = target.sum(axis=axis)
+        entropy = -jnp.sum(jnp.where(target > 0, target * log_p, 0), axis=axis)
+        entropy = jnp.where(total > 0, entropy / jnp.where(total > 0, total, 1), 0)
+        return jnp.sum(entropy) / jnp.maximum(jnp.sum(total > 0), 1)
 
     image_to_text, text_to_image = one_way(1), one_way(0)
     loss = (image_to_text + text_to_image) / 2
@@ -41,26 +42,29 @@ def infonce(
 
 
 def cross_entropy(
-    logits: Float[Array, "n m"], positives: Bool[Array, "n m"], valid: Bool[Array, "n m"]
+    logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m"]
 ) -> tuple[Float[Array, ""], Terms]:
     """Softmax cross-entropy of each image over the texts: the image's half of `infonce`, for texts that are classes.
 
     Raises:
       ValueError: for a batch of one.
     """
-    _, terms = infonce(logits, positives, valid)
+    _, terms = infonce(logits, labels, valid)
     return terms["i2t"], {"loss": terms["i2t"]}
 
 
-def sigmoid(
-    logits: Float[Array, "n m"], positives: Bool[Array, "n m"], valid: Bool[Array, "n m"]
-) -> tuple[Float[Array, ""], Terms]:
+def sigmoid(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m"]) -> tuple[Float[Array, ""], Terms]:
     """Binary cross-entropy of every pair, summed over pairs and divided by the number of images; Zhai et al. 2023.
 
     Raises:
       ValueError: for a batch of one.
     """
     check_batch(*logits.shape)
-    per_pair = jax.nn.softplus(jnp.where(positives, -logits, logits))
+    per_pair = binary_cross_entropy(logits, jnp.asarray(labels, logits.dtype))
     loss = jnp.sum(jnp.where(valid, per_pair, 0)) / jnp.maximum(jnp.sum(valid.any(axis=1)), 1)
     return loss, {"loss": loss}
+
+
+def binary_cross_entropy(logits: Float[Array, "n m"], labels: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Binary cross-entropy -y log p - (1 - y) log(1 - p), p = sigmoid(logit), of every pair."""
+    return labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits)

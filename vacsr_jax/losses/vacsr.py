@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vacsr_jax.losses.contrastive import Terms, check_batch
+from vacsr_jax.losses.contrastive import Labels, Terms, check_batch
 from vacsr_jax.ops import straight_through
 from vacsr_jax.ops.pairwise import PairTerms
 
@@ -16,7 +16,7 @@ REDUCTIONS = ("row", "mean")
 
 def vacsr(
     terms: PairTerms,
-    positives: Bool[Array, "n m"],
+    labels: Labels,
     valid: Bool[Array, "n m"],
     *,
     kl: float,
@@ -32,15 +32,18 @@ def vacsr(
     L_KL is the mean over valid pairs of the KL bound. L_recon is the straight-through squared error, summed over
     valid pairs and divided by the number of images ("row"), or their mean. L_P is the mean spread term over
     positive pairs, L_N over the `hard_negatives` hardest negatives of every image and of every text: those of
-    largest score ("similarity"), or of largest spread term ("loss", the literal formula).
+    largest score ("similarity"), or of largest spread term ("loss", the literal formula). Positives are the pairs
+    whose label is 1/2 or more.
 
     Raises:
       ValueError: for a batch of one, or an unknown choice.
     """
-    check_choices(positives.shape, hard=hard, reduction=reduction, hard_negatives=hard_negatives)
+    check_choices(labels.shape, hard=hard, reduction=reduction, hard_negatives=hard_negatives)
+    labels = jnp.asarray(labels, terms.logit.dtype)
+    positives = labels >= 0.5
     hardness = terms.score if hard == "similarity" else terms.spread
     i, j, in_use = hardest(hardness, ~positives & valid, hard_negatives)
-    error = straight_through.squared_error(terms.logit, positives.astype(terms.logit.dtype))
+    error = straight_through.squared_error(terms.logit, labels)
     error = jnp.sum(jnp.where(valid, error, 0))
     pairs = jnp.maximum(jnp.sum(valid), 1)
     parts = {

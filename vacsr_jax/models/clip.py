@@ -31,6 +31,20 @@ class Features(NamedTuple):
     embedding: Float[Array, "b d"]
 
 
+class TowerOutput(NamedTuple):
+    """What a tower makes of a batch.
+
+    Attributes:
+      tokens: [b, l, w] all tokens, after the tower's final norm if it has one.
+      pooled: [b, w] the class or end token, or the mean over valid tokens.
+      before_last: [b, l, w] what the last block is given.
+    """
+
+    tokens: Float[Array, "b l w"]
+    pooled: Float[Array, "b w"]
+    before_last: Float[Array, "b l w"]
+
+
 def normalize_pixels(images: Images, config: VisionConfig) -> Float[Array, "b s s 3"]:
     """(x / 255 - pixel_mean) / pixel_std for uint8; floats are taken as normalized already.
 
@@ -120,14 +134,15 @@ def check_tokens(tokens: np.ndarray, config: TextConfig) -> None:
 
 
 class VisionTower(nn.Module):
-    """Patches, positions, transformer, norm."""
+    """Patches, positions, transformer, and a norm if `final_norm`."""
 
     config: VisionConfig
     eps: float
     dtype: Any = jnp.float32
+    final_norm: bool = True
 
     @nn.compact
-    def __call__(self, images: Images) -> tuple[Float[Array, "b l w"], Float[Array, "b w"]]:
+    def __call__(self, images: Images) -> TowerOutput:
         c = self.config
         patches = to_patches(normalize_pixels(images, c), c.patch_size)
         flat = normalize_patches(patches) if c.patch_normalization else flatten_patches(patches)
@@ -140,11 +155,11 @@ class VisionTower(nn.Module):
         position_init = nn.initializers.normal(c.position_std)
         positions = self.param("position_embedding", position_init, (c.tokens, c.width))
         x = layer_norm(x + positions.astype(self.dtype)[None], self.eps, self.dtype, "pre_norm")
-        x = Transformer(
+        x, before_last = Transformer(
             c.width, c.layers, c.heads, c.mlp_width, c.activation, self.eps, self.dtype, name="transformer"
         )(x)
-        tokens = layer_norm(x, self.eps, self.dtype, "post_norm")
-        return tokens, tokens[:, 0] if c.pool == "cls" else tokens.mean(axis=1)
+        tokens = layer_norm(x, self.eps, self.dtype, "post_norm") if self.final_norm else x
+        return TowerOutput(tokens, tokens[:, 0] if c.pool == "cls" else tokens.mean(axis=1), before_last)
 
 
 class TextTower(nn.Module):
@@ -155,7 +170,7 @@ class TextTower(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Tokens) -> tuple[Float[Array, "b l w"], Float[Array, "b w"]]:
+    def __call__(self, tokens: Tokens) -> TowerOutput:
         c = self.config
         length = tokens.shape[1]
         if length > c.context_length:
@@ -167,11 +182,11 @@ class TextTower(nn.Module):
         table = self.param("token_embedding", token_init, (c.vocab_size, c.width))
         positions = self.param("position_embedding", position_init, (c.context_length, c.width))
         x = table[jnp.asarray(tokens)] + positions[None, :length]
-        x = Transformer(
+        x, before_last = Transformer(
             c.width, c.layers, c.heads, c.mlp_width, c.activation, self.eps, self.dtype, name="transformer"
         )(x.astype(self.dtype), attention_mask(tokens, c))
         x = layer_norm(x, self.eps, self.dtype, "final_norm")
-        return x, pool_text(x, tokens, c)
+        return TowerOutput(x, pool_text(x, tokens, c), before_last)
 
 
 def pool_text(x: Float[Array, "b l w"], tokens: Tokens, config: TextConfig) -> Float[Array, "b w"]:
@@ -188,15 +203,17 @@ class CLIP(nn.Module):
     """Both towers and their projections; every method is a pure function of `params` through `apply`.
 
     `dtype` is the compute dtype; parameters and embeddings are float32. `logit_scale` is CLIP's log inverse
-    temperature: a leaf that pretrained weights fill, read by a loss if it wants it.
+    temperature: a leaf that pretrained weights fill, read by a loss if it wants it. Without `vision_norm` the image
+    tower ends at its last block, and its own pooling means nothing: for heads that read all tokens.
     """
 
     config: CLIPConfig
     dtype: Any = jnp.float32
+    vision_norm: bool = True
 
     def setup(self):
         c = self.config
-        self.vision = VisionTower(c.vision, c.layer_norm_eps, self.dtype)
+        self.vision = VisionTower(c.vision, c.layer_norm_eps, self.dtype, self.vision_norm)
         self.text = TextTower(c.text, c.layer_norm_eps, self.dtype)
         self.vision_projection = self._projection(c.vision.width)
         self.text_projection = self._projection(c.text.width)
@@ -208,12 +225,12 @@ class CLIP(nn.Module):
 
     def image_features(self, images: Images) -> Features:
         """Features of uint8 images (normalized here) or float images (normalized already), [b, s, s, 3]."""
-        tokens, pooled = self.vision(images)
+        tokens, pooled, _ = self.vision(images)
         return Features(tokens, pooled, self.vision_projection(pooled).astype(jnp.float32))
 
     def text_features(self, tokens: Tokens) -> Features:
         """Features of token ids [b, l], l at most the context length."""
-        x, pooled = self.text(tokens)
+        x, pooled, _ = self.text(tokens)
         return Features(x, pooled, self.text_projection(pooled).astype(jnp.float32))
 
     def encode_image(self, images: Images, *, normalize: bool) -> Float[Array, "b d"]:

@@ -14,6 +14,10 @@ ACTIVATIONS = ("quick_gelu", "gelu")
 CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# ImageNet's, which PCME++ feeds CLIP's towers with.
+IMAGENET_PIXEL_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_PIXEL_STD = (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -21,7 +25,8 @@ class VisionConfig:
 
     `pool` is "cls" (a class token is prepended) or "mean" (no class token). With `patch_normalization` every
     patch loses its mean per channel and is divided by its own standard deviation; the means are appended as
-    inputs. `pixel_mean` and `pixel_std` apply to pixels in [0, 1]. `position_std` is the initial scale only.
+    inputs. `pixel_mean` and `pixel_std` apply to pixels in [0, 1]. `position_std` is the initial scale only. `resize`
+    says how an image becomes a square (`data.preprocess`).
 
     Raises:
       ValueError: for a choice or a size that does not fit.
@@ -39,6 +44,7 @@ class VisionConfig:
     pixel_mean: tuple[float, float, float] = CLIP_PIXEL_MEAN
     pixel_std: tuple[float, float, float] = CLIP_PIXEL_STD
     position_std: float = 0.02
+    resize: str = "crop"
 
     def __post_init__(self):
         _check_tower(self, pools=("cls", "mean"))

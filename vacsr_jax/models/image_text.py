@@ -8,23 +8,38 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from vacsr_jax.models.clip import CLIP, Images, Tokens
+from vacsr_jax.models.clip import CLIP, Images, Tokens, attention_mask, valid_mask
 from vacsr_jax.models.clip_config import CLIPConfig
+from vacsr_jax.models.gaussian_distance import GaussianDistance
+from vacsr_jax.models.heads import POOLING, GPOHead, SpreadBranch
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
-METHODS = ("infonce", "cross_entropy", "sigmoid", "deterministic", "vacsr")
+METHODS = ("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr")
 
 
 class ImageTextModel(nn.Module):
-    """Images and texts to embeddings that are ready to be paired, and the pair model that scores them."""
+    """Images and texts to embeddings that are ready to be paired, and the pair model that scores them.
+
+    Attributes:
+      clip: shape of the two towers.
+      pair: the pair model; one that works on Gaussians gets a variance of each item from a branch of its tower.
+      dtype: of compute.
+      pooling: "clip": the towers' own pooling and projections; "gpo": every token is projected, then GPO. The image
+        tower then ends without its final norm (Chun 2024).
+      dim: of the embeddings.
+      initial_log_var: of the Gaussians at the start.
+    """
 
     clip: CLIPConfig
     pair: nn.Module
     dtype: Any = jnp.float32
+    pooling: str = "clip"
+    dim: int = 0
+    initial_log_var: float = 0.0
 
     @property
     def gives_probability(self) -> bool:
@@ -32,19 +47,49 @@ class ImageTextModel(nn.Module):
         return self.pair.initial_logit is not None
 
     def setup(self):
-        self.towers = CLIP(self.clip, self.dtype)
+        gpo, vision, text = self.pooling == "gpo", self.clip.vision, self.clip.text
+        self.towers = CLIP(self.clip, self.dtype, vision_norm=not gpo)
+        if gpo:
+            self.image_head = GPOHead(self.dim, vision.tokens, self.dtype)
+            self.text_head = GPOHead(self.dim, text.context_length, self.dtype)
+        if isinstance(self.pair, GaussianDistance):
+            eps, start = self.clip.layer_norm_eps, self.initial_log_var
+            lengths = (vision.tokens, text.context_length) if gpo else (0, 0)
+            self.image_spread = SpreadBranch(vision, eps, self.dim, lengths[0], start, self.dtype)
+            self.text_spread = SpreadBranch(text, eps, self.dim, lengths[1], start, self.dtype)
 
-    def encode_image(self, images: Images) -> Float[Array, "b d"]:
-        """Prepared embeddings of uint8 (or normalized float) images [b s s 3]: what the pair model multiplies."""
-        return self.pair.prepare(self.towers.encode_image(images, normalize=False))
+    def encode_image(self, images: Images, keep: Bool[Array, "b l"] | None = None) -> Float[Array, "b e"]:
+        """Prepared embeddings of uint8 (or normalized float) images [b s s 3]: what the pair model works on.
 
-    def encode_text(self, tokens: Tokens) -> Float[Array, "b d"]:
+        `keep` says which of an image's tokens GPO sees (size augmentation); None: all.
+        """
+        out = self.towers.vision(images)
+        valid = jnp.ones(out.tokens.shape[:2], bool) if keep is None else keep
+        if self.pooling == "gpo":
+            mean = self.image_head(out.tokens, valid)
+        else:
+            mean = self.towers.vision_projection(out.pooled).astype(jnp.float32)
+        if not isinstance(self.pair, GaussianDistance):
+            return self.pair.prepare(mean)
+        return self.pair.prepare(mean, self.image_spread(out.before_last, valid))
+
+    def encode_text(self, tokens: Tokens) -> Float[Array, "b e"]:
         """Prepared embeddings of token ids [b l]."""
-        return self.pair.prepare(self.towers.encode_text(tokens, normalize=False))
+        out, valid = self.towers.text(tokens), valid_mask(tokens, self.clip.text)
+        if self.pooling == "gpo":
+            mean = self.text_head(out.tokens, valid)
+        else:
+            mean = self.towers.text_projection(out.pooled).astype(jnp.float32)
+        if not isinstance(self.pair, GaussianDistance):
+            return self.pair.prepare(mean)
+        mask = attention_mask(tokens, self.clip.text)
+        return self.pair.prepare(mean, self.text_spread(out.before_last, valid, mask))
 
-    def __call__(self, images: Images, tokens: Tokens) -> tuple[Float[Array, "b d"], Float[Array, "c d"]]:
+    def __call__(
+        self, images: Images, tokens: Tokens, keep: Bool[Array, "b p"] | None = None
+    ) -> tuple[Float[Array, "b e"], Float[Array, "c e"]]:
         """Both prepared embeddings."""
-        return self.encode_image(images), self.encode_text(tokens)
+        return self.encode_image(images, keep), self.encode_text(tokens)
 
     def warm_up(self, images: Images, tokens: Tokens) -> None:
         """Touches every parameter; what `init` runs."""
@@ -56,8 +101,11 @@ class ImageTextModel(nn.Module):
         return self.pair.fold()
 
 
-PAIR_MODELS = {model.__name__: model for model in (CosineModel, DeterministicAdapter, VariationalAdapter)}
-FORMAT = 1  # of a description; raise it when old checkpoints stop loading
+PAIR_MODELS = {
+    model.__name__: model for model in (CosineModel, DeterministicAdapter, VariationalAdapter, GaussianDistance)
+}
+OPTIONS = ("pooling", "dim", "initial_log_var")
+FORMAT = 2  # of a description; raise it when old checkpoints stop loading
 
 
 def describe(model: ImageTextModel) -> dict[str, Any]:
@@ -68,6 +116,7 @@ def describe(model: ImageTextModel) -> dict[str, Any]:
         "clip": model.clip.to_dict(),
         "pair": pair,
         "dtype": jnp.dtype(model.dtype).name,
+        **{name: getattr(model, name) for name in OPTIONS},
     }
 
 
@@ -77,14 +126,16 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
     Raises:
       ValueError: naming what is unknown, missing, or of another format.
     """
-    wanted = ("format", "clip", "pair", "dtype")
-    if not isinstance(description, dict) or set(description) != set(wanted):
-        raise ValueError(f"model description: got fields {sorted(description or ())}, expected {sorted(wanted)}")
+    if not isinstance(description, dict) or "format" not in description:
+        raise ValueError(f"model description: got fields {sorted(description or ())}, expected a format among them")
     if description["format"] != FORMAT:
         raise ValueError(
             f"model description: got format {description['format']}, this version reads {FORMAT}; "
             "load it with the version that wrote it, or train again"
         )
+    wanted = ("format", "clip", "pair", "dtype", *OPTIONS)
+    if set(description) != set(wanted):
+        raise ValueError(f"model description: got fields {sorted(description)}, expected {sorted(wanted)}")
     values = dict(description["pair"] or {})
     kind = values.pop("type", None)
     if kind not in PAIR_MODELS:
@@ -97,7 +148,8 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
         )
     try:
         clip = CLIPConfig.from_dict(description["clip"])
-        return ImageTextModel(clip, PAIR_MODELS[kind](**values), jnp.dtype(description["dtype"]))
+        options = {name: description[name] for name in OPTIONS}
+        return ImageTextModel(clip, PAIR_MODELS[kind](**values), jnp.dtype(description["dtype"]), **options)
     except TypeError as error:
         raise ValueError(f"model description: a value is of a wrong type ({error}); it was damaged") from error
 
@@ -113,20 +165,36 @@ def build_model(config: ConfigDict, clip: CLIPConfig, texts: int = 0) -> ImageTe
     `adapter.base_rate_bias` is off; `texts` are what an image is compared with, 0: batch_size of them.
 
     Raises:
-      ValueError: for an unknown method or dtype.
+      ValueError: for an unknown method, dtype or pooling, or a dimension that the towers' own projections do not have.
     """
-    if config.model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"model.dtype: got {config.model.dtype!r}, expected float32 or bfloat16")
-    return ImageTextModel(clip, pair_model(config, clip.embedding_dim, texts), jnp.dtype(config.model.dtype))
+    model = config.model
+    if model.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype: got {model.dtype!r}, expected float32 or bfloat16")
+    if model.pooling not in POOLING:
+        raise ValueError(f"model.pooling: got {model.pooling!r}, expected one of {', '.join(POOLING)}")
+    if model.pooling == "clip" and model.embedding_dim not in (0, clip.embedding_dim):
+        raise ValueError(
+            f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "
+            f"give {clip.embedding_dim}; leave it 0, or set model.pooling=gpo"
+        )
+    dim = model.embedding_dim or clip.embedding_dim
+    log_var = math.log(config.pcmepp.variance / dim) if config.method == "pcmepp" else 0.0
+    return ImageTextModel(clip, pair_model(config, dim, texts), jnp.dtype(model.dtype), model.pooling, dim, log_var)
 
 
 def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
     """The pair model that `config.method` names, for embeddings of `dim` numbers; `texts` as in `build_model`."""
-    adapter = config.adapter
+    adapter, cosine = config.adapter, config.cosine
     initial_logit = -math.log(max((texts or config.train.batch_size) - 1, 1)) if adapter.base_rate_bias else 0.0
     shape = {"dim": dim, "width": adapter.width or dim, "embeddings": adapter.embeddings}
     if config.method in ("infonce", "cross_entropy", "sigmoid"):
-        return CosineModel(initial_logit if config.method == "sigmoid" else None)
+        return CosineModel(
+            initial_logit if config.method == "sigmoid" else None, cosine.scale or CosineModel.scale, cosine.learn_scale
+        )
+    if config.method == "triplet":  # its margin is one of cosines
+        return CosineModel(None, scale=1.0, learn_scale=False)
+    if config.method == "pcmepp":
+        return GaussianDistance()
     if config.method == "deterministic":
         return DeterministicAdapter(**shape, initial_logit=initial_logit)
     if config.method == "vacsr":

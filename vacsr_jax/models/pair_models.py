@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vacsr_jax.models.gaussian_distance import FoldedGaussian, score_gaussians
 from vacsr_jax.ops.fused_scores import fused_scores
 from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
@@ -27,7 +28,7 @@ class PairScores(NamedTuple):
 
     Attributes:
       logit: [r, c] what ranking uses, larger is better; sigmoid(logit) is the probability that the pair is a match.
-      uncertainty: [r, c] mean latent standard deviation, or None for a model without a latent.
+      uncertainty: [r, c] mean latent standard deviation (PCME++: summed variance of both), or None without a latent.
     """
 
     logit: Float[Array, "r c"]
@@ -49,14 +50,17 @@ def hidden_units(
 class CosineModel(nn.Module):
     """logit_ij = exp(log_scale) cos(v_i, t_j) + bias, as SigLIP (Zhai et al. 2023).
 
-    `initial_logit` is the bias at the start; the scale starts at 10. None leaves the bias out, as CLIP does: a loss
-    that normalizes over the batch fixes no level, so such a logit ranks but is no probability.
+    `initial_logit` is the bias at the start. None leaves the bias out, as CLIP does: a loss that normalizes over the
+    batch fixes no level, so such a logit ranks but is no probability. `scale` is the scale at the start; unless
+    `learn_scale`, scale and bias stay as they are.
     """
 
     initial_logit: float | None
+    scale: float = 10.0
+    learn_scale: bool = True
 
     def setup(self):
-        self.log_scale = self.param("log_scale", lambda key: jnp.asarray(math.log(10), jnp.float32))
+        self.log_scale = self.param("log_scale", lambda key: jnp.asarray(math.log(self.scale), jnp.float32))
         has_bias = self.initial_logit is not None
         self.bias = self.param("bias", lambda key: jnp.float32(self.initial_logit)) if has_bias else jnp.float32(0)
 
@@ -69,7 +73,8 @@ class CosineModel(nn.Module):
         return score_tile(self.fold(), images, texts).logit
 
     def fold(self) -> FoldedCosine:
-        return FoldedCosine(jnp.exp(self.log_scale), self.bias)
+        held = (lambda x: x) if self.learn_scale else jax.lax.stop_gradient
+        return FoldedCosine(jnp.exp(held(self.log_scale)), held(self.bias))
 
 
 class FoldedCosine(NamedTuple):
@@ -98,19 +103,22 @@ class FoldedAdapter(NamedTuple):
     weights: Float[Array, " k"] | None = None
 
 
-def score_tile(
-    folded: FoldedCosine | FoldedAdapter, images: Float[Array, "r d"], texts: Float[Array, "c d"]
-) -> PairScores:
+Folded = FoldedCosine | FoldedGaussian | FoldedAdapter
+
+
+def score_tile(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> PairScores:
     """Scores of every pair of a tile of prepared embeddings; see `score_vectors`."""
     if isinstance(folded, FoldedCosine):
         return PairScores(folded.scale * product(images, texts.T) + folded.bias, None)
+    if isinstance(folded, FoldedGaussian):
+        return PairScores(*score_gaussians(folded, images, texts[None]))
     return score_vectors(folded, similarity_vectors(images, texts))
 
 
-def score_listed(
-    folded: FoldedCosine | FoldedAdapter, images: Float[Array, "r d"], texts: Float[Array, "r k d"]
-) -> PairScores:
+def score_listed(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, "r k d"]) -> PairScores:
     """Scores [r, k] of every image with texts of its own; see `score_vectors`."""
+    if isinstance(folded, FoldedGaussian):
+        return PairScores(*score_gaussians(folded, images, texts))
     similarity = images[:, None, :] * texts
     if isinstance(folded, FoldedCosine):
         return PairScores(folded.scale * jnp.sum(similarity, axis=-1) + folded.bias, None)
@@ -149,7 +157,7 @@ def score_tile_fused(
     return PairScores(logit + folded.readout_bias, uncertainty)
 
 
-def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosine | FoldedAdapter:
+def in_precision(folded: Folded, dtype: Any) -> Folded:
     """`folded` with the matrices that multiply pairs in `dtype`; sums, biases and the readout stay float32."""
     if not isinstance(folded, FoldedAdapter):
         return folded
@@ -157,7 +165,7 @@ def in_precision(folded: FoldedCosine | FoldedAdapter, dtype: Any) -> FoldedCosi
     return folded._replace(trunk_kernel=folded.trunk_kernel.astype(dtype), spread_kernel=spread)
 
 
-def without_uncertainty(folded: FoldedCosine | FoldedAdapter) -> FoldedCosine | FoldedAdapter:
+def without_uncertainty(folded: Folded) -> Folded:
     """`folded` for scores alone, at 1 / (k + 1) of the cost."""
     if not isinstance(folded, FoldedAdapter):
         return folded

@@ -80,7 +80,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, without a final norm.
+    """A stack of blocks, without a final norm: what it gives, and what its last block is given.
 
     `mask` [b|1, 1, l|1, l] is true where a query (second to last axis) may see a key (last axis). The initial
     scales are CLIP's: what enters the residual stream is divided by sqrt(2 layers), so that its variance does
@@ -96,7 +96,10 @@ class Transformer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None) -> Float[Array, "b l w"]:
+    def __call__(
+        self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None
+    ) -> tuple[Float[Array, "b l w"], Float[Array, "b l w"]]:
+        before_last = x
         out_std = (2 * self.layers * self.width) ** -0.5
         for i in range(self.layers):
             block = Block(
@@ -109,5 +112,5 @@ class Transformer(nn.Module):
                 self.dtype,
                 name=f"block_{i}",
             )
-            x = block(x, mask)
-        return x
+            before_last, x = x, block(x, mask)
+        return x, before_last

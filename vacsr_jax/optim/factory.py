@@ -58,10 +58,12 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
     if not 0 < optim.step_at <= 1:
         raise ValueError(f"optim.step_at: got {optim.step_at}, expected a fraction of the run, above 0 and 1 at most")
-    boundary = round(optim.step_at * steps) - optim.warmup_steps
-    constant = optax.piecewise_constant_schedule(optim.lr, {boundary: 0.1})
-    warmup = optax.linear_schedule(0.0, optim.lr, optim.warmup_steps)
-    return optax.join_schedules([warmup, constant], [optim.warmup_steps])
+    constant = optax.piecewise_constant_schedule(optim.lr, {round(optim.step_at * steps) - optim.warmup_steps: 0.1})
+    if not optim.warmup_steps:
+        return constant
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), constant], [optim.warmup_steps]
+    )
 
 
 def decay_mask(decayed: str):

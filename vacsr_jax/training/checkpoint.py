@@ -21,6 +21,8 @@ SELECTION_METRIC = "rsum"  # on the validation labels: what a user without known
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, each with `params`, `optimizer`, and `run` (config and model).
 
+    `params` are those that are judged and loaded; where they are an average, `optimizer` holds the ones in training.
+
     A checkpoint is written to a temporary directory and renamed, so a killed run never leaves half of one behind.
     """
 
@@ -42,8 +44,8 @@ class Checkpoints:
 
     def save(self, state: TrainState, description: dict[str, Any], metrics: dict[str, float]) -> None:
         items = {
-            "params": ocp.args.StandardSave(state.params),
-            "optimizer": ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            "params": ocp.args.StandardSave(state.judged_params),
+            "optimizer": ocp.args.StandardSave(_rest(state)),
             "run": ocp.args.JsonSave(description),
         }
         self._manager.save(int(state.step), args=ocp.args.Composite(**items), metrics=metrics, force=True)
@@ -60,11 +62,11 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, shaped, typed and placed as the arrays of `like`, wherever it was saved."""
-        rest = {"step": like.step, "state": like.opt_state}
-        args = {"params": _restore_like(like.params), "optimizer": _restore_like(rest)}
+        args = {"params": _restore_like(like.params), "optimizer": _restore_like(_rest(like))}
         restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        optimizer = restored["optimizer"]
-        return TrainState(optimizer["step"], restored["params"], optimizer["state"])
+        judged, rest = restored["params"], restored["optimizer"]
+        average = None if like.average is None else judged
+        return TrainState(rest["step"], rest.get("params", judged), rest["state"], average)
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone; `like` as in `restore`."""
@@ -79,6 +81,11 @@ class Checkpoints:
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    rest = {"step": state.step, "state": state.opt_state}
+    return rest if state.average is None else {**rest, "params": state.params}
 
 
 def _selected(metrics: dict[str, float]) -> float:

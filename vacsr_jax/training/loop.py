@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
     """The state of step 0 on the mesh, and the step that moves it."""
     optimizer = make_optimizer(run.config, run.params)
-    state = init_state(run.params, optimizer)
+    state = init_state(run.params, optimizer, average=run.config.optim.average_from > 0)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
     return state, make_step(run.config, run.model, optimizer, mesh, state, run.class_tokens)
@@ -111,7 +111,7 @@ def fit(run: Run, state: TrainState, step: Step, mesh: Mesh, checkpoints: Checkp
                 writer.write(number, finite_means(pending, number, run, checkpoints))
                 pending = []
             if save:
-                metrics = validate(run, state.params)
+                metrics = validate(run, state.judged_params)
                 writer.write(number, metrics)
                 description = {"config": config_to_dict(config), "model": describe(run.model)}
                 # The few-shot protocol judges the last model: with classes, later is better.

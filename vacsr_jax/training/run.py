@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
 from vacsr_jax.data.datasets import open_split, open_validation
@@ -21,7 +24,13 @@ from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vacsr_jax.models.clip import check_tokens
-from vacsr_jax.models.clip_config import CLIP_CONFIGS, CLIPConfig
+from vacsr_jax.models.clip_config import (
+    CLIP_CONFIGS,
+    IMAGENET_PIXEL_MEAN,
+    IMAGENET_PIXEL_STD,
+    CLIPConfig,
+    VisionConfig,
+)
 from vacsr_jax.models.clip_weights import load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, adapt_towers, build_model
 from vacsr_jax.training.state import init_params
@@ -67,24 +76,30 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         tokenizer = saved_or_trained_tokenizer(config, workdir, texts, clip)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         clip = adapt_towers(clip, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
+    clip = dataclasses.replace(clip, vision=choose_preprocess(config, clip.vision))
     model = build_model(config, clip, texts=len(texts) if classes else 0)
     params = init_params(model, config.seed)
     if towers is not None:
-        params = {**params, "towers": towers}
-        if "log_scale" in params["pair"]:  # the cosine baselines start at CLIP's own temperature
+        params = {**params, "towers": keep_known(towers, params["towers"])}
+        learns_scale = config.method in ("infonce", "cross_entropy", "sigmoid") and config.cosine.learn_scale
+        if learns_scale and not config.cosine.scale:  # the cosine baselines start at CLIP's own temperature
             params["pair"] = {**params["pair"], "log_scale": towers["logit_scale"]}
     params = jax.device_get(params)
 
-    resize = functools.partial(preprocess, image_size=clip.vision.image_size)
+    resize = functools.partial(preprocess, image_size=clip.vision.image_size, resize=clip.vision.resize)
+    augmentation = make_augmentation(config, clip, tokenizer)
     tokens = tokenizer(texts)
     check_tokens(tokens, clip.text)
     noise = noise_of(config, image_index)
-    (train, resize_train), (validation, _) = (fit_in_memory(source, resize, clip) for source in (train, validation))
+    resize_train = resize
+    if config.augment.images == "none":  # else each step crops anew, from the image as it is
+        train, resize_train = fit_in_memory(train, resize, clip)
+    validation, _ = fit_in_memory(validation, resize, clip)
     if classes:
-        pairs, class_tokens = LabelledImages(train, resize_train), without_pads(tokens, tokenizer.end_id)
+        pairs, class_tokens = LabelledImages(train, resize_train, augmentation), without_pads(tokens, tokenizer.end_id)
     else:
-        pairs = Pairs(train, tokens, image_index if noise is None else noise.index, resize_train)
-        class_tokens = None
+        shown = image_index if noise is None else noise.index
+        pairs, class_tokens = Pairs(train, tokens, shown, resize_train, augmentation), None
     return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
 
 
@@ -120,6 +135,35 @@ def with_steps(config: ConfigDict, units: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.train.steps = config.train.epochs * max(units // config.train.batch_size, 1)
     return config.lock()
+
+
+def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
+    """The tower with the preprocessing that the config names; it travels with the model."""
+    if config.model.preprocess == "clip":
+        return vision
+    if config.model.preprocess == "pcmepp":
+        statistics = {"pixel_mean": IMAGENET_PIXEL_MEAN, "pixel_std": IMAGENET_PIXEL_STD}
+        return dataclasses.replace(vision, resize="squash", **statistics)
+    raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
+
+
+def keep_known(towers: dict, like: dict) -> dict:
+    """The pretrained towers without what the model does not use (its own projections, where GPO has others)."""
+    flat, wanted = flatten_dict(towers), flatten_dict(like)
+    return unflatten_dict({path: flat[path] for path in wanted})
+
+
+def make_augmentation(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Augmentation | None:
+    """What the config draws anew in each step, on the host; None for nothing."""
+    augment, text = config.augment, clip.text
+    if augment.images == "none" and not augment.tokens:
+        return None
+    mask_id = tokenizer.backend.token_to_id("M")  # a lone letter that lower-cased captions never hold, as PCME++'s
+    if mask_id is None:
+        raise ValueError("augment.tokens: the tokenizer has no letter M to hide a token behind; leave it 0")
+    ids = ordinary_ids(text.vocab_size, (text.start_id, text.end_id, text.pad_id))
+    size, resize = clip.vision.image_size, clip.vision.resize
+    return Augmentation(augment.images, size, resize, augment.tokens, mask_id, ids, text.end_id, text.pad_id)
 
 
 def preset(config: ConfigDict) -> CLIPConfig:

@@ -10,17 +10,27 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
 
 from vacsr_jax.models.image_text import ImageTextModel
 
 
 @flax.struct.dataclass
 class TrainState:
-    """`step` counts finished steps; randomness is a function of (seed, step), so no key is carried."""
+    """`step` counts finished steps; randomness is a function of (seed, step), so no key is carried.
+
+    `average` is the mean of the params so far (`running_average`), or None where the config asks for none.
+    """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    average: Any = None
+
+    @property
+    def judged_params(self) -> Any:
+        """What is validated, kept and handed out: the average if there is one."""
+        return self.params if self.average is None else self.average
 
 
 def init_params(model: ImageTextModel, seed: int):
@@ -42,5 +52,20 @@ def _init(model: ImageTextModel, key: jax.Array):
     return model.init(key, images, tokens, method="warm_up")["params"]
 
 
-def init_state(params, optimizer: optax.GradientTransformation) -> TrainState:
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+def init_state(params, optimizer: optax.GradientTransformation, *, average: bool = False) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), params if average else None)
+
+
+def running_average(average: Any, params: Any, step: jax.Array, optim: ConfigDict) -> Any:
+    """Stochastic weight averaging (Izmailov et al. 2018) of all parameters, both towers included.
+
+    The mean of the params after steps average_from, average_from + average_every, ...; before those, the params.
+    """
+    if average is None:
+        return None
+    since = step - optim.average_from
+    count = jnp.maximum(since // optim.average_every, 0)
+    share = jnp.where(since < 0, 1.0, jnp.where(since % optim.average_every == 0, 1 / (count + 1), 0.0))
+    return jax.lax.cond(
+        share > 0, lambda: jax.tree.map(lambda a, p: a + share * (p - a), average, params), lambda: average
+    )

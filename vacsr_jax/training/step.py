@@ -14,12 +14,16 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vacsr_jax.losses import contrastive
+from vacsr_jax.losses.pcmepp import pcmepp
+from vacsr_jax.losses.triplet import triplet
 from vacsr_jax.losses.vacsr import vacsr
+from vacsr_jax.models.clip import normalize_pixels
 from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.ops.mixing import keep_tokens, mix_images
 from vacsr_jax.ops.pairwise import map_pairs, shard_pairs
 from vacsr_jax.optim import groups
 from vacsr_jax.training.sharding import state_sharding
-from vacsr_jax.training.state import TrainState
+from vacsr_jax.training.state import TrainState, running_average
 from vacsr_jax.training.vacsr_objective import vacsr_objective
 
 POSITIVES = ("image", "diagonal")
@@ -51,6 +55,10 @@ def make_step(
         raise ValueError(f"train.batch_size: got {config.train.batch_size}, expected a multiple of {mesh.size} devices")
     if config.data.positives not in POSITIVES:
         raise ValueError(f"data.positives: got {config.data.positives!r}, expected one of {', '.join(POSITIVES)}")
+    if config.augment.image_tokens and model.pooling != "gpo":
+        raise ValueError(f"augment.image_tokens: got {config.augment.image_tokens}, which needs model.pooling=gpo")
+    if config.method == "triplet" and class_tokens is not None:
+        raise ValueError("method: triplet compares each image's own caption with others; with classes use another")
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     step = functools.partial(train_step, config=config, model=model, optimizer=optimizer, mesh=mesh)
     if class_tokens is not None:
@@ -79,40 +87,73 @@ def train_step(
     of each other (`data.positives`). With `class_tokens` [c l] it holds `images` and `label` int32 [b], and the
     pairs are those of its images and all classes.
     """
-    # Only VACSR draws; without the seed in them, the other methods' programs are the same for every seed.
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step) if config.method == "vacsr" else None
-    positives = positive_pairs(batch, config, class_tokens)
-    valid = jnp.ones_like(positives)
-    optim = config.optim
-    labels = groups.labels(state.params, optim)
+    # Without the seed in them, the programs of methods that draw nothing are the same for every seed.
+    draws = config.method == "vacsr" or config.augment.mix or config.augment.image_tokens
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step) if draws else None
+    images, keep, labels = augment(batch["images"], positive_pairs(batch, config, class_tokens), key, config, model)
+    optim, learns = config.optim, groups.labels(state.params, config.optim)
+    released = state.step >= optim.image_frozen_steps
 
     def loss_of(params):
-        params = groups.hold_frozen(params, labels, state.step >= optim.image_frozen_steps)
-        images, texts = embed(params, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens)
-        if config.method == "vacsr" and not config.adapter.decoder_width:
-            return vacsr_objective(
-                model.pair,
-                params["pair"],
-                images,
-                texts,
-                positives,
-                valid,
-                key,
-                mesh=mesh,
-                tile_pairs=config.train.tile_pairs,
-                dtype=model.dtype,
-                **config.loss,
-            )
-        logits = pair_terms(params["pair"], images, texts, key, config=config, model=model, mesh=mesh)
-        if config.method == "vacsr":
-            return vacsr(logits, positives, valid, **config.loss)
-        return LOSSES[config.method](logits, positives, valid)
+        params = groups.hold_frozen(params, learns, released)
+        vectors, texts = embed(
+            params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
+        )
+        loss, terms = pair_loss(params["pair"], vectors, texts, labels, key, state.step, config, model, mesh)
+        # After the release of the image tower, the loss grows from nothing to its size.
+        ramp = jnp.clip((state.step - optim.image_frozen_steps + 1) / max(optim.ramp_steps, 1), 0, 1)
+        return loss * jnp.where(released, ramp, 1), terms
 
     gradients, terms = jax.grad(loss_of, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     terms["gradient_norm"] = optax.tree.norm(gradients)
-    return TrainState(state.step + 1, params, opt_state), terms
+    average = running_average(state.average, params, state.step + 1, optim)
+    return TrainState(state.step + 1, params, opt_state, average), terms
+
+
+def augment(images, positives, key, config: ConfigDict, model: ImageTextModel):
+    """Images (mixed, if asked for), which of their tokens GPO sees, and how much each pair is a match."""
+    labels, keep, settings = positives, None, config.augment
+    if settings.label_smoothing:
+        labels = jnp.where(labels, 1 - settings.label_smoothing, settings.label_smoothing)
+    if settings.mix:
+        pixels = normalize_pixels(images, model.clip.vision)
+        images, share = mix_images(jax.random.fold_in(key, 1), pixels, settings.mix)
+        labels = share[:, None] * labels + (1 - share[:, None]) * labels[::-1]
+    if settings.image_tokens:
+        shape = (len(images), model.clip.vision.tokens)
+        keep = keep_tokens(jax.random.fold_in(key, 2), shape, settings.image_tokens)
+    return images, keep, labels
+
+
+def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict, model: ImageTextModel, mesh: Mesh):
+    """The loss that the method names on all pairs of prepared embeddings, and its terms."""
+    valid = jnp.ones(labels.shape, bool)
+    if config.method == "vacsr" and not config.adapter.decoder_width:
+        return vacsr_objective(
+            model.pair,
+            pair_params,
+            images,
+            texts,
+            labels,
+            valid,
+            key,
+            mesh=mesh,
+            tile_pairs=config.train.tile_pairs,
+            dtype=model.dtype,
+            **config.loss,
+        )
+    logits = pair_terms(pair_params, images, texts, key, config=config, model=model, mesh=mesh)
+    if config.method == "vacsr":
+        return vacsr(logits, labels, valid, **config.loss)
+    if config.method == "pcmepp":
+        weights = {name: config.pcmepp[name] for name in ("pseudo_positives", "vib")}
+        return pcmepp(logits, images, texts, labels, valid, **weights)
+    if config.method == "triplet":
+        settings = config.triplet
+        return triplet(logits, labels, valid, margin=settings.margin, hardest=step >= settings.all_negatives_steps)
+    return LOSSES[config.method](logits, labels, valid)
 
 
 def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens: np.ndarray | None) -> jax.Array:
@@ -124,12 +165,12 @@ def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens
     return same if config.data.positives == "image" else jnp.eye(len(group), dtype=bool)
 
 
-def embed(params, batch, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh, class_tokens: np.ndarray | None):
-    """Prepared embeddings of the batch's images and of its texts, or of all classes'."""
+def embed(params, images, keep, batch, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh, class_tokens):
+    """Prepared embeddings of the images and of the batch's texts, or of all classes'."""
     if class_tokens is None:
-        return model.apply({"params": params}, batch["images"], batch["tokens"])
-    images = model.apply({"params": params}, batch["images"], method="encode_image")
-    return images, embed_classes(params, class_tokens, model=model, mesh=mesh, chunk=config.train.text_chunk)
+        return model.apply({"params": params}, images, batch["tokens"], keep)
+    vectors = model.apply({"params": params}, images, keep, method="encode_image")
+    return vectors, embed_classes(params, class_tokens, model=model, mesh=mesh, chunk=config.train.text_chunk)
 
 
 def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Mesh, chunk: int) -> jax.Array:

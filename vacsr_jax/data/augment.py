@@ -1,0 +1,82 @@
+"""Augmentations on the host: crops of an image, and words of a caption hidden, replaced or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vacsr_jax.data.preprocess import preprocess, resize_shorter_side, to_pil, to_rgb
+
+IMAGES = ("none", "clip", "pcmepp")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a training run does to each image and caption; every draw comes from the generator that is handed over.
+
+    Attributes:
+      images: "none": as for evaluation; "clip": a random square of the image with its shorter side resized (Radford et
+        al. 2021); "pcmepp": a random part of 60 to 100 % of each side, squashed to a square, mirrored half the time
+        (Chun 2024).
+      image_size: pixels a side.
+      resize: of `preprocess`, for "none".
+      token_rate: probability that a token between start and end is changed: half of those become `mask_id`, a tenth a
+        random ordinary id, the others are dropped (Chen et al. 2021).
+      mask_id, ordinary_ids: of the tokenizer; ordinary ids are those of range(*ordinary_ids).
+      end_id, pad_id: of the tokenizer.
+
+    Raises:
+      ValueError: for an unknown choice, or a rate that is no probability.
+    """
+
+    images: str
+    image_size: int
+    resize: str
+    token_rate: float
+    mask_id: int
+    ordinary_ids: tuple[int, int]
+    end_id: int
+    pad_id: int
+
+    def __post_init__(self):
+        if self.images not in IMAGES:
+            raise ValueError(f"augment.images: got {self.images!r}, expected one of {', '.join(IMAGES)}")
+        if not 0 <= self.token_rate <= 1:
+            raise ValueError(f"augment.tokens: got {self.token_rate}, expected a probability between 0 and 1")
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """uint8 [h, w, 3] -> uint8 [s, s, 3]."""
+        size = self.image_size
+        if self.images == "none":
+            return preprocess(image, image_size=size, resize=self.resize)
+        rgb = to_rgb(to_pil(image))
+        if self.images == "clip":
+            rgb = resize_shorter_side(rgb, size)
+            left, top = (int(rng.integers(side - size + 1)) for side in rgb.size)
+            return np.asarray(rgb.crop((left, top, left + size, top + size)))
+        ratio = rng.uniform(0.6, 1.0)
+        width, height = (max(1, int(side * ratio)) for side in rgb.size)
+        left, top = int(rng.integers(rgb.width - width + 1)), int(rng.integers(rgb.height - height + 1))
+        part = rgb.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(part)
+        return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+
+    def tokens(self, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int32 [l] -> int32 [l]; start and end stay, the row is filled up with pads."""
+        end = int(np.argmax(row == self.end_id))
+        inner = row[1:end]
+        fate = rng.random(len(inner)) / max(self.token_rate, 1e-12)
+        random_ids = rng.integers(*self.ordinary_ids, len(inner))
+        changed = np.where(fate < 0.5, self.mask_id, np.where(fate < 0.6, random_ids, inner))
+        changed = changed[(fate < 0.6) | (fate >= 1)]
+        out = np.full_like(row, self.pad_id)
+        out[0], out[1 : 1 + len(changed)], out[1 + len(changed)] = row[0], changed, row[end]
+        return out
+
+
+def ordinary_ids(vocab_size: int, special_ids: tuple[int, ...]) -> tuple[int, int]:
+    """The ends of the longer stretch of ids without special ones: CLIP's stand last, ours first."""
+    low, high = min(special_ids), max(special_ids)
+    return (0, low) if low > vocab_size - high - 1 else (high + 1, vocab_size)

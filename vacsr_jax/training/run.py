@@ -113,7 +113,10 @@ def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
     if data.noise_file:
         if data.noise:
             raise ValueError(f"data.noise is {data.noise} and data.noise_file {data.noise_file!r}; give one of them")
-        return read_noise(data.noise_file, image_of)
+        try:
+            return read_noise(data.noise_file, image_of)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"data.noise_file: {error}") from error
     noise = make_noise(image_of, data.noise, protocol=data.noise_protocol, seed=config.seed)
     return noise if data.noise else None
 

@@ -114,16 +114,16 @@ def train_step(
 
 def augment(images, positives, key, config: ConfigDict, model: ImageTextModel):
     """Images (mixed, if asked for), which of their tokens GPO sees, and how much each pair is a match."""
-    labels, keep, settings = positives, None, config.augment
-    if settings.label_smoothing:
-        labels = jnp.where(labels, 1 - settings.label_smoothing, settings.label_smoothing)
-    if settings.mix:
+    labels, keep, smoothing = positives, None, config.augment.label_smoothing
+    if smoothing:
+        labels = jnp.where(labels, 1 - smoothing, smoothing)
+    if config.augment.mix:
         pixels = normalize_pixels(images, model.clip.vision)
-        images, share = mix_images(jax.random.fold_in(key, 1), pixels, settings.mix)
+        images, share = mix_images(jax.random.fold_in(key, 1), pixels, config.augment.mix)
         labels = share[:, None] * labels + (1 - share[:, None]) * labels[::-1]
-    if settings.image_tokens:
+    if config.augment.image_tokens:
         shape = (len(images), model.clip.vision.tokens)
-        keep = keep_tokens(jax.random.fold_in(key, 2), shape, settings.image_tokens)
+        keep = keep_tokens(jax.random.fold_in(key, 2), shape, config.augment.image_tokens)
     return images, keep, labels
 
 
@@ -148,8 +148,8 @@ def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict,
     if config.method == "vacsr":
         return vacsr(logits, labels, valid, **config.loss)
     if config.method == "pcmepp":
-        weights = {name: config.pcmepp[name] for name in ("pseudo_positives", "vib")}
-        return pcmepp(logits, images, texts, labels, valid, **weights)
+        pseudo, vib = config.pcmepp.pseudo_positives, config.pcmepp.vib
+        return pcmepp(logits, images, texts, labels, valid, pseudo_positives=pseudo, vib=vib)
     if config.method == "triplet":
         settings = config.triplet
         return triplet(logits, labels, valid, margin=settings.margin, hardest=step >= settings.all_negatives_steps)

@@ -151,8 +151,8 @@ def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict,
         pseudo, vib = config.pcmepp.pseudo_positives, config.pcmepp.vib
         return pcmepp(logits, images, texts, labels, valid, pseudo_positives=pseudo, vib=vib)
     if config.method == "triplet":
-        settings = config.triplet
-        return triplet(logits, labels, valid, margin=settings.margin, hardest=step >= settings.all_negatives_steps)
+        hardest = step >= config.triplet.all_negatives_steps
+        return triplet(logits, labels, valid, margin=config.triplet.margin, hardest=hardest)
     return LOSSES[config.method](logits, labels, valid)
 
 

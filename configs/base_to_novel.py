@@ -17,6 +17,7 @@ def get_config(argument: str = ""):
     config.data.path = chosen["root"]
     config.data.template = chosen["template"]
     config.data.subset = "base"
+    config.augment.images = "area"
     config.optim.warmup_steps = 0
     config.optim.image_lr = config.optim.text_lr = 0.005  # the towers' rate is 5e-6; the paper prints none
     config.train.epochs = 5

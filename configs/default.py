@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
     config.optim.average_every = 1  # steps between the averaged ones
 
     config.augment = ConfigDict()  # of training; all of it a function of seed and step
-    config.augment.images = "none"  # none | clip: a random square | pcmepp: a random part, squashed and mirrored
+    config.augment.images = "none"  # none | clip: a random square | pcmepp, area: random parts, mirrored
     config.augment.tokens = 0.0  # probability that a caption's token is hidden, replaced or dropped
     config.augment.image_tokens = 0.0  # size augmentation of "gpo": up to this share of an image's tokens is dropped
     config.augment.mix = 0.0  # probability that an image is mixed with another (mixup or CutMix)

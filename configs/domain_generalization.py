@@ -19,6 +19,7 @@ def get_config(argument: str = ""):
     config.data.path = chosen["root"]
     config.data.template = chosen["template"]
     config.data.tests = ("test", *(f"{target}/test" for target in TARGETS))
+    config.augment.images = "area"
     config.optim.warmup_steps = 0
     config.optim.image_lr = config.optim.text_lr = 0.005  # the towers' rate is 5e-6; the paper prints none
     config.optim.image_blocks = 2  # only the first two blocks learn

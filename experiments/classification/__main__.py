@@ -22,6 +22,7 @@ COMMON = {
     "model.pretrained": "",
     "model.image_size": 32,
     "data.shots": 0,
+    "augment.images": "none",
     "train.epochs": 0,
     "train.steps": 400,
     "train.batch_size": 64,

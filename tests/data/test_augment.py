@@ -4,7 +4,7 @@ import functools
 import numpy as np
 import pytest
 
-from vacsr_jax.data.augment import Augmentation, ordinary_ids
+from vacsr_jax.data.augment import Augmentation, ordinary_ids, part_of_area
 from vacsr_jax.data.loader import Pairs, batch_at
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
@@ -98,3 +98,23 @@ def test_ordinary_ids_are_those_beside_the_special_ones():
 def test_wrong_choices_are_errors(field, value, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(PLAIN, **{field: value})
+
+
+def test_parts_of_the_area_have_the_published_shares_and_ratios():
+    rng = np.random.default_rng(0)
+    sides = np.array([part_of_area((400, 300), rng) for _ in range(2000)])
+    share, ratio = sides.prod(axis=1) / 120_000, sides[:, 0] / sides[:, 1]
+    assert sides.max(axis=0).tolist() <= [400, 300]
+    assert 0.079 < share.min() < 0.1
+    assert 0.9 < share.max() <= 1
+    assert 0.74 < ratio.min() < 0.78
+    assert 1.28 < ratio.max() < 1.35
+    assert part_of_area((1000, 10), rng)[1] == 10
+
+
+def test_area_shows_a_part_of_the_image_mirrored_half_the_time():
+    augment = dataclasses.replace(PLAIN, images="area")
+    outs = [augment.image(gradient_image(), np.random.default_rng(i)).astype(float) for i in range(60)]
+    assert {out.shape for out in outs} == {(8, 8, 3)}
+    assert 0.25 < np.mean([out[0, 0, 1] > out[0, -1, 1] for out in outs]) < 0.75
+    assert np.ptp([out[-1, 0, 0] - out[0, 0, 0] for out in outs]) > 60  # how much of the height is seen

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vacsr_jax.data.preprocess import preprocess, resize_shorter_side, to_pil, to_rgb
 
-IMAGES = ("none", "clip", "pcmepp")
+IMAGES = ("none", "clip", "pcmepp", "area")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Augmentation:
     Attributes:
       images: "none": as for evaluation; "clip": a random square of the image with its shorter side resized (Radford et
         al. 2021); "pcmepp": a random part of 60 to 100 % of each side, squashed to a square, mirrored half the time
-        (Chun 2024).
+        (Chun 2024); "area": a part of 8 to 100 % of the area, bicubic, mirrored half the time (Szegedy et al. 2015, as
+        few-shot training does it).
       image_size: pixels a side.
       resize: of `preprocess`, for "none".
       token_rate: probability that a token between start and end is changed: half of those become `mask_id`, a tenth a
@@ -56,10 +57,13 @@ class Augmentation:
             rgb = resize_shorter_side(rgb, size)
             left, top = (int(rng.integers(side - size + 1)) for side in rgb.size)
             return np.asarray(rgb.crop((left, top, left + size, top + size)))
-        ratio = rng.uniform(0.6, 1.0)
-        width, height = (max(1, int(side * ratio)) for side in rgb.size)
+        if self.images == "area":
+            (width, height), interpolation = part_of_area(rgb.size, rng), Image.Resampling.BICUBIC
+        else:
+            ratio = rng.uniform(0.6, 1.0)
+            (width, height), interpolation = (max(1, int(side * ratio)) for side in rgb.size), Image.Resampling.BILINEAR
         left, top = int(rng.integers(rgb.width - width + 1)), int(rng.integers(rgb.height - height + 1))
-        part = rgb.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+        part = rgb.crop((left, top, left + width, top + height)).resize((size, size), interpolation)
         pixels = np.asarray(part)
         return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
@@ -74,6 +78,22 @@ class Augmentation:
         out = np.full_like(row, self.pad_id)
         out[0], out[1 : 1 + len(changed)], out[1 + len(changed)] = row[0], changed, row[end]
         return out
+
+
+def part_of_area(size: tuple[int, int], rng: np.random.Generator, tries: int = 10) -> tuple[int, int]:
+    """Width and height of a part of 8 to 100 % of the area, width / height log-uniform in 3/4 to 4/3.
+
+    After so many draws that do not fit, the largest part whose ratio is nearest to the image's.
+    """
+    full_width, full_height = size
+    for _ in range(tries):
+        area = full_width * full_height * rng.uniform(0.08, 1.0)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < width <= full_width and 0 < height <= full_height:
+            return width, height
+    ratio = min(max(full_width / full_height, 3 / 4), 4 / 3)
+    return max(1, min(full_width, round(full_height * ratio))), max(1, min(full_height, round(full_width / ratio)))
 
 
 def ordinary_ids(vocab_size: int, special_ids: tuple[int, ...]) -> tuple[int, int]:

@@ -16,7 +16,8 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, vision: Vi
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
     data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's, whatever the config says
     data["training images"] = config.get("augment", {}).get("images", "none")
-    data["ground truth"] = config.data.ground_truth or "labels"
+    known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
+    data["ground truth"] = config.data.ground_truth or known
     return data | {"ties": TIES}
 
 

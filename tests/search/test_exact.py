@@ -87,6 +87,14 @@ def test_rounding_moves_a_cosine_by_less_than_a_thousandth():
     assert np.abs(np.take_along_axis(true, np.array(found), axis=1) - scores).max() < 1e-3
 
 
+def test_padding_is_never_found():
+    store = ExactStore(jax.devices()[:1])
+    store.add(-np.abs(draw(10)), names(10), "image")
+    ids, scores = store.topk(np.abs(draw(4, seed=1)), 10, "image")
+    assert scores.max() < 0  # padding would score 0
+    assert all(set(line) == set(names(10)) for line in ids)
+
+
 @pytest.mark.parametrize("k", [1, 5, 31, 32, 64])
 def test_top_k_by_groups_is_top_k(k):
     scores = np.random.default_rng(k).integers(0, 30, size=(3, 4096)).astype(np.float32)  # hundreds of ties

@@ -80,8 +80,8 @@ def test_growing_reads_new_documents_only(index, monkeypatch):
     assert [store.count("image") for store in asked] == [3]
 
 
-def test_eight_devices_rank_as_one_does(index):
-    sharded = build(jax.devices())
+def test_two_devices_rank_as_one_does(index):
+    sharded = build(jax.devices()[:2])
     sharded.fit(queries)
     assert_equal_stats(sharded.stats, index.stats)
     same(sharded.search(queries, 20), index.search(queries, 20))
@@ -95,6 +95,10 @@ def test_documents_as_queries_do_not_find_themselves():
     ).T
     np.fill_diagonal(cosines, -1)
     assert float(index.stats.mean[0, 1]) == pytest.approx(cosines.max(axis=1).mean(), abs=1e-3)
+    assert index.diagnose(k=1).top1["text"].max() < 0.99
+    own = index.diagnose(texts, k=1).share["text"]  # asked without saying so, each finds itself
+    assert own == 1
+    assert index.diagnose(k=1).share["text"] < 1
     index.add(texts[:2] + 1e-3, ["copy0", "copy1"], "text")  # near-duplicates that are not excluded
     assert index.fits["text"].top1["text"][:2].min() > 0.999
 
@@ -111,12 +115,12 @@ def test_queries_of_each_modality_have_their_own_scale():
 
 def test_a_saved_index_is_the_index(index, tmp_path):
     index.save(tmp_path / "new" / "index")
-    for devices in (jax.devices()[:1], jax.devices()):
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
         loaded = MixedIndex.load(tmp_path / "new" / "index", model_id="clip", devices=devices)
         assert_equal_stats(loaded.stats, index.stats)
         same(loaded.search(queries, 20), index.search(queries, 20))
         assert loaded.contents == {x: f"{x}.png" for x in image_ids}
-    again, there = build(), MixedIndex.load(tmp_path / "new" / "index")
+    again, there = build(), MixedIndex.load(tmp_path / "new" / "index", devices=jax.devices()[:1])
     again.fit(queries)
     for grown in (again, there):  # and goes on growing
         grown.add(draw(3, 9, 0), ["a", "b", "c"], "image")
@@ -124,6 +128,19 @@ def test_a_saved_index_is_the_index(index, tmp_path):
     there.save(tmp_path / "new" / "index")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["index"]
     assert len(MixedIndex.load(tmp_path / "new" / "index")) == IMAGES + TEXTS + 3
+
+
+def test_an_index_of_many_blocks_is_read_on_other_devices(tmp_path, monkeypatch):
+    monkeypatch.setattr("vacsr_jax.search.exact.BLOCK", 256)
+    index = MixedIndex(devices=jax.devices()[:1])
+    index.add(draw(700, 5, 0), [str(i) for i in range(700)], "text")
+    index.save(tmp_path / "index")
+    assert len(list((tmp_path / "index").glob("vectors-0-*"))) == 3
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        store = MixedIndex.load(tmp_path / "index", devices=devices).store
+        assert store.ids("text") == index.store.ids("text")
+        vectors = [np.concatenate(list(s.vectors("text"))) for s in (store, index.store)]
+        np.testing.assert_array_equal(*vectors)
 
 
 def test_an_index_is_saved_whole_or_not_at_all(index, tmp_path, monkeypatch):

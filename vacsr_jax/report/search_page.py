@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -40,11 +40,13 @@ def write_search_page(path: Path, answers: Sequence[Answer], subtitle: str) -> N
     """Writes the page, all at once. `subtitle` says which index was searched, and how."""
     note = (
         "One list of all modalities. z: how many standard deviations the similarity lies above that of a typical best "
-        "match of the same modality; it ranks, and compares between modalities. cos: the raw cosine, which does not."
+        "match of the same modality; with the prior, if there is one, it ranks. cos: the raw cosine, which compares "
+        "within one modality only."
     )
     if any(x.uncertainty is not None for answer in answers for x in answer.found):
         note += (
-            " p: probability of a match, u: uncertainty, of the model that ordered the results of the other modality."
+            " p: probability of a match, u: uncertainty; of a second model, which put the results of the other "
+            "modality in order, in the places z gave them."
         )
     body = "".join(map(_answer, answers))
     write_text(
@@ -56,18 +58,17 @@ def _answer(answer: Answer) -> str:
     shares = Counter(x.modality for x in answer.found)
     counts = ", ".join(f"{n} {name}" for name, n in shares.most_common())
     kinds = {name: min(i, 3) for i, name in enumerate(sorted(shares))}
-    items = "".join(_found(i, x, kinds[x.modality]) for i, x in enumerate(answer.found, 1))
+    columns = {name: get for name, get in _COLUMNS.items() if any(get(x) is not None for x in answer.found)}
+    items = "".join(_found(i, x, kinds[x.modality], columns) for i, x in enumerate(answer.found, 1))
     head = f'<div class="query">{show(answer.query, "query")}<span class="note">{escape(counts)}</span></div>'
-    return f'<article class="search">{head}<ol class="found">{items}</ol></article>'
+    return f'<article class="search">{head}<ol class="found n{len(columns)}">{items}</ol></article>'
 
 
-def _found(rank: int, x: Found, kind: int) -> str:
-    numbers = [("z", x.z), ("cos", x.score), ("p", x.probability), ("u", x.uncertainty)]
-    facts = "".join(
-        f"<span><i>{name}</i> {escape(format_cell(float(value), 3 if name == 'cos' else 2))}</span>"
-        for name, value in numbers
-        if value is not None
-    )
+_COLUMNS = {"z": lambda x: x.z, "cos": lambda x: x.score, "p": lambda x: x.probability, "u": lambda x: x.uncertainty}
+
+
+def _found(rank: int, x: Found, kind: int, columns: dict[str, Callable[[Found], float | None]]) -> str:
+    facts = "".join(_number(name, get(x)) for name, get in columns.items())
     content = show(x.content, "result") if x.content is not None else ""
     return (
         f'<li class="k{kind}"><b class="rank">{rank}</b><div class="what">{content}<code>{escape(x.id)}</code></div>'
@@ -75,20 +76,27 @@ def _found(rank: int, x: Found, kind: int) -> str:
     )
 
 
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "<span></span>"
+    return f"<span><i>{name}</i> {escape(format_cell(float(value), 3 if name == 'cos' else 2))}</span>"
+
+
 _STYLE = """
 .search{display:block!important}
 .search .query{display:flex;align-items:baseline;gap:16px;font-size:1.15rem;width:auto!important}
 .found{gap:6px}
-.found li{display:grid;grid-template-columns:2.2em 1fr auto;gap:12px;align-items:center;padding:6px 10px;
+.found li{display:grid;grid-template-columns:2.2em minmax(0,1fr) auto;gap:12px;align-items:center;padding:6px 10px;
 border-top:1px solid var(--grid);border-left:4px solid var(--tone)}
 .rank{color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}
 .what{display:flex;align-items:center;gap:14px;min-width:0}
 .what img{width:84px;height:84px;object-fit:contain;flex:none}
-.what q{flex:1}
+.what q{flex:1 1 10em}
 .what code{color:var(--soft);font-size:.8rem;overflow-wrap:anywhere}
-.found .facts{margin:0;display:grid;grid-template-columns:5em repeat(2,5.4em);justify-items:end;font-size:.86rem}
-.found .facts:has(span:nth-of-type(4)){grid-template-columns:5em repeat(4,5em)}
-.found .facts:has(span:nth-of-type(3)){grid-template-columns:5em repeat(4,5em)}
+.found .facts{margin:0;display:grid;justify-items:end;font-size:.86rem;--numbers:2}
+.found .facts{grid-template-columns:5em repeat(var(--numbers),5em)}
+.n3 .facts{--numbers:3}.n4 .facts{--numbers:4}
 .k0{--tone:var(--c0)}.k1{--tone:var(--c1)}.k2{--tone:var(--c2)}.k3{--tone:var(--c3)}
-@media (max-width:600px){.found li{grid-template-columns:1.6em 1fr}.found .facts{grid-column:2;justify-items:start}}
+@media (max-width:700px){.found li{grid-template-columns:1.6em minmax(0,1fr)}.what{flex-wrap:wrap}
+.found .facts{grid-column:2;display:flex;gap:0 12px}}
 """

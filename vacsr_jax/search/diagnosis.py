@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from vacsr_jax.files import replace_whole
 from vacsr_jax.search.checks import Vectors
 from vacsr_jax.search.exact import ExactStore
-from vacsr_jax.search.mixed import Hits, search
+from vacsr_jax.search.mixed import Hits, search, top1_scores
 from vacsr_jax.search.standardization import ModalityStats, empty, scale
 
 
@@ -79,12 +80,23 @@ class Diagnosis:
         replace_whole(path, lambda temporary: figure.savefig(temporary, format=kind))
 
 
-def diagnose(store: ExactStore, stats: ModalityStats, queries: Vectors, k: int, query_modality: str) -> Diagnosis:
-    """Shares of the top k, scales and gaps of an index; see `Diagnosis`."""
+def diagnose(
+    store: ExactStore,
+    stats: ModalityStats,
+    queries: Vectors,
+    k: int,
+    query_modality: str,
+    exclude: Sequence[Collection[str]] | None = None,
+) -> Diagnosis:
+    """Shares of the top k, scales and gaps of an index; see `Diagnosis`. `exclude`: ids that a query does not count."""
     names = [name for name in stats.modalities if store.count(name)]
+    exclude = exclude if exclude is not None else [()] * len(queries)
     identity = empty(stats.modalities, query_modalities=stats.query_modalities)  # mean 0, std 1
-    hits = {key: search(store, s, queries, k, query_modality=query_modality) for key, s in
-            (("raw", identity), ("standardized", stats))}  # fmt: skip
+    depth = min(k + max(map(len, exclude), default=0), sum(map(store.count, names)))
+    raw, standardized = (
+        shares(search(store, s, queries, depth, query_modality=query_modality), names, k, exclude)
+        for s in (identity, stats)
+    )
     row = stats.query_modalities.index(query_modality)
     columns = [stats.modalities.index(name) for name in names]
     numbers = (*scale(stats), stats.standard_error_mean, stats.standard_error_std)
@@ -92,24 +104,28 @@ def diagnose(store: ExactStore, stats: ModalityStats, queries: Vectors, k: int, 
         dict(zip(names, np.asarray(x)[row, columns].tolist(), strict=True)) for x in numbers
     )
     centres = {name: centre(store, name) for name in names}
+    top1 = dict(zip(store.modalities, top1_scores(store, queries, exclude).T, strict=True))
     return Diagnosis(
         documents={name: store.count(name) for name in names},
-        share_raw=shares(hits["raw"], names),
-        share=shares(hits["standardized"], names),
+        share_raw=raw,
+        share=standardized,
         mean=mean,
         std=std,
         mean_error=mean_error,
         std_error=std_error,
         gap={(a, b): float(np.linalg.norm(centres[a] - centres[b])) for a, b in itertools.combinations(names, 2)},
-        top1={name: store.topk(queries, 1, name)[1][:, 0] for name in names},
+        top1={name: top1[name][np.isfinite(top1[name])] for name in names},
         k=k,
         queries=len(queries),
     )
 
 
-def shares(hits: Hits, names: list[str]) -> dict[str, float]:
-    """Share of each modality among all hits."""
-    return {name: float(np.mean(hits.modality == name)) for name in names}
+def shares(hits: Hits, names: list[str], k: int, exclude: Sequence[Collection[str]]) -> dict[str, float]:
+    """Share of each modality among the k best that a query does not exclude."""
+    found = []
+    for ids, modality, hidden in zip(hits.ids, hits.modality, exclude, strict=True):
+        found += [kind for x, kind in zip(ids, modality, strict=True) if x not in hidden][:k]
+    return {name: found.count(name) / max(1, len(found)) for name in names}
 
 
 def centre(store: ExactStore, modality: str) -> np.ndarray:

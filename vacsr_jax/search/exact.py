@@ -142,7 +142,9 @@ class ExactStore:
     def _searched_blocks(self, rows: _Rows) -> list[jax.Array]:
         n = len(rows.rest)
         if n and rows.padded_rest is None:
-            capacity = self._least * _power_of_two(-(-n // self._least))
+            # Powers of two, then eighths of a block: few compilations, little padding.
+            step = max(self._least, self._block // 8)
+            capacity = -(-n // step) * step if n > step else self._least * _power_of_two(-(-n // self._least))
             rows.padded_rest = self._put(np.pad(rows.rest, ((0, capacity - n), (0, 0))))
         return [*rows.blocks, *([rows.padded_rest] if n else [])]
 

@@ -13,7 +13,8 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids,
 class FaissStore:
     """Documents in indexes of FAISS, which `make_index(dim)` builds; default: `IndexFlatIP`, exact, float32.
 
-    An index there already is given by `adopt`. Raises ImportError, with the command, where FAISS is not installed.
+    An index there already is given by `adopt`; `indexes` has that of each modality. Raises ImportError, with the
+    command, where FAISS is not installed.
     """
 
     def __init__(self, make_index: Callable[[int], Any] | None = None):
@@ -23,17 +24,17 @@ class FaissStore:
             raise ImportError('FAISS is not installed; pip install "vacsr_jax[search]"') from error
         self._make = make_index or faiss.IndexFlatIP
         self._inner_product = faiss.METRIC_INNER_PRODUCT
-        self._indexes: dict[str, Any] = {}
+        self.indexes: dict[str, Any] = {}
         self._ids: dict[str, list[str]] = {}
         self._all_ids: set[str] = set()
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self._indexes)
+        return tuple(self.indexes)
 
     def count(self, modality: str) -> int:
         """How many documents of a modality there are."""
-        return self._indexes[modality].ntotal if modality in self._indexes else 0
+        return self.indexes[modality].ntotal if modality in self.indexes else 0
 
     def adopt(self, index: Any, ids: Names, modality: str) -> None:
         """Takes an index of unit vectors whose document number i is `ids[i]`.
@@ -43,18 +44,18 @@ class FaissStore:
         """
         if index.metric_type != self._inner_product:
             raise ValueError("FAISS index: expected the metric METRIC_INNER_PRODUCT, of unit vectors")
-        if modality in self._indexes:
+        if modality in self.indexes:
             raise ValueError(f"modality: there is an index of {modality!r} already; add to it")
         self._ids[modality] = check_ids(ids, index.ntotal, self._all_ids)
         self._all_ids.update(self._ids[modality])
-        self._indexes[modality] = index
+        self.indexes[modality] = index
 
     def add(self, embeddings: Vectors, ids: Names, modality: str) -> None:
         """Adds documents of one modality, with embeddings [n, d] of any length but zero.
 
         An index that is not trained yet is trained on them.
         """
-        index = self._indexes.get(modality)
+        index = self.indexes.get(modality)
         vectors = check_embeddings(embeddings, index.d if index is not None else None, "embeddings")
         ids = check_ids(ids, len(vectors), self._all_ids)
         if index is None:
@@ -73,7 +74,7 @@ class FaissStore:
           ValueError: for a bad query, fewer than k documents, or an approximate index that found fewer.
         """
         check_k(k, self.count(modality), f"{modality} documents")
-        index = self._indexes[modality]
+        index = self.indexes[modality]
         scores, numbers = index.search(check_embeddings(queries, index.d, "queries"), int(k))
         if (numbers < 0).any():
             raise ValueError(

@@ -149,12 +149,12 @@ class MixedIndex:
 
     def diagnose(self, queries: Vectors | None = None, k: int = 20, query_modality: str = "text") -> Diagnosis:
         """How biased the index is, before and after; over the fit queries unless others are given."""
-        stats = self._fitted()
+        stats, exclude = self._fitted(), None
         if queries is None:
             if query_modality not in self.fits:
                 raise ValueError(f"diagnose: no {query_modality} queries were fitted; give some")
-            queries = self.fits[query_modality].vectors
-        return diagnose(self.store, stats, queries, min(k, len(self)), query_modality)
+            queries, exclude = self.fits[query_modality].vectors, self.fits[query_modality].exclude
+        return diagnose(self.store, stats, queries, min(k, len(self)), query_modality, exclude)
 
     def save(self, folder: str | Path) -> None:
         """Writes the index into a folder (safetensors and JSON), all at once: a failure leaves the old one.

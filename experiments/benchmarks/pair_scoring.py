@@ -72,7 +72,7 @@ def inference(rounds: int) -> dict[str, Any]:
         pair_scoring.top_k, in_precision(alone, jnp.bfloat16), images, texts, 10
     )
     found = {}
-    for _ in range(4):  # the peak and the scores in turn, in groups
+    for _ in range(2):  # the peak and the scores in turn, in groups
         for name, value in peaks(rounds).items():
             found[f"peak_{name}"] = max(found.get(f"peak_{name}", 0), value)
         for name, time in best_seconds(contenders, rounds).items():

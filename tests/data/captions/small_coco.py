@@ -75,30 +75,32 @@ def prepare(data_dir: Path, entries: list[dict], encoded) -> Path:
         "captions": tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()}),
     }
 
-    class CocoCaptions(tfds.core.GeneratorBasedBuilder):
-        __module__ = "small_coco"  # a package's name would make TFDS look for importlib_resources
-        VERSION = tfds.core.Version("1.1.0")
+    with tfds.core.registered.skip_registration():  # two test files of one process prepare a set
 
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        class CocoCaptions(tfds.core.GeneratorBasedBuilder):
+            __module__ = "small_coco"  # a package's name would make TFDS look for importlib_resources
+            VERSION = tfds.core.Version("1.1.0")
 
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in dict.fromkeys(e["split"] for e in entries)}
+            def _info(self):
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-        def _generate_examples(self, split):
-            for e in (e for e in entries if e["split"] == split):
-                captions = [{"id": s["sentid"], "text": s["raw"]} for s in e["sentences"]]
-                yield (
-                    e["cocoid"],
-                    {
-                        "image": io.BytesIO(
-                            encoded(e)
-                        ),  # a file object is stored as it is; an array would be encoded anew
-                        "image/filename": e["filename"],
-                        "image/id": e["cocoid"],
-                        "captions": captions,
-                    },
-                )
+            def _split_generators(self, dl_manager):
+                return {split: self._generate_examples(split) for split in dict.fromkeys(e["split"] for e in entries)}
+
+            def _generate_examples(self, split):
+                for e in (e for e in entries if e["split"] == split):
+                    captions = [{"id": s["sentid"], "text": s["raw"]} for s in e["sentences"]]
+                    yield (
+                        e["cocoid"],
+                        {
+                            "image": io.BytesIO(
+                                encoded(e)
+                            ),  # a file object is stored as it is; an array would be encoded anew
+                            "image/filename": e["filename"],
+                            "image/id": e["cocoid"],
+                            "captions": captions,
+                        },
+                    )
 
     builder = CocoCaptions(data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()

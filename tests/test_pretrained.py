@@ -307,6 +307,15 @@ def test_a_clip_with_the_tokenizer_of_another_is_refused(tmp_path):
         vacsr_jax.load(tmp_path)
 
 
+@pytest.fixture
+def compile_fast():
+    """A step that runs twice is not worth XLA's optimizations."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("compile_fast")
 def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))  # compiles in half the time
     fields = [f"model.pretrained={clip_folder}", "train.steps=2", "optim.warmup_steps=1", "train.batch_size=8"]
@@ -334,6 +343,7 @@ def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_pat
     assert "ECE" not in metrics  # its logits are no probabilities
 
 
+@pytest.mark.usefixtures("compile_fast")
 def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
     fields = {"model.pretrained": clip_folder, "model.embedding_dim": 16, "data.name": "scenes", "train.steps": 3}

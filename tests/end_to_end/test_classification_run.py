@@ -11,6 +11,8 @@ from experiments.classification.twins import write_scenes
 from tests.data.classification.tiny_eurosat import COLOURS, jpeg, write_eurosat
 from vacsr_jax.main import main
 
+pytestmark = pytest.mark.usefixtures("compile_little")
+
 # The last two make models of one method equal, so that their runs share what is compiled.
 SHRUNK = {
     "model.pretrained": "",

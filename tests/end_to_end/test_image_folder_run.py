@@ -9,6 +9,7 @@ from PIL import Image
 import vacsr_jax
 from vacsr_jax.main import main
 
+pytestmark = pytest.mark.usefixtures("compile_little")
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 SHRUNK = ("train.steps=4", "checkpoint.every=2", "train.batch_size=8", "optim.warmup_steps=1", "model.image_size=32")
 

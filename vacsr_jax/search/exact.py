@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids, check_k
+from vacsr_jax.search.text_entropy import ImageBank
 
 BLOCK = 65_536  # documents of one product: 64 MB where d is 512
 QUERIES = 64  # queries of one product: with a block, 16 MB of scores
 GROUP = 128  # neighbours of which one maximum is taken first; see `top_k`
 AXIS = "documents"
+TEXT, IMAGE = "text", "image"  # the modalities that a bias is between
 
 
 @dataclass
@@ -30,6 +33,8 @@ class _Rows:
     blocks: list[jax.Array]
     rest: np.ndarray  # bfloat16 [n, d], n < block
     padded_rest: jax.Array | None = None  # made when it is searched
+    bias: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # [n], of all, where there is a bank
+    block_bias: list[jax.Array] | None = None  # as the blocks lie, made when it is searched
 
 
 @dataclass
@@ -41,10 +46,12 @@ class ExactStore:
 
     Attributes:
       devices: what the documents are shared out over; default: all of JAX's.
+      image_bank: gives every document of the modality "text" a bias; see `seen_by`.
     """
 
     devices: Sequence[jax.Device] | None = None
     dim: int | None = None
+    image_bank: ImageBank | None = None
     _rows: dict[str, _Rows] = field(default_factory=dict)
     all_ids: set[str] = field(default_factory=set)
 
@@ -52,6 +59,17 @@ class ExactStore:
         self._mesh = Mesh(np.array(self.devices or jax.devices()), (AXIS,))
         self._least = 2 * GROUP * self._mesh.size  # rows of the smallest block
         self._block = self._least << max(1, BLOCK // self._least).bit_length() - 1
+        self._biased = False
+        if self.image_bank is not None:
+            self.dim = self.image_bank.images.shape[1]
+
+    def seen_by(self, query_modality: str) -> ExactStore:
+        """The same documents as queries of a modality find them: texts by cosine plus bias, if there is a bank and the
+        queries are images; by cosine otherwise.
+        """
+        view = copy.copy(self)
+        view._biased = self.image_bank is not None and query_modality == IMAGE
+        return view
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -84,26 +102,32 @@ class ExactStore:
         """Adds another store's documents as they are there; ValueError, before any is added, for an id that is here."""
         check_ids(list(other.all_ids), len(other.all_ids), self.all_ids)
         for modality in other.modalities:
-            ids, start = other.ids(modality), 0
+            ids, bias, start = other.ids(modality), other.bias(modality), 0
             for vectors in other.vectors(modality):
-                self.append(vectors, ids[start : start + len(vectors)], modality)
+                part = slice(start, start + len(vectors))
+                self.append(vectors, ids[part], modality, bias[part] if other.image_bank is self.image_bank else None)
                 start += len(vectors)
 
-    def append(self, vectors: np.ndarray, ids: list[str], modality: str) -> None:
-        """Adds bfloat16 unit vectors as they are, with ids that are known to be new."""
+    def append(self, vectors: np.ndarray, ids: list[str], modality: str, bias: np.ndarray | None = None) -> None:
+        """Adds bfloat16 unit vectors as they are, with ids that are known to be new; `bias` as if computed."""
         self.dim = vectors.shape[1]
         rows = self._rows.setdefault(modality, _Rows([], [], vectors[:0]))
+        if self.image_bank is not None and modality == TEXT and bias is None:
+            bias = self.image_bank.bias(vectors)
         vectors = np.concatenate([rows.rest, vectors])
         full = len(vectors) - len(vectors) % self._block
         rows.blocks += [self._put(vectors[i : i + self._block]) for i in range(0, full, self._block)]
         rows.rest, rows.padded_rest = vectors[full:].copy(), None
         rows.ids += ids
+        if self.image_bank is not None and modality == TEXT:
+            rows.bias, rows.block_bias = np.concatenate([rows.bias, bias]), None
         self.all_ids.update(ids)
 
     def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
 
-        Equal scores come in the order the documents were added.
+        The bias of texts is part of their score where `seen_by` says so. Equal scores come in the order the documents
+        were added.
 
         Raises:
           ValueError: for a query that is not finite, zero or of another size, or fewer than k such documents.
@@ -126,6 +150,10 @@ class ExactStore:
         """The ids of a modality, in the order they were added."""
         return self._rows[modality].ids
 
+    def bias(self, modality: str) -> np.ndarray:
+        """The bias of each document of a modality, float32 [n], in the order they were added; empty without any."""
+        return self._rows[modality].bias
+
     def _topk(self, queries: np.ndarray, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         # Sizes are rounded up to powers of two: few compilations. One query alone takes a slow path of XLA's on CPUs.
         padded_k, padded_q = _power_of_two(k), max(4, _power_of_two(len(queries)))
@@ -133,8 +161,10 @@ class ExactStore:
         padded[: len(queries)] = queries
         best = (jnp.full((padded_q, padded_k), -jnp.inf), jnp.zeros((padded_q, padded_k), jnp.int32))
         start, count = 0, self.count(modality)
-        for block in self._searched_blocks(self._rows[modality]):
-            best = _merge_block(*best, padded, block, start, count - start, mesh=self._mesh)
+        rows = self._rows[modality]
+        blocks = self._searched_blocks(rows)
+        for block, bias in zip(blocks, self._searched_bias(rows, blocks), strict=True):
+            best = _merge_block(*best, padded, block, bias, start, count - start, mesh=self._mesh)
             start += len(block)
         scores, numbers = jax.device_get(best)
         return scores[: len(queries), :k], numbers[: len(queries), :k]
@@ -148,6 +178,14 @@ class ExactStore:
             rows.padded_rest = self._put(np.pad(rows.rest, ((0, capacity - n), (0, 0))))
         return [*rows.blocks, *([rows.padded_rest] if n else [])]
 
+    def _searched_bias(self, rows: _Rows, blocks: list[jax.Array]) -> list[jax.Array] | list[None]:
+        if not self._biased or not len(rows.bias):
+            return [None] * len(blocks)
+        if rows.block_bias is None:
+            padded = np.pad(rows.bias, (0, sum(map(len, blocks)) - len(rows.bias)))
+            rows.block_bias = [self._put(x) for x in np.split(padded, np.cumsum([len(b) for b in blocks])[:-1])]
+        return rows.block_bias
+
     def _put(self, rows: np.ndarray) -> jax.Array:
         # A copy, since JAX may go on using the memory of an array it is given.
         return jax.device_put(rows.copy(), NamedSharding(self._mesh, P(AXIS)))
@@ -158,19 +196,24 @@ def _power_of_two(n: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _merge_block(best_scores, best_numbers, queries, block, start, count, *, mesh: Mesh):
-    """The k best so far with those of a block, whose first document has number `start` and which has `count` left."""
+def _merge_block(best_scores, best_numbers, queries, block, bias, start, count, *, mesh: Mesh):
+    """The k best so far with those of a block, whose first document has number `start` and which has `count` left.
+
+    `bias` [rows of the block] is added to its scores, or None.
+    """
     k = best_scores.shape[1]
 
-    def local(queries, rows):
+    def local(queries, rows, bias):
         first = jax.lax.axis_index(AXIS) * len(rows)
         scores = jax.lax.dot_general(queries, rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+        scores = scores if bias is None else scores + bias
         scores = jnp.where(first + jnp.arange(len(rows)) < count, scores, -jnp.inf)
         scores, numbers = top_k(scores, min(k, len(rows)))
         return scores, first + numbers
 
     out = P(None, AXIS)
-    scores, numbers = jax.shard_map(local, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=(out, out))(queries, block)
+    search = jax.shard_map(local, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(out, out))
+    scores, numbers = search(queries, block, bias)
     # What was found earlier, and on devices before, comes first: equal scores keep the order of the documents.
     scores, kept = jax.lax.top_k(jnp.concatenate([best_scores, scores], axis=1), k)
     return scores, jnp.take_along_axis(jnp.concatenate([best_numbers, start + numbers], axis=1), kept, axis=1)

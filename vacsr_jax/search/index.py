@@ -16,6 +16,7 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.diagnosis import Diagnosis, diagnose
 from vacsr_jax.search.exact import ExactStore
 from vacsr_jax.search.standardization import ModalityStats, aged, empty, from_dict, to_dict, update
+from vacsr_jax.search.text_entropy import ImageBank
 
 FEW_QUERIES = 200  # below these the spread of the statistics moves results
 
@@ -41,6 +42,8 @@ class MixedIndex:
       stats: of the fit; None before it.
       contents: id -> what a document is, a text or a picture's file, where it was given; for showing results.
       about: notes that are saved with it.
+      image_bank: gives texts their entropy's share when an image asks (`text_entropy`): their scores, and the
+        statistics of image queries, are then those of cosine + w H / scale. Saved with the index.
     """
 
     model_id: str = ""
@@ -49,9 +52,15 @@ class MixedIndex:
     contents: dict[str, str] = dataclasses.field(default_factory=dict)
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     fits: dict[str, mixed.FitQueries] = dataclasses.field(default_factory=dict)
+    image_bank: ImageBank | None = None
 
     def __post_init__(self):
-        self.store = ExactStore(self.devices)
+        named = self.image_bank.model_id if self.image_bank is not None else ""
+        if named and self.model_id and named != self.model_id:
+            raise ValueError(
+                f"image_bank: of model {named!r}, the index is of {self.model_id!r}; fit a bank of its own"
+            )
+        self.store = ExactStore(self.devices, image_bank=self.image_bank)
 
     def __len__(self) -> int:
         return sum(map(self.store.count, self.store.modalities))
@@ -74,7 +83,7 @@ class MixedIndex:
             modality = [modality] * len(embeddings)
         if len(modality) != len(embeddings) or (contents is not None and len(contents) != len(embeddings)):
             raise ValueError(f"modality, contents: expected {len(embeddings)}, as many as embeddings")
-        new = ExactStore(self.devices, self.store.dim)
+        new = ExactStore(self.devices, self.store.dim, self.image_bank)
         kinds = np.array(modality, object)
         ids = check_ids(ids, len(embeddings), self.store.all_ids)
         for name in dict.fromkeys(modality):
@@ -83,8 +92,8 @@ class MixedIndex:
         self.store.extend(new)
         if contents is not None:
             self.contents.update(zip(ids, contents, strict=True))
-        for queries in self.fits.values():
-            queries.see(new)
+        for name, queries in self.fits.items():
+            queries.see(new.seen_by(name))
         self._renew()
 
     def fit(
@@ -112,12 +121,14 @@ class MixedIndex:
             )
         hidden = [list(map(str, ids)) for ids in exclude] if exclude is not None else [[] for _ in vectors]
         fitted = mixed.FitQueries(vectors, hidden, {})
-        fitted.see(self.store)
+        fitted.see(self.store.seen_by(query_modality))
         self.fits[query_modality] = fitted
         self._renew()
 
     def use(self, stats: ModalityStats) -> None:
         """Takes statistics fitted elsewhere, instead of queries; they age as the index grows, with a warning.
+
+        With an image bank, those of image queries must be of scores with the same bias.
 
         Raises:
           ValueError: if they are of another model.
@@ -138,7 +149,7 @@ class MixedIndex:
     ) -> mixed.Hits:
         """The k best documents of queries [q, d] over all modalities; see `mixed.search`."""
         return mixed.search(
-            self.store,
+            self.store.seen_by(query_modality),
             self._fitted(),
             queries,
             k,
@@ -154,7 +165,8 @@ class MixedIndex:
             if query_modality not in self.fits:
                 raise ValueError(f"diagnose: no {query_modality} queries were fitted; give some")
             queries, exclude = self.fits[query_modality].vectors, self.fits[query_modality].exclude
-        return diagnose(self.store, stats, queries, min(k, len(self)), query_modality, exclude)
+        store = self.store.seen_by(query_modality)
+        return diagnose(store, stats, queries, min(k, len(self)), query_modality, exclude)
 
     def save(self, folder: str | Path) -> None:
         """Writes the index into a folder (safetensors and JSON), all at once: a failure leaves the old one.
@@ -188,7 +200,7 @@ class MixedIndex:
                 "not compare; load that model, or build the index again"
             )
         stats = from_dict(header["stats"]) if header["stats"] is not None else None
-        index = cls(header["model_id"], devices, stats, contents, header["about"], fits)
+        index = cls(header["model_id"], devices, stats, contents, header["about"], fits, store.image_bank)
         index.store = store
         index._warn_if_aged()
         return index

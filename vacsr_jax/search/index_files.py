@@ -2,7 +2,8 @@
 
 index.json            format, model id, notes, statistics, the number of documents and of blocks of each modality
 documents.jsonl       one line each: id, modality, content where there is one; in the order of the vectors
-vectors-I-J.safetensors   block J of modality I, bfloat16 [n, d]
+vectors-I-J.safetensors   block J of modality I, bfloat16 [n, d]; of texts, where there is a bank, their bias [n]
+image_bank.npz        the bank, where there is one
 queries.safetensors   the fit queries' vectors and best scores; queries.json: what each excludes
 """
 
@@ -20,11 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from vacsr_jax.files import replace_folder, to_json
+from vacsr_jax.search import text_entropy
 from vacsr_jax.search.exact import ExactStore
 from vacsr_jax.search.mixed import FitQueries
 
 FORMAT = 1
 HEADER, DOCUMENTS, QUERIES, EXCLUDED = "index.json", "documents.jsonl", "queries.safetensors", "queries.json"
+BANK = "image_bank.npz"
 
 
 def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str], fits: dict[str, FitQueries]) -> None:
@@ -41,8 +44,14 @@ def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str
 def write_files(folder: Path, header: dict, store: ExactStore, contents, fits) -> None:
     modalities = {name: store.count(name) for name in store.modalities}
     for i, name in enumerate(modalities):
+        start = 0
         for j, vectors in enumerate(store.vectors(name)):
-            save_file({"vectors": np.ascontiguousarray(vectors)}, folder / block_name(i, j))
+            bias = store.bias(name)[start : start + len(vectors)]
+            tensors = {"vectors": np.ascontiguousarray(vectors)} | ({"bias": bias.copy()} if len(bias) else {})
+            save_file(tensors, folder / block_name(i, j))
+            start += len(vectors)
+    if store.image_bank is not None:
+        text_entropy.save(store.image_bank, folder / BANK)
     with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
         for name in modalities:
             for x in store.ids(name):
@@ -51,6 +60,7 @@ def write_files(folder: Path, header: dict, store: ExactStore, contents, fits) -
     save_file({key: x for name, fit in fits.items() for key, x in fit_tensors(name, fit)}, folder / QUERIES)
     (folder / EXCLUDED).write_text(json.dumps({name: fit.exclude for name, fit in fits.items()}), encoding="utf-8")
     header = {"format": FORMAT, **header, "dim": store.dim, "modalities": modalities}
+    header["image_bank"] = store.image_bank is not None
     (folder / HEADER).write_text(to_json(header), encoding="utf-8")
 
 
@@ -97,15 +107,17 @@ def read_documents(path: Path, modalities: dict[str, int]) -> tuple[dict[str, li
 
 
 def read_store(folder: Path, header: dict, ids: dict[str, list[str]], devices) -> ExactStore:
-    store = ExactStore(devices, header["dim"])
+    bank = text_entropy.load(folder / BANK) if header.get("image_bank") else None
+    store = ExactStore(devices, header["dim"], bank)
     for i, (name, n) in enumerate(header["modalities"].items()):
         if len(ids[name]) != n:
             raise ValueError(f"{DOCUMENTS} has {len(ids[name])} documents of {name}, expected {n}")
         for j in count():
             if store.count(name) >= n:
                 break
-            vectors = load_file(folder / block_name(i, j))["vectors"]
-            store.append(vectors, ids[name][store.count(name) :][: len(vectors)], name)
+            tensors = load_file(folder / block_name(i, j))
+            vectors = tensors["vectors"]
+            store.append(vectors, ids[name][store.count(name) :][: len(vectors)], name, tensors.get("bias"))
     return store
 
 

@@ -8,7 +8,7 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, batches, noise and drawn data
-    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | triplet | pcmepp | deterministic | vacsr
+    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | triplet | pcmepp | deterministic | vacsr | propensity
 
     config.model = ConfigDict()
     config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
@@ -43,6 +43,14 @@ def get_config() -> ConfigDict:
     config.pcmepp.pseudo_positives = 0.1  # weight of the loss whose labels take in pairs scored above the true one
     config.pcmepp.vib = 1e-4  # weight of KL[N(mu, sigma^2) || N(0, I)], mean over dimensions
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
+
+    config.propensity = ConfigDict()  # of the method of this name; see vacsr_jax/models/propensity.py
+    config.propensity.match = "cosine"  # the match logit: cosine | deterministic | vacsr
+    config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
+    config.propensity.text = True  # a propensity of each text to get the label
+    config.propensity.image = True  # and of each image
+    config.propensity.noise_floor = True  # learn the share of wrong labels
+    config.propensity.label_logit = 0.0  # c at the start
 
     config.loss = ConfigDict()  # VACSR's
     config.loss.kl = 5e-4

@@ -133,13 +133,13 @@ def embed_files(model: Pretrained, images: str | None, texts: str | None) -> Emb
     if images:
         paths = find_pictures(Path(images))
         for start in tqdm(range(0, len(paths), CHUNK), unit=f" x {CHUNK} pictures", disable=None):
-            parts.append(model.encode_images(paths[start : start + CHUNK]))
+            parts.append(model.cosine_vectors(model.encode_images(paths[start : start + CHUNK])))
         ids += [path.relative_to(images).as_posix() for path in paths]
         modality += ["image"] * len(paths)
         contents += [str(path.resolve()) for path in paths]
     if texts:
         lines = read_lines(Path(texts))
-        parts.append(model.encode_texts(lines))
+        parts.append(model.cosine_vectors(model.encode_texts(lines)))
         ids += [f"{Path(texts).name}:{number}" for number in range(1, len(lines) + 1)]
         modality += ["text"] * len(lines)
         contents += lines

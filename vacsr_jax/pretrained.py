@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import expit
 
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
@@ -29,6 +30,7 @@ from vacsr_jax.models.clip import check_tokens
 from vacsr_jax.models.clip_weights import find_folder, load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, describe, from_description
 from vacsr_jax.models.pair_models import CosineModel
+from vacsr_jax.models.propensity import noise_logit
 from vacsr_jax.training.checkpoint import FOLDER, Checkpoints
 from vacsr_jax.training.run import TOKENIZER
 from vacsr_jax.training.state import abstract_params
@@ -42,14 +44,19 @@ class Scores(NamedTuple):
     """Scores of every image-text pair, float32 [images, texts].
 
     Attributes:
-      logit: what ranking uses; larger is better.
+      logit: larger is better.
       probability: that the pair is a match, sigmoid(logit); None for a model whose loss fixes no level (CLIP).
       uncertainty: mean latent standard deviation; None for a model without a latent.
+      label_score: to rank by where the question is which text was written for an image (R@1 on labels).
+      match_score: to rank by where the question is which texts are true of an image, labelled or not. Only the method
+        propensity can tell the two questions apart; for other models both are the logit.
     """
 
     logit: np.ndarray
     probability: np.ndarray | None
     uncertainty: np.ndarray | None
+    label_score: np.ndarray
+    match_score: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,15 +101,26 @@ class Pretrained:
         """Scores of all pairs of images (or their embeddings [n, d]) and texts (or their embeddings [m, d])."""
         images, texts = self._embedded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        return Scores(scores.logit, probabilities(self.model, scores), scores.uncertainty)
+        probability = probabilities(self.model, scores)
+        return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    @property
+    def noise_rate(self) -> float | None:
+        """The share of training labels that the model found to be wrong; None for a model that does not estimate it."""
+        pair = self.params["pair"]
+        return float(expit(noise_logit(pair))) if "noise_rate" in pair else None
 
     def top_k(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray, k: int) -> TopK:
-        """The k best texts of every image, best first, without scores of all pairs in memory; see `pair_scoring`."""
+        """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
         return top_k(fold(self.model, self.params), *self._embedded(images, texts), k)
 
     def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
         """n draws of every pair's match probability, their mean and credible interval; see `sampling`."""
         return sample_similarity(self.model, self.params, key, *self._embedded(images, texts), n, level)
+
+    def cosine_vectors(self, embeddings: np.ndarray) -> np.ndarray:
+        """The part of embeddings [n, e] whose cosines compare items: what a vector store holds."""
+        return embeddings[:, : self.model.cosine_dim(embeddings.shape[1])]
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that tell models apart: a hash of the description and of every parameter."""

@@ -79,7 +79,7 @@ def fit(index: MixedIndex, model: Pretrained | None, queries: str | None) -> lis
         if model is None:
             raise ValueError("--queries: texts need --model to embed them; or give an npz")
         lines = read_lines(Path(queries))
-        index.fit(model.encode_texts(lines))
+        index.fit(model.cosine_vectors(model.encode_texts(lines)))
         said.append(f"{len(lines)} text queries")
     for name in index.store.modalities:
         if name not in index.fits:
@@ -165,7 +165,7 @@ def embedded_queries(index: MixedIndex, texts: Sequence[str], images: Sequence[s
     vectors = [loaded.encode_texts(list(texts))] if texts else []
     vectors += [loaded.encode_images(list(images))] if images else []
     kinds = ["text"] * len(texts) + ["image"] * len(images)
-    return list(zip([*texts, *images], np.concatenate(vectors), kinds, strict=True))
+    return list(zip([*texts, *images], loaded.cosine_vectors(np.concatenate(vectors)), kinds, strict=True))
 
 
 def second_look(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modality: str) -> Reranked:

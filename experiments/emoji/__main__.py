@@ -126,7 +126,8 @@ def with_text(data: Path, model: Pretrained) -> dict[str, float]:
             name = f"{vendor}, {split} ids"
             found[f"{name}: i2t R@1"] = judged.metrics["i2t/R@1"]
             found[f"{name}: t2i R@1"] = judged.metrics["t2i/R@1"]
-            both = ndcg(judged.scores.logit, grades), ndcg(judged.scores.logit.T, grades.T)
+            score = judged.scores.by_match()
+            both = ndcg(score, grades), ndcg(score.T, grades.T)
             found[f"{name}: nDCG"] = sum(both) / 2
     return found
 

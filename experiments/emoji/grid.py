@@ -83,7 +83,7 @@ def measure(data: Path, model) -> dict[str, float]:
         source = read_image_folder(data / vendor, split="train")
         judged, ignored = judge(model, source), frequent_words(read_image_folder(data / vendor).records)
         grades = graded_relevance(source.records, source.records, ignored=ignored)[:, caption_pairs(source)[1]] / 3
-        logit = judged.scores.logit
+        logit = judged.scores.by_match()
         found["rsum"].append(judged.metrics["rsum"])
         found["nDCG"].append((ndcg(logit, grades) + ndcg(logit.T, grades.T)) / 2)
     return {name: float(np.mean(values)) for name, values in found.items()}

@@ -22,7 +22,9 @@ def test_the_other_modality_is_put_in_order_in_its_places():
     def score(ids):
         asked.extend(ids)
         logit = np.array([[LOGIT[x]] for x in ids])  # [images, texts]
-        return SimpleNamespace(logit=logit, probability=1 / (1 + np.exp(-logit)), uncertainty=np.abs(logit))
+        return SimpleNamespace(
+            logit=logit, match_score=logit, probability=1 / (1 + np.exp(-logit)), uncertainty=np.abs(logit)
+        )
 
     found = rerank(HITS, score, "image")
     assert asked == ["i0", "i1", "i2"]
@@ -36,7 +38,8 @@ def test_the_other_modality_is_put_in_order_in_its_places():
 
 
 def test_a_model_without_probability_and_uncertainty():
-    found = rerank(HITS, lambda ids: SimpleNamespace(logit=np.zeros(2), probability=None, uncertainty=None), "text")
+    scores = SimpleNamespace(logit=np.zeros(2), match_score=np.zeros(2), probability=None, uncertainty=None)
+    found = rerank(HITS, lambda ids: scores, "text")
     assert found.hits.ids.tolist() == HITS.ids.tolist()  # equal logits change nothing
     assert np.isnan(found.probability).all()
     assert np.isnan(found.uncertainty).all()

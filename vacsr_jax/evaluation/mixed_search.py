@@ -124,7 +124,7 @@ def match_by(model: ImageTextModel, params) -> Match:
         if got != expected:
             raise ValueError(f"embeddings have {got} dimensions and the model's {expected}; it did not make them")
         prepared = (np.asarray(model.pair.prepare(jnp.asarray(x))) for x in (queries, bank))
-        return score_pairs(model, params, *prepared).logit
+        return score_pairs(model, params, *prepared).by_match()
 
     return match
 

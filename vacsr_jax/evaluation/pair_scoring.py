@@ -28,6 +28,7 @@ from vacsr_jax.models.pair_models import (
     score_vectors,
     without_uncertainty,
 )
+from vacsr_jax.models.propensity import FoldedPropensity
 from vacsr_jax.ops import fused_scores
 from vacsr_jax.ops.pairwise import even_part, map_pairs, split, tile_shape
 
@@ -43,7 +44,7 @@ class TopK(NamedTuple):
     """The best k texts of every image, best first.
 
     Attributes:
-      logit: [n, k].
+      logit: [n, k] what ranked them: the logit, or the match score of a model that has one.
       index: int32 [n, k] into the texts.
       uncertainty: [n, k], or None for a model without a latent.
     """
@@ -78,9 +79,15 @@ def top_k(folded: Folded, images: np.ndarray, texts: np.ndarray, k: int, *, tile
     best = functools.partial(_best_rows, alone, k=k, tile_pairs=size, score=tile_scorer(alone))
     blocks = list(_row_blocks(best, images, texts, "ranking"))
     logit, index = (np.concatenate(x) for x in zip(*blocks, strict=True))
-    adapter = isinstance(folded, FoldedAdapter)
-    has_spread = folded.spread_kernel is not None if adapter else isinstance(folded, FoldedGaussian)
+    has_spread = gives_uncertainty(folded)
     return TopK(logit, index, score_candidates(folded, images, texts, index).uncertainty if has_spread else None)
+
+
+def gives_uncertainty(folded: Folded) -> bool:
+    """Whether the scores of pairs come with an uncertainty."""
+    if isinstance(folded, FoldedPropensity):
+        return gives_uncertainty(folded.match)
+    return folded.spread_kernel is not None if isinstance(folded, FoldedAdapter) else isinstance(folded, FoldedGaussian)
 
 
 def score_candidates(folded: Folded, images: np.ndarray, texts: np.ndarray, candidates: np.ndarray) -> PairScores:
@@ -99,10 +106,10 @@ def score_candidates(folded: Folded, images: np.ndarray, texts: np.ndarray, cand
 def rerank(folded: Folded, images: np.ndarray, texts: np.ndarray, candidates: np.ndarray) -> TopK:
     """The second of two stages: the candidates [n, k] of any first stage, in the order of their scores."""
     scores = score_candidates(folded, images, texts, candidates)
-    order = np.argsort(-scores.logit, axis=1, kind="stable")
+    order = np.argsort(-scores.by_match(), axis=1, kind="stable")
     logit, index, spread = (
         None if x is None else np.take_along_axis(x, order, axis=1)
-        for x in (scores.logit, candidates.astype(np.int32), scores.uncertainty)
+        for x in (scores.by_match(), candidates.astype(np.int32), scores.uncertainty)
     )
     return TopK(logit, index, spread)
 
@@ -130,6 +137,8 @@ def pairs_per_tile(folded: Folded, device: Any = None) -> int:
     A pair holds its similarity vector, its hidden layer in float32 and again in the products' precision, and its
     log-variances.
     """
+    if isinstance(folded, FoldedPropensity):
+        return pairs_per_tile(folded.match, device)
     if not isinstance(folded, FoldedAdapter):
         return 1 << 20
     d, h = folded.trunk_kernel.shape
@@ -219,7 +228,7 @@ def _best_rows(
     def one_row_block(image_tile):
         def one_tile(best, tile):
             text_tile, index, used = tile
-            logit = jnp.where(used, score(folded, image_tile, text_tile).logit, -jnp.inf)
+            logit = jnp.where(used, score(folded, image_tile, text_tile).by_match(), -jnp.inf)
             both = jnp.concatenate([best[0], logit], axis=1)
             indices = jnp.concatenate([best[1], jnp.broadcast_to(index, logit.shape)], axis=1)
             logit, where = jax.lax.top_k(both, k)

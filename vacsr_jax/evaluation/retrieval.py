@@ -72,8 +72,11 @@ def evaluate(
     curves = quality_curves(scores, labels, relevance)
     if truth is not None:
         ids = caption_ids(source)
-        metrics |= flat_metrics(coco_metrics(scores.logit, *ids, truth))
-        curves |= eccv_curves(scores, eccv_precision(scores.logit, *ids, truth))
+        metrics |= flat_metrics(coco_metrics(scores.by_label(), *ids, truth))
+        if scores.match_score is not None:
+            by_match = flat_metrics(coco_metrics(scores.match_score, *ids, truth))
+            metrics |= {f"by match/{name}": value for name, value in by_match.items()}
+        curves |= eccv_curves(scores, eccv_precision(scores.by_match(), *ids, truth))
     return Judged(scores, probability, labels, relevance, metrics | correlations(curves), curves)
 
 
@@ -119,26 +122,26 @@ def judge(
 ) -> dict[str, float]:
     """Every number of a test set.
 
-    Against the labels: R@K, R-Precision and mAP@R per direction, rsum, ECE of the
-    match probability if there is one. Where the truth is
-    known, under "true/": the same ranking metrics with every true match a positive, nDCG and Spearman against graded
-    relevance, the AUROC of score and uncertainty for unlabelled matches against true negatives among each caption's 20
-    best pairs and among all pairs, the ECE against the truth.
+    Against the labels, by label score: R@K, R-Precision and mAP@R per direction, rsum, ECE of the label's probability
+    if there is one. Where the truth is known, under "true/", by match score: the same ranking metrics with every true
+    match a positive, nDCG and Spearman against graded relevance, the AUROC of score and uncertainty for unlabelled
+    matches against true negatives among each caption's 20 best pairs and among all pairs, the ECE of the match
+    probability against the truth.
     """
-    logit, spread = scores
-    result = retrieval.retrieval_metrics(logit, labels)
+    result = retrieval.retrieval_metrics(scores.by_label(), labels)
     if probability is not None:
-        result["ECE"] = calibration.expected_calibration_error(probability, labels)
+        labelled = probability if scores.label_score is None else expit(scores.label_score)
+        result["ECE"] = calibration.expected_calibration_error(labelled, labels)
     if relevance is None:
         return result
-    matches = relevance == 1
+    matches, logit = relevance == 1, scores.by_match()
     result |= {f"true/{name}": value for name, value in retrieval.retrieval_metrics(logit, matches).items()}
     result["true/nDCG"] = (graded.ndcg(logit, relevance) + graded.ndcg(logit.T, relevance.T)) / 2
     result["true/Spearman"] = (graded.spearman(logit, relevance) + graded.spearman(logit.T, relevance.T)) / 2
     if probability is not None:
         result["true/ECE"] = calibration.expected_calibration_error(probability, matches)
     result["true/false-negative share"] = float(matches[~labels].mean())
-    for name, values in {"score": logit, "uncertainty": spread}.items():
+    for name, values in {"score": logit, "uncertainty": scores.uncertainty}.items():
         if values is not None:
             found = uncertainty.false_negative_auroc(values, logit, labels, matches)
             result |= {f"true/AUROC {name} {key}": value for key, value in found.items()}

@@ -31,10 +31,11 @@ def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray
     a model without uncertainty, or fewer queries than BINS.
     """
     curves: Curves = {"R@1": {}, "mAP@R": {}}
-    for name, s, p, u in _directions(scores, labels):
+    for name, s, p, u in _directions(scores.by_label(), scores.uncertainty, labels):
         if p.any(axis=1).sum() >= BINS:
             curves["R@1"][name] = uncertainty_bins(*top1_uncertainty(s, p, u), BINS)
-    for name, s, p, u in _directions(scores, labels if relevance is None else relevance == 1):
+    ranking, positives = (scores.by_label(), labels) if relevance is None else (scores.by_match(), relevance == 1)
+    for name, s, p, u in _directions(ranking, scores.uncertainty, positives):
         asked = p.any(axis=1)
         if asked.sum() >= BINS:
             of_best = topk_uncertainty(s, u, min(TOP_K, s.shape[1]))[asked]
@@ -45,7 +46,7 @@ def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray
 def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.ndarray]]) -> Curves:
     """ECCV Caption's mAP@R against the mean uncertainty of the TOP_K best; `precision` as of `eccv_precision`."""
     lines = {}
-    for name, s, _, u in _directions(scores, scores.logit):
+    for name, s, _, u in _directions(scores.by_match(), scores.uncertainty, scores.logit):
         queries, found = precision[name]
         if len(queries) >= BINS:
             of_best = topk_uncertainty(s[queries], u[queries], min(TOP_K, s.shape[1]))
@@ -58,11 +59,10 @@ def correlations(curves: Curves) -> dict[str, float]:
     return {f"{name}/uncertainty-{judged}": b.spearman for judged, lines in curves.items() for name, b in lines.items()}
 
 
-def _directions(scores: PairScores, positives: np.ndarray) -> Iterator[tuple]:
-    logit, spread = scores
+def _directions(ranking: np.ndarray, spread: np.ndarray | None, positives: np.ndarray) -> Iterator[tuple]:
     if spread is not None:
-        yield "i2t", logit, positives, spread
-        yield "t2i", logit.T, positives.T, spread.T
+        yield "i2t", ranking, positives, spread
+        yield "t2i", ranking.T, positives.T, spread.T
 
 
 def pair_classes(values: np.ndarray, labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -89,7 +89,7 @@ def distributions(
     scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None
 ) -> dict[str, dict[str, Distribution]]:
     """Numbers of scores and uncertainties: "score" or "uncertainty" -> class of pairs -> its distribution."""
-    values = {"score": scores.logit, "uncertainty": scores.uncertainty}
+    values = {"score": scores.by_match(), "uncertainty": scores.uncertainty}
     return {
         name: {kind: distribution(x) for kind, x in pair_classes(v, labels, relevance).items() if len(x)}
         for name, v in values.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -26,11 +28,13 @@ def vacsr(
     hard_negatives: int,
     hard: str,
     reduction: str,
+    error: Callable = straight_through.squared_error,
 ) -> tuple[Float[Array, ""], Terms]:
     """kl L_KL + recon L_recon + positive L_P + negative L_N.
 
-    L_KL is the mean over valid pairs of the KL bound. L_recon is the straight-through squared error, summed over
-    valid pairs and divided by the number of images ("row"), or their mean. L_P is the mean spread term over
+    L_KL is the mean over valid pairs of the KL bound. L_recon is the `error` of logits and labels (the paper's
+    likelihood: the straight-through squared error), summed over valid pairs and divided by the number of images
+    ("row"), or their mean. L_P is the mean spread term over
     positive pairs, L_N over the `hard_negatives` hardest negatives of every image and of every text: those of
     largest score ("similarity"), or of largest spread term ("loss", the literal formula). Positives are the pairs
     whose label is 1/2 or more.
@@ -43,12 +47,11 @@ def vacsr(
     positives = labels >= 0.5
     hardness = terms.score if hard == "similarity" else terms.spread
     i, j, in_use = hardest(hardness, ~positives & valid, hard_negatives)
-    error = straight_through.squared_error(terms.logit, labels)
-    error = jnp.sum(jnp.where(valid, error, 0))
+    total = jnp.sum(jnp.where(valid, error(terms.logit, labels), 0))
     pairs = jnp.maximum(jnp.sum(valid), 1)
     parts = {
         "kl": jnp.sum(jnp.where(valid, terms.kl, 0)) / pairs,
-        "recon": error / (jnp.maximum(jnp.sum(valid.any(axis=1)), 1) if reduction == "row" else pairs),
+        "recon": total / (jnp.maximum(jnp.sum(valid.any(axis=1)), 1) if reduction == "row" else pairs),
         "positive": masked_mean(terms.spread, positives & valid),
         "negative": masked_mean(terms.spread[i, j], in_use),
     }

@@ -16,9 +16,11 @@ from vacsr_jax.models.clip_config import CLIPConfig
 from vacsr_jax.models.gaussian_distance import GaussianDistance
 from vacsr_jax.models.heads import POOLING, GPOHead, SpreadBranch
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
+from vacsr_jax.models.propensity import PropensityModel
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
-METHODS = ("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr")
+METHODS = ("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr", "propensity")
+MATCHES = ("cosine", "deterministic", "vacsr")  # what a propensity model calls a match by
 
 
 class ImageTextModel(nn.Module):
@@ -46,6 +48,18 @@ class ImageTextModel(nn.Module):
         """Whether sigmoid(logit) is a probability; with InfoNCE (CLIP's loss) a logit only ranks."""
         return self.pair.initial_logit is not None
 
+    @property
+    def latent(self) -> VariationalAdapter | None:
+        """The part of the pair model that draws a pair's similarity, if there is one."""
+        pair = self.pair.match if isinstance(self.pair, PropensityModel) else self.pair
+        return pair if isinstance(pair, VariationalAdapter) else None
+
+    def cosine_dim(self, width: int) -> int:
+        """How many of a prepared embedding's numbers are a direction; variances and propensities follow them."""
+        if isinstance(self.pair, GaussianDistance):
+            return width // 2
+        return width - 1 if isinstance(self.pair, PropensityModel) else width
+
     def setup(self):
         gpo, vision, text = self.pooling == "gpo", self.clip.vision, self.clip.text
         self.towers = CLIP(self.clip, self.dtype, vision_norm=not gpo)
@@ -69,6 +83,8 @@ class ImageTextModel(nn.Module):
             mean = self.image_head(out.tokens, valid)
         else:
             mean = self.towers.vision_projection(out.pooled).astype(jnp.float32)
+        if isinstance(self.pair, PropensityModel):
+            return self.pair.prepare_image(mean)
         if not isinstance(self.pair, GaussianDistance):
             return self.pair.prepare(mean)
         return self.pair.prepare(mean, self.image_spread(out.before_last, valid))
@@ -80,6 +96,8 @@ class ImageTextModel(nn.Module):
             mean = self.text_head(out.tokens, valid)
         else:
             mean = self.towers.text_projection(out.pooled).astype(jnp.float32)
+        if isinstance(self.pair, PropensityModel):
+            return self.pair.prepare_text(mean)
         if not isinstance(self.pair, GaussianDistance):
             return self.pair.prepare(mean)
         mask = attention_mask(tokens, self.clip.text)
@@ -102,7 +120,8 @@ class ImageTextModel(nn.Module):
 
 
 PAIR_MODELS = {
-    model.__name__: model for model in (CosineModel, DeterministicAdapter, VariationalAdapter, GaussianDistance)
+    model.__name__: model
+    for model in (CosineModel, DeterministicAdapter, VariationalAdapter, GaussianDistance, PropensityModel)
 }
 OPTIONS = ("pooling", "dim", "initial_log_var")
 FORMAT = 2  # of a description; raise it when old checkpoints stop loading
@@ -110,14 +129,19 @@ FORMAT = 2  # of a description; raise it when old checkpoints stop loading
 
 def describe(model: ImageTextModel) -> dict[str, Any]:
     """Plain JSON values that say what a model is; kept in checkpoints and exports. `from_description` inverts it."""
-    pair = {"type": type(model.pair).__name__} | {name: getattr(model.pair, name) for name in _fields(type(model.pair))}
     return {
         "format": FORMAT,
         "clip": model.clip.to_dict(),
-        "pair": pair,
+        "pair": _describe_pair(model.pair),
         "dtype": jnp.dtype(model.dtype).name,
         **{name: getattr(model, name) for name in OPTIONS},
     }
+
+
+def _describe_pair(pair: nn.Module) -> dict[str, Any]:
+    values = {name: getattr(pair, name) for name in _fields(type(pair))}
+    described = {name: _describe_pair(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
+    return {"type": type(pair).__name__} | described
 
 
 def from_description(description: dict[str, Any]) -> ImageTextModel:
@@ -136,7 +160,16 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
     wanted = ("format", "clip", "pair", "dtype", *OPTIONS)
     if set(description) != set(wanted):
         raise ValueError(f"model description: got fields {sorted(description)}, expected {sorted(wanted)}")
-    values = dict(description["pair"] or {})
+    try:
+        clip, pair = CLIPConfig.from_dict(description["clip"]), _pair_from(description["pair"])
+        options = {name: description[name] for name in OPTIONS}
+        return ImageTextModel(clip, pair, jnp.dtype(description["dtype"]), **options)
+    except TypeError as error:
+        raise ValueError(f"model description: a value is of a wrong type ({error}); it was damaged") from error
+
+
+def _pair_from(description: dict[str, Any] | None) -> nn.Module:
+    values = dict(description or {})
     kind = values.pop("type", None)
     if kind not in PAIR_MODELS:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
@@ -146,12 +179,7 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
             f"model description: {kind} has the fields {', '.join(_fields(PAIR_MODELS[kind]))}; "
             f"{', '.join(sorted(differing))} is missing or unknown"
         )
-    try:
-        clip = CLIPConfig.from_dict(description["clip"])
-        options = {name: description[name] for name in OPTIONS}
-        return ImageTextModel(clip, PAIR_MODELS[kind](**values), jnp.dtype(description["dtype"]), **options)
-    except TypeError as error:
-        raise ValueError(f"model description: a value is of a wrong type ({error}); it was damaged") from error
+    return PAIR_MODELS[kind](**{name: _pair_from(x) if isinstance(x, dict) else x for name, x in values.items()})
 
 
 def _fields(module: type[nn.Module]) -> list[str]:
@@ -184,6 +212,8 @@ def build_model(config: ConfigDict, clip: CLIPConfig, texts: int = 0) -> ImageTe
 
 def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
     """The pair model that `config.method` names, for embeddings of `dim` numbers; `texts` as in `build_model`."""
+    if config.method == "propensity":
+        return propensity_model(config, dim, texts)
     adapter, cosine = config.adapter, config.cosine
     initial_logit = -math.log(max((texts or config.train.batch_size) - 1, 1)) if adapter.base_rate_bias else 0.0
     shape = {"dim": dim, "width": adapter.width or dim, "embeddings": adapter.embeddings}
@@ -208,6 +238,24 @@ def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
             initial_logit=initial_logit,
         )
     raise ValueError(f"method: got {config.method!r}, expected one of {', '.join(METHODS)}")
+
+
+def propensity_model(config: ConfigDict, dim: int, texts: int) -> PropensityModel:
+    """The propensity model around the pair model that `propensity.match` names, in place of a method."""
+    chosen = config.propensity
+    if chosen.match not in MATCHES:
+        raise ValueError(f"propensity.match: got {chosen.match!r}, expected one of {', '.join(MATCHES)}")
+    inner = config.copy_and_resolve_references()
+    inner.method = "sigmoid" if chosen.match == "cosine" else chosen.match
+    return PropensityModel(
+        pair_model(inner, dim, texts),
+        dim,
+        plateau=chosen.plateau,
+        text_propensity=chosen.text,
+        image_propensity=chosen.image,
+        noise_floor=chosen.noise_floor,
+        initial_label_logit=chosen.label_logit,
+    )
 
 
 def adapt_towers(clip: CLIPConfig, *, image_size: int, context_length: int, **text) -> CLIPConfig:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vacsr_jax.models.gaussian_distance import FoldedGaussian, score_gaussians
+from vacsr_jax.models.propensity import FoldedPropensity, log_match
 from vacsr_jax.ops.fused_scores import fused_scores
 from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
@@ -27,12 +28,24 @@ class PairScores(NamedTuple):
     """Scores of r x c pairs.
 
     Attributes:
-      logit: [r, c] what ranking uses, larger is better; sigmoid(logit) is the probability that the pair is a match.
+      logit: [r, c] larger is better; sigmoid(logit) is the probability that the pair is a match.
       uncertainty: [r, c] mean latent standard deviation (PCME++: summed variance of both), or None without a latent.
+      label_score: [r, c] ranks by how likely the pair is to be the labelled one; None: as `logit` does.
+      match_score: [r, c] ranks by how likely it is to be a match; None: as `logit` does.
     """
 
     logit: Float[Array, "r c"]
     uncertainty: Float[Array, "r c"] | None
+    label_score: Float[Array, "r c"] | None = None
+    match_score: Float[Array, "r c"] | None = None
+
+    def by_label(self):
+        """What to rank by where the question is which text was written for an image."""
+        return self.logit if self.label_score is None else self.label_score
+
+    def by_match(self):
+        """What to rank by where the question is which texts are true of an image."""
+        return self.logit if self.match_score is None else self.match_score
 
 
 def scale_to_unit(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
@@ -103,11 +116,14 @@ class FoldedAdapter(NamedTuple):
     weights: Float[Array, " k"] | None = None
 
 
-Folded = FoldedCosine | FoldedGaussian | FoldedAdapter
+Folded = FoldedCosine | FoldedGaussian | FoldedAdapter | FoldedPropensity
 
 
 def score_tile(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> PairScores:
     """Scores of every pair of a tile of prepared embeddings; see `score_vectors`."""
+    if isinstance(folded, FoldedPropensity):
+        inner = score_tile(folded.match, images[:, :-1], texts[:, :-1])
+        return with_propensity(folded, inner, images[:, -1:], texts[:, -1])
     if isinstance(folded, FoldedCosine):
         return PairScores(folded.scale * product(images, texts.T) + folded.bias, None)
     if isinstance(folded, FoldedGaussian):
@@ -117,12 +133,26 @@ def score_tile(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, 
 
 def score_listed(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, "r k d"]) -> PairScores:
     """Scores [r, k] of every image with texts of its own; see `score_vectors`."""
+    if isinstance(folded, FoldedPropensity):
+        inner = score_listed(folded.match, images[:, :-1], texts[..., :-1])
+        return with_propensity(folded, inner, images[:, -1:], texts[..., -1])
     if isinstance(folded, FoldedGaussian):
         return PairScores(*score_gaussians(folded, images, texts))
     similarity = images[:, None, :] * texts
     if isinstance(folded, FoldedCosine):
         return PairScores(folded.scale * jnp.sum(similarity, axis=-1) + folded.bias, None)
     return score_vectors(folded, similarity)
+
+
+def with_propensity(folded: FoldedPropensity, scores: PairScores, image: Array, text: Array) -> PairScores:
+    """Both scores of pairs, from the match model's logits a and the propensities f (`image`) and g (`text`).
+
+    label_score = log sigmoid(a) + g + f + c ranks as the label's odds do, with or without the floor of wrong labels,
+    which is the same for every pair. match_score = log sigmoid(a) + f leaves the text's propensity out; the image's
+    stays: an image of much is labelled no more often, and without f texts would find such images too readily.
+    """
+    match = log_match(scores.logit, folded.plateau) + image
+    return scores._replace(label_score=match + text + folded.bias, match_score=match)
 
 
 def score_vectors(folded: FoldedAdapter, similarity: Float[Array, "r c d"]) -> PairScores:
@@ -159,6 +189,8 @@ def score_tile_fused(
 
 def in_precision(folded: Folded, dtype: Any) -> Folded:
     """`folded` with the matrices that multiply pairs in `dtype`; sums, biases and the readout stay float32."""
+    if isinstance(folded, FoldedPropensity):
+        return folded._replace(match=in_precision(folded.match, dtype))
     if not isinstance(folded, FoldedAdapter):
         return folded
     spread = None if folded.spread_kernel is None else folded.spread_kernel.astype(dtype)
@@ -167,6 +199,8 @@ def in_precision(folded: Folded, dtype: Any) -> Folded:
 
 def without_uncertainty(folded: Folded) -> Folded:
     """`folded` for scores alone, at 1 / (k + 1) of the cost."""
+    if isinstance(folded, FoldedPropensity):
+        return folded._replace(match=without_uncertainty(folded.match))
     if not isinstance(folded, FoldedAdapter):
         return folded
     return folded._replace(spread_kernel=None, spread_bias=None, weights=None)

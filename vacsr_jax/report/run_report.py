@@ -82,7 +82,7 @@ def build_report(
         ],
         text_to_image=_retrievals(source, judged, transpose=True),
         image_to_text=_retrievals(source, judged, transpose=False),
-        histograms=pair_classes(judged.scores.logit, judged.labels, judged.relevance),
+        histograms=pair_classes(judged.scores.by_match(), judged.labels, judged.relevance),
         uncertainty_histograms={} if spread is None else pair_classes(spread, judged.labels, judged.relevance),
         uncertainty=judged.curves,
         reliability=_reliability(judged),
@@ -105,7 +105,7 @@ def _candidate(source: Source, texts: list[str], judged: Judged, i: int, j: int,
     spread = judged.scores.uncertainty
     return Candidate(
         content=source.image(i) if transpose else texts[j],
-        logit=float(judged.scores.logit[i, j]),
+        logit=float(judged.scores.by_match()[i, j]),
         status=_status(judged, i, j),
         probability=None if judged.probability is None else float(judged.probability[i, j]),
         uncertainty=None if spread is None else float(spread[i, j]),
@@ -115,10 +115,10 @@ def _candidate(source: Source, texts: list[str], judged: Judged, i: int, j: int,
 def _retrievals(source: Source, judged: Judged, *, transpose: bool) -> list[Retrieval]:
     """Evenly spaced queries with their best candidates: texts that retrieve images if `transpose`, else images."""
     texts, _ = caption_pairs(source)
-    logit = judged.scores.logit.T if transpose else judged.scores.logit
+    score = judged.scores.by_match().T if transpose else judged.scores.by_match()
     found = []
-    for query in np.linspace(0, len(logit) - 1, min(SHOWN, len(logit))).astype(int):
-        best = np.argsort(-logit[query])[:CANDIDATES]
+    for query in np.linspace(0, len(score) - 1, min(SHOWN, len(score))).astype(int):
+        best = np.argsort(-score[query])[:CANDIDATES]
         pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
         candidates = [_candidate(source, texts, judged, i, j, transpose) for i, j in pairs]
         found.append(Retrieval(texts[query] if transpose else source.image(int(query)), candidates))

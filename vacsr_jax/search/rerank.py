@@ -34,8 +34,8 @@ def rerank(hits: Hits, score: Callable[[list[str]], Any], modality: str) -> Rera
 
     Args:
       hits: of one query, [k].
-      score: ids -> logit, and probability and uncertainty or None, as `vacsr_jax.load(...).score` gives them for the
-        documents of these ids and the query; any shape with one number for each.
+      score: ids -> match_score and logit, and probability and uncertainty or None, as `vacsr_jax.load(...).score`
+        gives them for the documents of these ids and the query; any shape with one number for each.
       modality: the one that differs from the query's.
     """
     places = np.flatnonzero(hits.modality == modality)
@@ -43,7 +43,7 @@ def rerank(hits: Hits, score: Callable[[list[str]], Any], modality: str) -> Rera
     numbers = {name: np.full(len(order), np.nan, np.float32) for name in ("logit", "probability", "uncertainty")}
     if len(places):
         scores = score(hits.ids[places].tolist())
-        best = np.argsort(-np.ravel(scores.logit), kind="stable")
+        best = np.argsort(-np.ravel(scores.match_score), kind="stable")
         order[places] = places[best]
         for name, column in numbers.items():
             values = getattr(scores, name)

@@ -143,7 +143,7 @@ def validate(run: Run, params) -> dict[str, float]:
     if run.class_tokens is not None:
         return validate_classes(run, params)
     scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
-    metrics = retrieval_metrics(scores.logit, labels)
+    metrics = retrieval_metrics(scores.by_label(), labels)
     return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}
 
 

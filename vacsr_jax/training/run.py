@@ -81,9 +81,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": keep_known(towers, params["towers"])}
-        learns_scale = config.method in ("infonce", "cross_entropy", "sigmoid") and config.cosine.learn_scale
-        if learns_scale and not config.cosine.scale:  # the cosine baselines start at CLIP's own temperature
-            params["pair"] = {**params["pair"], "log_scale": towers["logit_scale"]}
+        params = {**params, "pair": with_scale(params["pair"], towers["logit_scale"], config)}
     params = jax.device_get(params)
 
     resize = functools.partial(preprocess, image_size=clip.vision.image_size, resize=clip.vision.resize)
@@ -138,6 +136,16 @@ def with_steps(config: ConfigDict, units: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.train.steps = config.train.epochs * max(units // config.train.batch_size, 1)
     return config.lock()
+
+
+def with_scale(pair: dict, scale: np.ndarray, config: ConfigDict) -> dict:
+    """What works on cosines starts at the pretrained CLIP's own scale, unless it has one of its own."""
+    if config.method == "propensity" and config.propensity.match == "cosine":
+        inner = config.copy_and_resolve_references()
+        inner.method = "sigmoid"
+        return {**pair, "match": with_scale(pair["match"], scale, inner)}
+    learns_scale = config.method in ("infonce", "cross_entropy", "sigmoid") and config.cosine.learn_scale
+    return {**pair, "log_scale": scale} if learns_scale and not config.cosine.scale else pair
 
 
 def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:

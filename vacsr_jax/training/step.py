@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.losses import contrastive
 from vacsr_jax.losses.pcmepp import pcmepp
+from vacsr_jax.losses.propensity import add_noise_floor
 from vacsr_jax.losses.triplet import triplet
 from vacsr_jax.losses.vacsr import vacsr
 from vacsr_jax.models.clip import normalize_pixels
 from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.models.propensity import noise_logit
 from vacsr_jax.ops.mixing import keep_tokens, mix_images
 from vacsr_jax.ops.pairwise import map_pairs, shard_pairs
 from vacsr_jax.optim import groups
@@ -88,7 +90,7 @@ def train_step(
     pairs are those of its images and all classes.
     """
     # Without the seed in them, the programs of methods that draw nothing are the same for every seed.
-    draws = config.method == "vacsr" or config.augment.mix or config.augment.image_tokens
+    draws = model.latent or config.augment.mix or config.augment.image_tokens
     key = jax.random.fold_in(jax.random.key(config.seed), state.step) if draws else None
     images, keep, labels = augment(batch["images"], positive_pairs(batch, config, class_tokens), key, config, model)
     optim, learns = config.optim, groups.labels(state.params, config.optim)
@@ -145,6 +147,8 @@ def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict,
             **config.loss,
         )
     logits = pair_terms(pair_params, images, texts, key, config=config, model=model, mesh=mesh)
+    if config.method == "propensity":
+        return propensity_loss(logits, pair_params, labels, valid, config)
     if config.method == "vacsr":
         return vacsr(logits, labels, valid, **config.loss)
     if config.method == "pcmepp":
@@ -154,6 +158,21 @@ def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict,
         hardest = step >= config.triplet.all_negatives_steps
         return triplet(logits, labels, valid, margin=config.triplet.margin, hardest=hardest)
     return LOSSES[config.method](logits, labels, valid)
+
+
+def propensity_loss(found, pair_params, labels, valid, config: ConfigDict):
+    """The sigmoid loss of the label logits, or VACSR's with it as reconstruction; above the floor of wrong labels."""
+    variational = config.propensity.match == "vacsr"
+    logits, extra = found.logit if variational else found, {}
+    if config.propensity.noise_floor:
+        noise = noise_logit(pair_params)
+        logits, extra = add_noise_floor(logits, noise, labels, valid), {"noise": jax.nn.sigmoid(noise)}
+    if variational:
+        terms = found._replace(logit=logits)
+        loss, parts = vacsr(terms, labels, valid, error=contrastive.binary_cross_entropy, **config.loss)
+    else:
+        loss, parts = contrastive.sigmoid(logits, labels, valid)
+    return loss, parts | extra
 
 
 def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens: np.ndarray | None) -> jax.Array:
@@ -194,9 +213,7 @@ def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Me
 
 def pair_terms(pair_params, images, texts, key, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh):
     """The pair model on all b x b pairs: in tiles, each device its own images' rows; logits, or VACSR's `PairTerms`."""
-    noise = ()
-    if config.method == "vacsr":
-        noise = model.pair.draw_noise(key, len(images), len(texts))
+    noise = () if model.latent is None else model.latent.draw_noise(key, len(images), len(texts))
 
     def local_rows(params, rows, columns, noise):
         def tile(image_tile, text_tile, noise_tile):

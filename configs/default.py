@@ -50,7 +50,6 @@ def get_config() -> ConfigDict:
     config.propensity.text = True  # a propensity of each text to get the label
     config.propensity.image = True  # and of each image
     config.propensity.noise_floor = True  # learn the share of wrong labels
-    config.propensity.label_logit = 0.0  # c at the start
 
     config.loss = ConfigDict()  # VACSR's
     config.loss.kl = 5e-4

@@ -42,7 +42,7 @@ def test_map_is_judged_by_the_truth_where_it_is_known_and_r1_by_the_labels():
 
 def test_no_uncertainty_and_few_queries_give_no_figure():
     assert quality_curves(PairScores(scored().logit, None), LABELS, None) == {}
-    few = PairScores(*(x[:4, :8] for x in scored()))
+    few = PairScores(*(x[:4, :8] for x in scored()[:2]))
     assert quality_curves(few, LABELS[:4, :8], None) == {}
 
 

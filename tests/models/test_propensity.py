@@ -27,7 +27,7 @@ ALL_ON = {"plateau": True, "text_propensity": True, "image_propensity": True, "n
 
 def make(**switches):
     """A model whose heads are not 0 any more, its parameters and prepared embeddings."""
-    model = PropensityModel(CosineModel(-1.0), D, **ALL_ON | switches, initial_label_logit=0.3)
+    model = PropensityModel(CosineModel(-1.0), D, **ALL_ON | switches)
 
     def touch(module, images, texts):
         module.fold()
@@ -116,6 +116,7 @@ def test_gradients_are_those_of_finite_differences():
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
 
+        @jax.jit
         def loss_of(params):
             images, texts = (
                 model.apply({"params": params}, jnp.asarray(x), method=f"prepare_{side}")

@@ -242,19 +242,18 @@ def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
 
 def propensity_model(config: ConfigDict, dim: int, texts: int) -> PropensityModel:
     """The propensity model around the pair model that `propensity.match` names, in place of a method."""
-    chosen = config.propensity
-    if chosen.match not in MATCHES:
-        raise ValueError(f"propensity.match: got {chosen.match!r}, expected one of {', '.join(MATCHES)}")
+    match = config.propensity.match
+    if match not in MATCHES:
+        raise ValueError(f"propensity.match: got {match!r}, expected one of {', '.join(MATCHES)}")
     inner = config.copy_and_resolve_references()
-    inner.method = "sigmoid" if chosen.match == "cosine" else chosen.match
+    inner.method = "sigmoid" if match == "cosine" else match
     return PropensityModel(
         pair_model(inner, dim, texts),
         dim,
-        plateau=chosen.plateau,
-        text_propensity=chosen.text,
-        image_propensity=chosen.image,
-        noise_floor=chosen.noise_floor,
-        initial_label_logit=chosen.label_logit,
+        plateau=config.propensity.plateau,
+        text_propensity=config.propensity.text,
+        image_propensity=config.propensity.image,
+        noise_floor=config.propensity.noise_floor,
     )
 
 

@@ -22,7 +22,7 @@ class PropensityModel(nn.Module):
     A data set labels a caption with the one image it was written for, so a true match of a general caption is rarely
     labelled. Positive-unlabelled learning with a learned propensity (Elkan and Noto 2008; Bekker et al. 2019): the
     label's odds are the match probability times a propensity of the text and one of the image. g and f are one hidden
-    layer each on the embedding as the tower gives it, and start at 0; they need no label of their own. The prepared
+    layer each on the embedding as the tower gives it; they and c start at 0, and need no label of their own. The prepared
     embedding is that of `match` with g or f as its last number, [b, d + 1].
 
     Attributes:
@@ -31,7 +31,6 @@ class PropensityModel(nn.Module):
       plateau: whether log sigmoid(a) stands in r; False: a itself (an ablation).
       text_propensity, image_propensity: whether there is g, f; without both the label's odds only saturate.
       noise_floor: whether the loss learns the share of wrong labels; see `losses.propensity`.
-      initial_label_logit: c at the start.
       initial_noise: that share at the start.
     """
 
@@ -41,7 +40,6 @@ class PropensityModel(nn.Module):
     text_propensity: bool
     image_propensity: bool
     noise_floor: bool
-    initial_label_logit: float
     initial_noise: float = 0.1
 
     @property
@@ -51,7 +49,7 @@ class PropensityModel(nn.Module):
     def setup(self):
         self.text_head = PropensityHead(self.dim) if self.text_propensity else None
         self.image_head = PropensityHead(self.dim) if self.image_propensity else None
-        self.bias = self.param("bias", lambda key: jnp.float32(self.initial_label_logit))
+        self.bias = self.param("bias", lambda key: jnp.float32(0))
         if self.noise_floor:
             odds = self.initial_noise / (1 - self.initial_noise)
             self.param("noise_rate", lambda key: jnp.log(jnp.float32(odds)) / NOISE_SPEED)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vacsr_jax.ops.pairwise import PairTerms
 
+START = 0.1  # the share of wrong labels
 NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step; from 10 % to 50 % of noise is far in log odds
 
 
@@ -22,8 +23,8 @@ class PropensityModel(nn.Module):
     A data set labels a caption with the one image it was written for, so a true match of a general caption is rarely
     labelled. Positive-unlabelled learning with a learned propensity (Elkan and Noto 2008; Bekker et al. 2019): the
     label's odds are the match probability times a propensity of the text and one of the image. g and f are one hidden
-    layer each on the embedding as the tower gives it; they and c start at 0, and need no label of their own. The prepared
-    embedding is that of `match` with g or f as its last number, [b, d + 1].
+    layer each on the embedding as the tower gives it; they and c start at 0, and need no label of their own. The
+    prepared embedding is that of `match` with g or f as its last number, [b, d + 1].
 
     Attributes:
       match: the pair model whose logit a is: `CosineModel`, `DeterministicAdapter` or `VariationalAdapter`.
@@ -31,7 +32,6 @@ class PropensityModel(nn.Module):
       plateau: whether log sigmoid(a) stands in r; False: a itself (an ablation).
       text_propensity, image_propensity: whether there is g, f; without both the label's odds only saturate.
       noise_floor: whether the loss learns the share of wrong labels; see `losses.propensity`.
-      initial_noise: that share at the start.
     """
 
     match: nn.Module
@@ -40,7 +40,6 @@ class PropensityModel(nn.Module):
     text_propensity: bool
     image_propensity: bool
     noise_floor: bool
-    initial_noise: float = 0.1
 
     @property
     def initial_logit(self) -> float | None:
@@ -51,8 +50,7 @@ class PropensityModel(nn.Module):
         self.image_head = PropensityHead(self.dim) if self.image_propensity else None
         self.bias = self.param("bias", lambda key: jnp.float32(0))
         if self.noise_floor:
-            odds = self.initial_noise / (1 - self.initial_noise)
-            self.param("noise_rate", lambda key: jnp.log(jnp.float32(odds)) / NOISE_SPEED)
+            self.param("noise_rate", lambda key: jnp.log(jnp.float32(START / (1 - START))) / NOISE_SPEED)
 
     def prepare_image(self, embedding: Float[Array, "b d"]) -> Float[Array, "b e"]:
         """[match.prepare(v), f(v)]."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -27,18 +28,25 @@ from vacsr_jax.training.checkpoint import config_from_dict
 from vacsr_jax.training.loop import METRICS
 from vacsr_jax.training.loop import train as fit
 from vacsr_jax.training.metric_writer import read_metrics
+from vacsr_jax.training.multihost import connect, ending_together
 
 EVALUATION, REPORT = "evaluation.json", "report.html"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 CHUNK = 1024  # pictures decoded at once
 
 
-def train(config: ConfigDict, workdir: Path, command: str) -> None:
+def train(config: ConfigDict, workdir: Path, command: str, distributed: str | None = None) -> None:
     """Trains, then judges the best checkpoint beside the untrained model: printed, as JSON, and as a page.
 
-    With classes as texts it is the last checkpoint, and there is no page.
+    With classes as texts it is the last checkpoint, and there is no page. `distributed` is what `connect` takes, for a
+    run of several processes; the first one judges.
     """
-    run, _ = fit(config, workdir)
+    if distributed:
+        connect(distributed)
+    with ending_together():
+        run, _ = fit(config, workdir)
+    if jax.process_index() > 0:
+        return
     best = load_workdir(workdir, "best")
     if run.class_tokens is not None:
         finish_run(config, best, run.params, workdir, EVALUATION)

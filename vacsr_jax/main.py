@@ -6,12 +6,15 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
+import warnings
 
 from vacsr_jax.cli import classification, data, models, score, search, standardize
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
+ORDINARY = warnings.formatwarning
 MODULES = (models, classification, data, score, search, standardize)
 
 
@@ -23,8 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
     quiet()
     try:
         options.run(options, overrides)
-    except KeyboardInterrupt:
-        sys.exit("\nvacsr: stopped; the same command again goes on from the last checkpoint")
+    except KeyboardInterrupt as stopped:
+        said = str(stopped) or "the same command again goes on from the last checkpoint"
+        print(f"\nvacsr: stopped; {said}", file=sys.stderr)
+        sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # as a shell reports a program that a signal ended
     except (ValueError, OSError) as error:
         print(f"vacsr {options.verb}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -40,6 +45,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def quiet() -> None:
-    """Libraries' information that no user asked for stays out of the terminal; warnings of ours remain."""
+    """Libraries' information that no user asked for stays out of the terminal; warnings of ours are one line each."""
+    warnings.formatwarning = format_warning
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def format_warning(message, category, *where, **line) -> str:
+    return f"vacsr: {message}\n" if category is UserWarning else ORDINARY(message, category, *where, **line)

@@ -183,7 +183,7 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
         raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
-        step = checkpoints.best_step() if checkpoint == "best" else checkpoints.last_step()
+        step = checkpoints.choose(checkpoint)
         if step is None:
             raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
         model, params, config = restore_model(checkpoints, step)

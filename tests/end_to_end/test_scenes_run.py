@@ -86,6 +86,7 @@ def test_a_run_ends_well_and_leaves_its_files(finished):
     workdir, out, err, status = finished
     assert status is None
     assert {path.name for path in workdir.iterdir()} == {
+        ".lock",
         "checkpoints",
         "run_config.json",
         "evaluation.json",
@@ -104,12 +105,12 @@ def test_the_curves_hold_each_step_once(workdir):
     assert [r["step"] for r in records if "validation/rsum" in r] == list(range(EVERY, STEPS + 1, EVERY))
 
 
-def test_best_and_last_are_kept(workdir, model):
+def test_the_best_and_the_last_two_are_kept(workdir, model):
     found = {r["step"]: r["validation/rsum"] for r in read_metrics(workdir / "metrics.jsonl") if "validation/rsum" in r}
     best = max(found.values())
     kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
     assert found[model.step] == best
-    assert kept == {model.step, STEPS}
+    assert kept == {model.step, STEPS - EVERY, STEPS}
     assert vacsr_jax.load(workdir, checkpoint="last").step == STEPS
 
 
@@ -346,8 +347,9 @@ def last_state(workdir):
 
 
 def test_a_stopped_run_says_how_to_go_on(interrupted):
-    _, ((_, status), *_) = interrupted
-    assert "the same command again goes on from the last checkpoint" in status
+    _, ((error, status), *_) = interrupted
+    assert "the same command again goes on from the last checkpoint" in error
+    assert status == 130
 
 
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(workdir, interrupted):

@@ -12,9 +12,11 @@ TRAIN_EXAMPLE = """example:
   vacsr train --config=configs/scenes.py --workdir=runs/scenes
   vacsr train --config=configs/scenes.py:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
   vacsr train --config=configs/base_to_novel.py:dataset=eurosat,root=DATA --workdir=runs/eurosat
+  vacsr train --config=configs/scenes.py --workdir=/shared/run --distributed=10.0.0.1:1234,2,0
 
-Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped.
-Writes metrics.jsonl (curves), checkpoints/ (best and last), evaluation.json and report.html into the workdir."""
+Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped
+or killed, bit for bit; SIGTERM and Ctrl-C save first. Several processes: each starts it with --distributed.
+Writes metrics.jsonl (curves), checkpoints/ (best, last two), evaluation.json and report.html into the workdir."""
 
 EVALUATE_EXAMPLE = """example:
   vacsr evaluate --workdir=runs/scenes --split=test --out=metrics.json
@@ -41,6 +43,14 @@ def register(verbs) -> None:
     train = verbs.add("train", run_train, "Train the model of a config and judge it.", TRAIN_EXAMPLE, takes_config=True)
     train.add_argument("--config", metavar="FILE[:ARGS]", help="a config file, and its argument string", required=True)
     train.add_argument("--workdir", help="folder of the run; made if absent", required=True)
+
+    train.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT,PROCESSES,INDEX",
+        help="one of several processes of a run, with the address of the first; no value on TPU pods and SLURM",
+    )
 
     evaluate = verbs.add(
         "evaluate", run_evaluate, "Judge a trained model on a split of its data.", EVALUATE_EXAMPLE, takes_config=True
@@ -72,7 +82,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(options.config, overrides)
     from vacsr_jax import commands
 
-    commands.train(config, Path(options.workdir), options.command)
+    commands.train(config, Path(options.workdir), options.command, options.distributed)
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:

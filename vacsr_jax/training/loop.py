@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -26,12 +27,17 @@ from vacsr_jax.training.checkpoint import (
     config_to_dict,
 )
 from vacsr_jax.training.metric_writer import MetricWriter
+from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
 from vacsr_jax.training.run import CONFIG, NOISE, TOKENIZER, Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
 from vacsr_jax.training.state import TrainState, init_state
 from vacsr_jax.training.step import Step, make_step
+from vacsr_jax.training.stop import Stopped, watch_signals
+from vacsr_jax.training.workdir_lock import hold
 
 METRICS = "metrics.jsonl"  # the training curves, in a workdir
+# How a machine computes, not what: a run may go on elsewhere with other values.
+PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
 
 
 class DivergedError(ValueError):
@@ -42,27 +48,41 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     """Trains to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
 
     Raises:
-      ValueError: if the workdir holds a run of another config, or the config does not fit the data or devices.
+      ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
+        damaged, or the config does not fit the data or devices.
+      OSError: if a checkpoint or a record cannot be written.
       DivergedError: at a loss that is not finite, naming the step, the ids of its batch, and the last checkpoint.
+      Stopped: after SIGTERM or Ctrl-C, when the last step's checkpoint is written.
     """
     workdir = Path(workdir)
-    check_claim(workdir, config)
-    run = set_up(config, workdir)
-    run.tokenizer.save(workdir / TOKENIZER)
-    if run.noise:
-        write_noise(workdir / NOISE, run.noise.index)
-    write_text(workdir / CONFIG, to_json(config_to_dict(config)))  # last: what is claimed is whole
-    mesh = mesh or make_mesh()
-    state, step = start(run, mesh)
-    checkpoints = Checkpoints(workdir)
-    try:
-        last = checkpoints.last_step()
-        state = state if last is None else checkpoints.restore(last, state)
-        if int(state.step) < run.config.train.steps:
-            state = fit(run, state, step, mesh, checkpoints, workdir)
-    finally:
-        checkpoints.close()
+    with hold(workdir):
+        check_claim(workdir, config)
+        run = set_up(config, workdir)
+        mesh = mesh or make_mesh()
+        check_shares(mesh)
+        tokens = run.class_tokens if run.class_tokens is not None else run.pairs.tokens
+        check_same(config.to_json(), tokens, len(run.pairs.source))
+        on_first_process(lambda: claim(workdir, config, run))
+        state, step = start(run, mesh)
+        checkpoints = Checkpoints(workdir)
+        try:
+            last, pending = checkpoints.last_step(), []
+            if last is not None:
+                state, pending = checkpoints.restore(last, state), restore_terms(checkpoints.description(last))
+            if int(state.step) < run.config.train.steps:
+                state = fit(run, state, step, mesh, checkpoints, workdir, pending)
+        finally:
+            checkpoints.close()
     return run, state
+
+
+def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
+    """Writes what the run is, once; the config last, so that what it claims is whole."""
+    if not (workdir / CONFIG).exists():
+        run.tokenizer.save(workdir / TOKENIZER)
+        if run.noise:
+            write_noise(workdir / NOISE, run.noise.index)
+        write_text(workdir / CONFIG, to_json(config_to_dict(config)))
 
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
@@ -79,7 +99,12 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
     file = workdir / CONFIG
     if not file.exists():
         return
-    differences = config_differences(json.loads(file.read_text(encoding="utf-8")), config_to_dict(config))
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it to go on with the config that is given") from error
+    differences = config_differences(saved, config_to_dict(config))
+    differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
     if differences:
         raise ValueError(
             f"{workdir} holds a run of another config: {'; '.join(differences)}. "
@@ -87,8 +112,22 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def fit(run: Run, state: TrainState, step: Step, mesh: Mesh, checkpoints: Checkpoints, workdir: Path) -> TrainState:
+# The terms of a step, still on the device, and the pairs they came from (None: of a process before this one).
+Pending = list[tuple[dict, np.ndarray | None]]
+
+
+def fit(
+    run: Run,
+    state: TrainState,
+    step: Step,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    pending: Pending,
+) -> TrainState:
+    """From the state's step to the last one; `pending` are terms of steps since the last record."""
     config, start = run.config, int(state.step)
+    description = {"config": config_to_dict(config), "model": describe(run.model)}
     shard = (jax.process_index(), jax.process_count())
     data = batches(
         run.pairs,
@@ -98,33 +137,46 @@ def fit(run: Run, state: TrainState, step: Step, mesh: Mesh, checkpoints: Checkp
         shard=shard,
         workers=config.data.workers,
     )
-    writer = MetricWriter(workdir / METRICS, start=start, total=config.train.steps)
-    pending: list[tuple[dict, np.ndarray]] = []  # terms still on the device, and the pairs they came from
-    try:
+    records = workdir / METRICS if jax.process_index() == 0 else None
+    writer = MetricWriter(records, start=start, total=config.train.steps)
+    with closing(data), closing(writer), watch_signals() as stop:
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")
             state, terms = step(state, shard_batch(batch, mesh))
             pending.append((terms, index))
             writer.advance()
+            stopped_by = stop(number)
             save = number % config.checkpoint.every == 0 or number == config.train.steps
             if save or number % config.train.log_every == 0:
-                writer.write(number, finite_means(pending, number, run, checkpoints))
+                writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                metrics = validate(run, state.judged_params)
+                metrics = validate(run, host_copy(state.judged_params))
                 writer.write(number, metrics)
-                description = {"config": config_to_dict(config), "model": describe(run.model)}
                 # The few-shot protocol judges the last model: with classes, later is better.
                 checkpoints.save(state, description, {SELECTION_METRIC: metrics.get("validation/rsum", number)})
-    finally:
-        writer.close()
-        data.close()
+            elif stopped_by:  # not validated, so that the best one is the one of a run that was never stopped
+                terms = finite_terms(pending, number, run, checkpoints)
+                checkpoints.save(state, {**description, "terms": terms}, None)
+            if stopped_by:
+                checkpoints.wait()
+                raise Stopped(f"step {number} is saved; the same command again goes on from there", stopped_by)
     return state
 
 
-def finite_means(pending, number: int, run: Run, checkpoints: Checkpoints) -> dict[str, float]:
-    """The mean of each term over the steps since the last record, which ends at step `number`."""
+def restore_terms(description: dict) -> Pending:
+    """The terms of steps since the last record that a stopped run left in its checkpoint's description."""
+    return [(terms, None) for terms in description.get("terms", [])]
+
+
+def means(terms: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([of_step[name] for of_step in terms])) for name in terms[0]}
+
+
+def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoints) -> list[dict[str, float]]:
+    """The terms of the steps since the last record, which end at step `number`; DivergedError if one is no number."""
     fetched = jax.device_get([terms for terms, _ in pending])
+    fetched = [{name: float(value) for name, value in terms.items()} for terms in fetched]  # JSON keeps them exactly
     for i, terms in enumerate(fetched):
         if not all(np.isfinite(value) for value in terms.values()):
             pairs = [run.pairs.source.ids[j] for j in run.pairs.image_index[pending[i][1]]]
@@ -135,7 +187,7 @@ def finite_means(pending, number: int, run: Run, checkpoints: Checkpoints) -> di
                 f"step {number - len(pending) + 1 + i}: the loss is not finite ({numbers}); {kept}. Lower optim.lr, or "
                 f"look at the batch's images: {', '.join(map(str, pairs))}"
             )
-    return {name: float(np.mean([terms[name] for terms in fetched])) for name in fetched[0]}
+    return fetched
 
 
 def validate(run: Run, params) -> dict[str, float]:

@@ -15,20 +15,24 @@ from vacsr_jax.files import write_text
 class MetricWriter:
     """Appends records to `path` (one JSON object a line) and shows progress towards `total` steps.
 
-    On a terminal that is a bar; elsewhere (a log file, a notebook's output) a line at each record.
+    On a terminal that is a bar; elsewhere (a log file, a notebook's output) a line at each record. Without a path,
+    in the processes of a run after the first, it does nothing.
     """
 
-    def __init__(self, path: Path, *, start: int, total: int):
+    def __init__(self, path: Path | None, *, start: int, total: int):
         self._path = path
         self._start, self._total, self._began = start, total, time.monotonic()
-        drop_after(path, start)
-        self._file = path.open("a", encoding="utf-8")
-        self._bar = tqdm(initial=start, total=total, unit="step", disable=not sys.stderr.isatty())
+        if path is not None:
+            drop_after(path, start)
+        self._file = None if path is None else path.open("a", encoding="utf-8")
+        self._bar = tqdm(initial=start, total=total, unit="step", disable=path is None or not sys.stderr.isatty())
 
     def advance(self) -> None:
         self._bar.update()
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         shown = {k: v for k, v in values.items() if k in ("loss", "validation/rsum", "validation/accuracy")}
@@ -44,15 +48,25 @@ class MetricWriter:
 
     def close(self) -> None:
         self._bar.close()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a metrics file; a last line cut short by a kill is left out."""
+    """The records of a metrics file; a last line cut short by a kill is left out.
+
+    Raises:
+      ValueError: if another line is no record; its number is named.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error}); remove it to go on without it") from error
+    return records
 
 
 def drop_after(path: Path, step: int) -> None:

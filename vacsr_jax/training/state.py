@@ -39,8 +39,8 @@ def init_params(model: ImageTextModel, seed: int):
 
 
 def abstract_params(model: ImageTextModel):
-    """Shapes and types of the parameters, on the first device; nothing is computed."""
-    place = SingleDeviceSharding(jax.devices()[0])
+    """Shapes and types of the parameters, on this process's first device; nothing is computed."""
+    place = SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 

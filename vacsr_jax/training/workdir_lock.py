@@ -1,0 +1,56 @@
+"""One process trains in a workdir at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from vacsr_jax.training.multihost import on_first_process
+
+LOCK = ".lock"  # in a workdir; says who holds it, and stays there afterwards
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Holds the workdir while the block runs; the system lets go of it when the process ends, however it ends.
+
+    An `flock`, which NFS passes on to its server, so that hosts exclude each other too. A file system without locks
+    is warned about. The file itself is never removed: a lock on a removed file would exclude nobody. Of the processes
+    of one run the first holds it for all.
+
+    Raises:
+      ValueError: if another process holds it; the message names the process and its host.
+    """
+    with contextlib.ExitStack() as stack:
+        on_first_process(lambda: stack.enter_context(_hold(workdir)))
+        yield
+
+
+@contextlib.contextmanager
+def _hold(workdir: Path) -> Iterator[None]:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(
+                f"{workdir} is being trained in by {holder}; wait for it, stop it, or give another --workdir"
+            ) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            warnings.warn(f"{workdir} cannot be locked ({error}): see that one run alone writes there", stacklevel=4)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

@@ -47,9 +47,16 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def quiet() -> None:
     """Libraries' information that no user asked for stays out of the terminal; warnings of ours are one line each."""
     warnings.formatwarning = format_warning
+    sys.unraisablehook = report_unraisable
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs as an error
 
 
 def format_warning(message, category, *where, **line) -> str:
     return f"vacsr: {message}\n" if category is UserWarning else ORDINARY(message, category, *where, **line)
+
+
+def report_unraisable(unraisable) -> None:
+    """All but what TensorStore's threads say, many times, after a save that failed: that one is raised already."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

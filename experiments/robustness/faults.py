@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.robustness.processes import EVERY, Training, differences
+from vacsr_jax.training.workdir_lock import LOCK
 
 MOMENTS = ("start, first compile", "step", "save", "validation")
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -111,7 +112,7 @@ def lock_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
     first = Training(workdir, out / "compiled", fields={"train.steps": steps})
     first.wait_for((workdir / LOCK).exists)
     second = Training(workdir, out / "compiled", fields={"train.steps": steps})
-    status, said = second.end(), second.last_line().replace(f"{workdir}", "WORKDIR")
+    status, said = second.end(), second.last_line()
     holder = f"process {first.process.pid} on {socket.gethostname()}"
     if first.end():
         raise RuntimeError(first.printed())

@@ -14,7 +14,7 @@ from experiments.robustness.processes import EVERY, Training
 
 
 class Loss(NamedTuple):
-    """What the process that was left did: seconds until it ended, its exit status, its last line."""
+    """What the process that was left did: seconds until it ended, its exit status, what it said, shortened."""
 
     seconds: float
     status: int
@@ -40,7 +40,10 @@ def lose_one(workdir: Path, out: Path, steps: int, lost: int) -> Loss:
     pair[lost].kill()
     began = time.monotonic()
     status = pair[1 - lost].end()
-    return Loss(time.monotonic() - began, status, pair[1 - lost].last_line())
+    seconds, left = time.monotonic() - began, pair[1 - lost]
+    # With the first process goes JAX's coordinator: JAX ends the others itself, a stack trace after its message.
+    said = left.last_line("cannot go on" if "cannot go on" in left.printed() else "Terminating process")
+    return Loss(seconds, status, said[said.find("vacsr") if "vacsr" in said else said.find("Terminating") :][:170])
 
 
 def finish_pair(workdir: Path, out: Path, steps: int) -> None:

@@ -112,9 +112,10 @@ class Training:
         self.process.kill()
         self.process.wait()
 
-    def last_line(self) -> str:
-        lines = [line for line in self.printed().splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+    def last_line(self, word: str = "") -> str:
+        """The last line with the word in it, or else the last one; the workdir's path is WORKDIR."""
+        lines = [line for line in self.printed().replace(f"{self.workdir}", "WORKDIR").splitlines() if line.strip()]
+        return ([line for line in lines if word in line] or lines or [""])[-1]
 
 
 def differences(a: Path, b: Path) -> list[str]:

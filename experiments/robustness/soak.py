@@ -32,11 +32,13 @@ class Watching(MetricWriter):
     """Samples the process at each record of the loss."""
 
     samples: list[dict[str, float]]
+    file: Path
     _last = (0, 0.0, 0.0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         super().write(step, values)
-        if "loss" not in values:
+        if "loss" not in values:  # a validation
+            write_text(Watching.file, to_json(Watching.samples))
             return
         before, cpu, wall = self._last
         self._last = (step, time.process_time(), time.monotonic())
@@ -56,13 +58,15 @@ class Watching(MetricWriter):
         )
 
 
-def soak(out: Path, steps: int) -> list[dict[str, float]]:
+def soak(out: Path, steps: int, **more: object) -> list[dict[str, float]]:
     """Trains the tiny config for that long; its samples, also in `out/soak.json` and as curves in `out/soak.png`."""
-    Watching.samples = []
+    Watching.samples, Watching.file = [], out / "soak.json"
+    fields = {**FIELDS, "train.steps": steps, **more}
     loop.MetricWriter = Watching
-    fields = {**FIELDS, "train.steps": steps}
-    loop.train(load_config(str(CONFIG), overrides(fields)), out / f"soak-{steps}")
-    write_text(out / "soak.json", to_json({"fields": fields, "samples": Watching.samples}))
+    try:
+        loop.train(load_config(str(CONFIG), overrides(fields)), out / f"soak-{steps}")
+    finally:
+        loop.MetricWriter = MetricWriter
     plot(Watching.samples, out / "soak.png")
     return Watching.samples
 
@@ -82,7 +86,7 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
 
 
 def read(out: Path) -> list[dict[str, float]]:
-    return json.loads((out / "soak.json").read_text())["samples"]
+    return json.loads((out / "soak.json").read_text())
 
 
 def growth(samples: list[dict[str, float]]) -> dict[str, tuple[float, float]]:

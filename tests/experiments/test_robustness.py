@@ -2,10 +2,13 @@
 
 import signal
 
+import jax
 import pytest
 
-from experiments.robustness import faults
+from experiments.robustness import faults, pairs, soak
 from experiments.robustness.processes import EVERY
+from vacsr_jax.training import loop
+from vacsr_jax.training.sharding import make_mesh
 
 STEPS = 2 * EVERY
 
@@ -23,3 +26,27 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(out):
     assert stopped.status == 128 + signal.SIGTERM
     saved = f"vacsr: stopped; step {stopped.checkpoint} is saved; the same command again goes on from there"
     assert stopped.said == saved
+
+
+def test_a_pair_loses_one_and_resumes_with_the_losses_of_one_process(out):
+    workdir = out / "pair"
+    loss = pairs.lose_one(workdir, out, STEPS, lost=1)
+    assert loss.seconds < 60
+    assert loss.status != 0
+    assert "process 0 of 2 cannot go on" in loss.said or "another task died" in loss.said
+    pairs.finish_pair(workdir, out, STEPS)
+    assert pairs.apart(faults.straight(out, STEPS), workdir) < 1e-4
+    assert (workdir / "evaluation.json").exists()
+
+
+def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+    jax.config.update("jax_disable_most_optimizations", True)
+    fields = {"method": "sigmoid", "train.log_every": 2, "checkpoint.every": 8, "train.batch_size": 8}
+    samples = soak.soak(tmp_path, 40, **fields)
+    jax.config.update("jax_disable_most_optimizations", False)
+    middle, end = samples[len(samples) // 2], samples[-1]
+    for name in ("arrays", "array_bytes", "fds"):
+        assert end[name] <= middle[name], name
+    assert end["threads"] <= middle["threads"] + 2  # Orbax's come and go
+    assert (tmp_path / "soak.png").exists()

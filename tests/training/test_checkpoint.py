@@ -181,6 +181,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's threads, afterwards
 def test_a_full_disk_is_named_keeps_the_old_checkpoint_and_can_be_made_larger(small_disk):
     folder, enlarge = small_disk
     checkpoints = Checkpoints(folder)

@@ -54,7 +54,7 @@ def ending_together() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, OSError) as error:
         if jax.process_count() == 1:
             raise
-        first = str(error).partition("\n")[0]
+        first = str(_first_error(error)).partition("\n")[0]
         print(
             f"vacsr train: process {jax.process_index()} of {jax.process_count()} cannot go on: {first} (so it is when "
             "another one ended). Start all of them again: they go on from the last checkpoint",
@@ -63,6 +63,14 @@ def ending_together() -> Iterator[None]:
         )
         os._exit(1)  # an ordinary exit would wait for the lost one
     jax.distributed.shutdown()
+
+
+def _first_error(error: BaseException) -> BaseException:
+    """The collective operation that failed first, of those whose handling failed too."""
+    first, at = error, error
+    while (at := at.__context__) is not None:
+        first = at if isinstance(at, jax.errors.JaxRuntimeError) else first
+    return first
 
 
 def on_first_process(do: Callable[[], Any]) -> None:

@@ -254,7 +254,7 @@ def test_incomplete_commands_end_with_status_two(arguments, capsys):
 
 def test_a_workdir_that_is_a_file(refuse, tmp_path):
     (tmp_path / "run").write_text("")
-    assert "run" in refuse("train", f"--config={SCENES}", f"--workdir={tmp_path / 'run'}")
+    assert "run" in refuse("train", f"--config={SCENES}", f"--workdir={tmp_path / 'run'}", *SMALL)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "export"])

@@ -109,6 +109,7 @@ def test_gradients_against_finite_differences():
         params, images, texts, labels = batch(scale=0.3)
         inputs = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (params, images, texts))
 
+        @jax.jit
         def kl(*inputs):
             return in_one_pass(*inputs, labels, dtype=jnp.float64, **loss)[0]
 

@@ -39,6 +39,7 @@ ALLOWED = {
         "evaluation",
         "search",
         "report",
+        "metrics",
         "files",
         "__init__",
     },

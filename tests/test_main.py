@@ -32,6 +32,7 @@ SCENES = ROOT / "configs" / "scenes.py"
 VERBS = ("train", "evaluate", "embed", "export", "score", "index", "search")
 DATA_VERBS = ("classify", "data check", "data shots")
 STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
+ENTROPY_VERBS = tuple(f"entropy {verb}" for verb in ("fit", "bias", "apply"))
 
 
 def run_program(*command):
@@ -97,7 +98,7 @@ def test_both_programs_list_the_verbs(program):
     assert all(re.search(rf"^ +{verb} ", text, re.M) for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS + DATA_VERBS + STANDARDIZE_VERBS)
+@pytest.mark.parametrize("verb", VERBS + DATA_VERBS + STANDARDIZE_VERBS + ENTROPY_VERBS)
 def test_the_help_of_each_verb_shows_an_example_that_parses(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*verb.split(), "--help"])

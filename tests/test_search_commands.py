@@ -12,6 +12,7 @@ from PIL import Image
 import vacsr_jax
 from vacsr_jax.main import main
 from vacsr_jax.search.index import MixedIndex
+from vacsr_jax.search.text_entropy import make_bank, save
 
 GOLDEN = Path(__file__).parent / "parity" / "golden" / "hf_clip"
 TEXTS = ["a red dot", "blue", "green square", "two cats", "red", "a dog"]
@@ -137,6 +138,14 @@ def test_embeddings_of_any_model(files, tmp_path, capsys):
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line in arrays["ids"]] == ["p0.png", "q1", "q2"]
     assert len(rows(out)) == 9
+
+    save(make_bank(np.random.default_rng(1).normal(size=(4, 24)), 1.0, weight=9.0), tmp_path / "entropy.npz")
+    main([*bank, f"--image_bank={tmp_path / 'entropy.npz'}", f"--out={tmp_path / 'corrected'}"])
+    corrected, plain = (MixedIndex.load(tmp_path / name) for name in ("corrected", "index"))
+    asked = {"queries": queries, "k": 3, "per_modality_k": {"image": 0}}
+    by_image, by_text = (corrected.search(**asked, query_modality=kind).score for kind in ("image", "text"))
+    assert (by_image > by_text + 5).all()  # 9 log 4, nearly, since cosines times 1 spread over all four
+    np.testing.assert_array_equal(by_text, plain.search(**asked).score)
 
 
 def test_excluded_ids_reach_the_fit(files, tmp_path):

@@ -10,12 +10,12 @@ import signal
 import sys
 import warnings
 
-from vacsr_jax.cli import classification, data, models, score, search, standardize
+from vacsr_jax.cli import classification, data, entropy, models, score, search, standardize
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
 ORDINARY = warnings.formatwarning
-MODULES = (models, classification, data, score, search, standardize)
+MODULES = (models, classification, data, score, search, standardize, entropy)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings
 from vacsr_jax.pretrained import Pretrained, load, read_image
 from vacsr_jax.report.search_page import Answer, Found, write_search_page
 from vacsr_jax.report.tables import format_table
+from vacsr_jax.search import text_entropy
 from vacsr_jax.search.index import FEW_QUERIES, MixedIndex
 from vacsr_jax.search.mixed import Hits
 from vacsr_jax.search.rerank import Reranked, rerank
@@ -24,18 +25,25 @@ OTHER = {"text": "image", "image": "text"}  # what a pair model scores a query's
 
 
 def build_index(
-    model: str | None, images: str | None, texts: str | None, bank: str | None, queries: str | None, out: Path
+    model: str | None,
+    images: str | None,
+    texts: str | None,
+    bank: str | None,
+    queries: str | None,
+    out: Path,
+    image_bank: str | None = None,
 ) -> None:
     """An index of a folder's pictures and a file's texts, or of an npz; fitted, saved, and its bias printed."""
     loaded = load(model) if model else None
+    kept = text_entropy.load(image_bank) if image_bank else None
     if bank:
         if images or texts:
             raise ValueError("--bank: has embeddings already; leave --images and --texts out")
-        index = index_of_npz(Path(bank), loaded.fingerprint() if loaded else None)
+        index = index_of_npz(Path(bank), loaded.fingerprint() if loaded else None, kept)
     else:
         if loaded is None:
             raise ValueError("--model: needed to embed --images and --texts; or give --bank=FILE.npz")
-        index = MixedIndex(loaded.fingerprint())
+        index = MixedIndex(loaded.fingerprint(), image_bank=kept)
         index.add(*embed_files(loaded, images, texts))
     if model:
         index.about["model"] = str(Path(model).resolve()) if Path(model).exists() else model
@@ -47,7 +55,7 @@ def build_index(
     print(f"\n{out}: {len(index)} documents; scale of {', '.join(fitted)}")
 
 
-def index_of_npz(path: Path, model_id: str | None) -> MixedIndex:
+def index_of_npz(path: Path, model_id: str | None, image_bank: text_entropy.ImageBank | None = None) -> MixedIndex:
     """An index of a file as `vacsr embed` writes it.
 
     Raises:
@@ -58,7 +66,7 @@ def index_of_npz(path: Path, model_id: str | None) -> MixedIndex:
         named = str(file["model_id"]) if "model_id" in file.files else ""
     if model_id and named and model_id != named:
         raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
-    index = MixedIndex(model_id or named)
+    index = MixedIndex(model_id or named, image_bank=image_bank)
     for start in range(0, len(bank), CHUNK):
         part = slice(start, start + CHUNK)
         index.add(bank.vectors[part], bank.ids[part].tolist(), bank.modality[part].tolist())

@@ -9,11 +9,13 @@ INDEX_EXAMPLE = """example:
   vacsr index --model=openai/clip-vit-base-patch32 --images=my_pictures --texts=captions.txt --out=my_index
   vacsr index --model=runs/scenes --images=my_pictures --texts=captions.txt --queries=asked.txt --out=my_index
   vacsr index --bank=embeddings.npz --queries=queries.npz --out=my_index
+  vacsr index --bank=embeddings.npz --image_bank=entropy.npz --out=my_index
 
 Texts and queries: one a line. A bank is an npz as `vacsr embed` writes it, of any model: embeddings [n, d], ids [n] and
 modality [n] of strings; queries as npz likewise, and optionally exclude [n]: ids separated by spaces that are no
 candidates of a query. The queries set the scale of every modality and need no labels; 200 or more, like those to come.
-Without them the index's own documents serve, up to 2000 of each modality, none of which finds itself."""
+Without them the index's own documents serve, up to 2000 of each modality, none of which finds itself. An image bank of
+`vacsr entropy fit` lets general texts be found for images (vacsr_jax/search/text_entropy.py)."""
 
 SEARCH_EXAMPLE = """example:
   vacsr search --index=my_index --text="a cat on a sofa" --html=found.html
@@ -33,6 +35,7 @@ def register(verbs) -> None:
     index.add_argument("--texts", help="text file, one text a line")
     index.add_argument("--bank", metavar="NPZ", help="embeddings of any model, instead of pictures and texts")
     index.add_argument("--queries", metavar="FILE", help="queries that set the scale: text file or npz")
+    index.add_argument("--image_bank", metavar="NPZ", help="file of `vacsr entropy fit`, of the same model")
     index.add_argument("--out", help="folder of the index", required=True)
 
     search = verbs.add("search", run_search, "Search an index with texts or pictures.", SEARCH_EXAMPLE)
@@ -61,7 +64,13 @@ def run_index(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax import search_commands
 
     search_commands.build_index(
-        options.model, options.images, options.texts, options.bank, options.queries, Path(options.out)
+        options.model,
+        options.images,
+        options.texts,
+        options.bank,
+        options.queries,
+        Path(options.out),
+        options.image_bank,
     )
 
 

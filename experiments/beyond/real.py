@@ -21,7 +21,17 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from experiments.beyond.coco5k import coco5k
-from experiments.beyond.corrections import LABELS, NOTHING, Scored, Units, biases, both_directions, corrections, report
+from experiments.beyond.corrections import (
+    LABELS,
+    NOTHING,
+    Scored,
+    Units,
+    biases,
+    both_directions,
+    corrections,
+    entropy,
+    report,
+)
 from experiments.beyond.trained import coco_mini, emoji
 from experiments.beyond.words import MOSTLY, TRUE, coverage, true_pairs, words
 from vacsr_jax.evaluation.text_entropy import fit_scale
@@ -87,7 +97,7 @@ def clip_units(
     With concepts, single words are texts too: a word in 4 or more of the bank's captions, as the normalised mean of
     their text features; true of the images about which it was said.
     """
-    n, found, scales = len(records), {}, []
+    n, found, scales, knows = len(records), {}, [], []
     pictures = [words(" ".join(r["all_captions"])) for r in records]
     captions = [words(r["caption"]) for r in records]
     for split in range(splits):
@@ -109,11 +119,16 @@ def clip_units(
 
         judged, held_out = scored(test), scored(validation)
         scales.append(fit_scale(held_out.scores / CLIP_SCALE, held_out.truths[LABELS]))
+        knows.append(np.corrcoef(entropy(judged), judged.generality)[0, 1])
         for row, bias in corrections(held_out, judged, by):
             for metric, values in both_directions(judged, bias).items():
                 line = found.setdefault(row, {}).setdefault(metric, np.full((splits, n), np.nan))
                 line[split, test] = values[: len(test)]
-    print(f"scale that validation pairs make likeliest: {np.mean(scales):.1f} (s.d. {np.std(scales, ddof=1):.1f})")
+    print(
+        f"{len(judged.lengths)} texts: scale that validation pairs make likeliest {np.mean(scales):.1f} (s.d. "
+        f"{np.std(scales, ddof=1):.1f}); correlation of H with the log of how many images a text is true of "
+        f"{np.mean(knows):.2f} (s.d. {np.std(knows, ddof=1):.2f})"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an image that no split tests
         return {row: {m: np.nanmean(x, axis=0) for m, x in metrics.items()} for row, metrics in found.items()}

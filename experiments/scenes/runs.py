@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +23,17 @@ class Task(NamedTuple):
     fields: dict
 
 
-def run_all(tasks: list[Task], out: Path, jobs: int) -> dict[str, dict]:
-    """The result of each task, by name; tasks that have one already are not run."""
+def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = None) -> dict[str, dict]:
+    """The result of each task, by name; tasks that have one already are not run. `measure` as in `run_one`."""
     todo = [task for task in tasks if not result_file(out, task.name).exists()]
     if jobs > 1:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            for done, name in enumerate(pool.map(run_one, todo, [out] * len(todo)), 1):
+            for done, name in enumerate(pool.map(run_one, todo, [out] * len(todo), [measure] * len(todo)), 1):
                 print(f"{done}/{len(todo)} {name}", flush=True)
     else:
         for done, task in enumerate(todo, 1):
             print(f"{done}/{len(todo)} {task.name}", flush=True)
-            run_one(task, out)
+            run_one(task, out, measure)
     results = finished(out)
     return {task.name: results[task.name] for task in tasks}
 
@@ -54,8 +55,11 @@ def make_config(fields: dict):
     return config
 
 
-def run_one(task: Task, out: Path) -> str:
-    """Trains, judges the best checkpoint and the untrained model on validation and test, and keeps the numbers."""
+def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
+    """Trains, judges the best checkpoint and the untrained model on validation and test, and keeps the numbers.
+
+    `measure(best model, config, folder) -> dict` adds what an experiment wants beyond them.
+    """
     from vacsr_jax.commands import judge
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.files import to_json, write_text
@@ -79,6 +83,8 @@ def run_one(task: Task, out: Path) -> str:
         "validation": judge(best, validation).metrics,
         "untrained": judge(untrained, test).metrics,
     }
+    if measure is not None:
+        result |= measure(best, config, out / "measured" / task.name)
     write_text(result_file(out, task.name), to_json(result))
     shutil.rmtree(workdir)
     return task.name

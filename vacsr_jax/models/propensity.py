@@ -80,7 +80,7 @@ class PropensityModel(nn.Module):
         return FoldedPropensity(self.match.fold(), self.bias, jnp.asarray(self.plateau))
 
 
-def noise_logit(params: dict[str, Any]) -> Float[Array, ""]:
+def noise_logit(params: dict[str, Any]):
     """The log odds that a label is wrong, of a `PropensityModel`'s parameters."""
     return NOISE_SPEED * params["noise_rate"]
 

@@ -39,18 +39,15 @@ ABLATIONS = {
 }
 
 # How much each number of the loss matters: one at a time, the others at the paper's values.
-SWEEP = {
-    f"{name} = {value:g}": {field: value}
-    for name, field, values in (
-        ("w_kl", "loss.kl", (0.0, 5e-5, 5e-3, 5e-2)),
-        ("w_recon", "loss.recon", (0.1, 10.0)),
-        ("w_pos", "loss.positive", (0.0, 0.1, 10.0)),
-        ("w_neg", "loss.negative", (0.0, 0.1, 10.0)),
-        ("K", "adapter.components", (1, 4, 8)),
-        ("N_h", "loss.hard_negatives", (2, 4, 8)),
-    )
-    for value in values
-}
+SWEPT = {
+    "w_kl": ("loss.kl", 5e-4, (0.0, 5e-5, 5e-3, 5e-2)),
+    "w_recon": ("loss.recon", 1.0, (0.1, 10.0)),
+    "w_pos": ("loss.positive", 1.0, (0.0, 0.1, 10.0)),
+    "w_neg": ("loss.negative", 1.0, (0.0, 0.1, 10.0)),
+    "K": ("adapter.components", 2, (1, 4, 8)),
+    "N_h": ("loss.hard_negatives", 1, (2, 4, 8)),
+}  # name: field, the paper's value, the others tried
+SWEEP = {f"{name} = {x:g}": {field: x} for name, (field, _, values) in SWEPT.items() for x in values}
 
 
 def main() -> None:
@@ -80,7 +77,10 @@ def main() -> None:
         chosen = ((options.silences, SILENCES), (options.ablations, ABLATIONS), (options.sweep, SWEEP))
         rows = DEFAULT | {name: fields for wanted, table in chosen if wanted for name, fields in table.items()}
         seeds = range(options.seeds)
-        print(option_table(rows, run_all(option_tasks(rows, common, seeds), out, options.jobs), seeds))
+        results = run_all(option_tasks(rows, common, seeds), out, options.jobs)
+        print(option_table(rows, results, seeds))
+        if options.sweep:
+            print(draw_sweep(results, seeds, out / "sweep.png"))
     else:
         tasks = [Task(f"quick-{method}", {"method": method, **common}) for method in METHODS]
         print(quick_table(run_all(tasks, out, options.jobs)))
@@ -169,6 +169,18 @@ def full_tables(results: dict[str, dict]) -> str:
         + "\n\n"
         + format_table(others, ["clean", *other_names, "seconds"], markdown=True)
     )
+
+
+def draw_sweep(results: dict[str, dict], seeds: range, file: Path) -> Path:
+    """The table's mAP@R as a figure."""
+    from experiments.scenes.figures import sensitivity
+
+    def runs(name):
+        return [results[option_name(name, seed)]["validation"]["true/mAP@R"] for seed in seeds]
+
+    points = {name: {x: runs(f"{name} = {x:g}") for x in values} for name, (_, _, values) in SWEPT.items()}
+    sensitivity(points, {name: default for name, (_, default, _) in SWEPT.items()}, runs("default"), file)
+    return file
 
 
 def option_table(rows: dict[str, dict], results: dict[str, dict], seeds: range) -> str:

@@ -79,6 +79,9 @@ def clip(options: argparse.Namespace) -> None:
         features = {name: file[name].astype(np.float64) for name in file.files if name.startswith(("image", "text"))}
     lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     records = sorted((json.loads(line) for line in lines), key=lambda r: r["index"])
+    covered = coverage([words(" ".join(r["all_captions"])) for r in records], [words(r["caption"]) for r in records])
+    unlabelled = {name: int(pairs.sum()) - len(records) for name, pairs in true_pairs(covered).items()}
+    print(f"unlabelled pairs of {len(records)} x {len(records)}: {unlabelled}")
     tables = {}
     for title, suffix in (("CLIP ViT-B/16", ""), ("the same network before training", "_random_init")):
         sides = features[f"image{suffix}"], features[f"text{suffix}"]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -81,6 +82,7 @@ def pictures(tmp_path):
     for i, name in enumerate(("a.png", "more/b.JPG")):
         Image.new("RGB", (40, 30), (90 * i, 10, 200)).save(folder / name)
     (folder / "notes.md").write_text("no picture")
+    os.mkfifo(folder / "pipe.png")  # nor is this, and who opens it waits for ever
     return folder
 
 
@@ -238,6 +240,11 @@ BAD_FILES = {
 @pytest.mark.parametrize("config", BAD_FILES, ids=lambda config: Path(config).name)
 def test_a_bad_config_file_or_argument_is_named(config, refuse, tmp_path):
     assert BAD_FILES[config] in refuse("train", f"--config={config}", f"--workdir={tmp_path}")
+
+
+def test_a_config_that_leaves_is_named(refuse, tmp_path):
+    (tmp_path / "leaves.py").write_text("import sys\n\nsys.exit(3)\n")
+    assert "leaves.py: SystemExit: 3" in refuse("train", f"--config={tmp_path / 'leaves.py'}", f"--workdir={tmp_path}")
 
 
 def test_an_unknown_option_is_refused_with_the_near_miss(refuse, tmp_path):

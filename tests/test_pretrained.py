@@ -104,6 +104,22 @@ CHANGES = {
         lambda d: d["clip"]["vision"].update(patch_sise=1),
         "unknown key 'patch_sise'; did you mean 'patch_size'",
     ),
+    "a width of no number": (
+        lambda d: d["pair"].update(width="64"),
+        "VariationalAdapter.width: got '64', expected a whole",
+    ),
+    "a width below one": (
+        lambda d: d["clip"]["text"].update(width=0),
+        "TextConfig.width: got 0, expected a whole number",
+    ),
+    "an image of half a pixel": (lambda d: d["clip"]["vision"].update(image_size=0.5), "image_size: got 0.5, expected"),
+    "a billion layers": (lambda d: d["clip"]["text"].update(layers=10**9), "layers: got 1000000000, expected .* 256"),
+    "infinite scale": (lambda d: d["pair"].update(temperature=float("inf")), "temperature: got inf, expected a finite"),
+    "two pixel means": (
+        lambda d: d["clip"]["vision"].update(pixel_mean=[0, 1]),
+        "pixel_mean: got .*three finite numbers",
+    ),
+    "a tower of no object": (lambda d: d["clip"].update(vision=3), "vision and text: expected an object each"),
     "wider adapter": (
         lambda d: d["pair"].update(width=65),
         r"pair/trunk_kernel: saved \(64, 64\), expected \(64, 65\)",
@@ -140,7 +156,7 @@ def test_a_checkpoint_of_another_kind_is_refused_with_step_and_difference(change
 @pytest.mark.parametrize("text", ["", "{", '{"vacsr_jax": ', "[1]", "null", "\ufffd"])
 def test_a_description_that_is_no_json_object_is_named(text, export):
     (export / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"export.config\.json (is not JSON|holds a )"):
+    with pytest.raises(ValueError, match=r"export.config\.json(:| is) (not JSON|got )"):
         vacsr_jax.load(export)
 
 
@@ -195,6 +211,24 @@ def test_a_damaged_tokenizer_is_named(kind, file, request):
     (folder / "tokenizer" / file).write_text("{")
     with pytest.raises(ValueError, match="tokenizer: the tokenizer cannot be read"):
         vacsr_jax.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("end_id", {}), ("end_id", 10**6), ("pad_id", -1), ("context_length", 1e9), ("start_id", True)]
+)
+def test_a_tokenizer_of_other_ids_is_named(name, value, export):
+    file = export / "tokenizer" / "vacsr_tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=f"tokenizer: the tokenizer cannot be read: {name}: got .*, expected"):
+        vacsr_jax.load(export)
+
+
+def test_a_tokenizer_that_pads_for_itself_does_not(export):
+    file = export / "tokenizer" / "tokenizer.json"
+    padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|pad|>"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding": padding}))
+    assert vacsr_jax.load(export).tokenizer(["a red circle"]).shape == (1, 8)
 
 
 @pytest.mark.parametrize("item", ["run/metadata", "params/_METADATA", "params"])

@@ -159,7 +159,7 @@ def embed_files(model: Pretrained, images: str | None, texts: str | None) -> Emb
 def find_pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"--images: {folder} is no folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if not paths:
         raise ValueError(f"--images: {folder} holds no picture ({', '.join(PICTURES)})")
     return paths

@@ -33,7 +33,7 @@ def run_config_file(file: Path, arguments: list[str]):
     try:
         loader.exec_module(module)
         return module.get_config(*arguments).lock()
-    except Exception as error:  # a config is anyone's code
+    except (Exception, SystemExit) as error:  # a config is anyone's code
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--config: {file}: {kind}{error}") from error
 

@@ -43,6 +43,31 @@ def write_text(path: Path, text: str) -> None:
     replace_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      ValueError: naming the file, if it is no UTF-8 text or no JSON.
+      OSError: if it cannot be opened.
+    """
+    try:
+        return parse_json(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from None
+
+
+def parse_json(text: bytes) -> Any:
+    """What a JSON text holds; ValueError, "not ...", for what is no UTF-8, no JSON, or nested deeper than it can be."""
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error})") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read (brackets are nested thousands deep)") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+
+
 def to_json(values: Any) -> str:
     """Indented JSON; numbers that are not finite become null, since JSON has none."""
 

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy.special import expit
 
@@ -27,6 +26,7 @@ from vacsr_jax.evaluation.retrieval import fold, probabilities, score_pairs
 from vacsr_jax.evaluation.sampling import Samples, sample_similarity
 from vacsr_jax.files import replace_whole, to_json, write_text
 from vacsr_jax.models.clip import check_tokens
+from vacsr_jax.models.clip_hf_config import read_object
 from vacsr_jax.models.clip_weights import find_folder, load_hf_clip
 from vacsr_jax.models.image_text import ImageTextModel, describe, from_description
 from vacsr_jax.models.pair_models import CosineModel
@@ -174,7 +174,7 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
     folder = find_folder(path_or_hub_name, None)
     if not (folder / DESCRIPTION).is_file():
         raise ValueError(f"{folder} holds no {FOLDER}/ (a training workdir) and no {DESCRIPTION} (an export or a CLIP)")
-    description = read_json(folder / DESCRIPTION)
+    description = read_object(folder / DESCRIPTION)
     return load_export(folder, description) if "vacsr_jax" in description else load_clip(folder)
 
 
@@ -208,10 +208,12 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     model = from_description(description["vacsr_jax"])
     try:
         flat = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        like = abstract_params(model)
+    except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
-    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, abstract_params(model))
+    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
     tokenizer = load_tokenizer(folder / TOKENIZER)
+    check_tokens(tokenizer(["a"]), model.clip.text)
     params = unflatten_dict(flat, sep="/")
     return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
 
@@ -235,13 +237,3 @@ def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None
     ]
     if lines:
         raise ValueError(f"{where}: the parameters do not fit the model it describes:\n  " + "\n  ".join(lines))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); it was damaged, or is not ours") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, expected an object; it was damaged, or is not ours")
-    return values

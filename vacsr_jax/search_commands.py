@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vacsr_jax.commands import embed_files, read_lines
+from vacsr_jax.commands import PICTURES, embed_files, read_lines
 from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings
 from vacsr_jax.pretrained import Pretrained, load, read_image
 from vacsr_jax.report.search_page import Answer, Found, write_search_page
@@ -62,8 +62,7 @@ def index_of_npz(path: Path, model_id: str | None, image_bank: text_entropy.Imag
       ValueError: if the file says it is of another model.
     """
     bank = read_embeddings(path)
-    with np.load(path) as file:
-        named = str(file["model_id"]) if "model_id" in file.files else ""
+    named = bank.model_id
     if model_id and named and model_id != named:
         raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
     index = MixedIndex(model_id or named, image_bank=image_bank)
@@ -220,7 +219,12 @@ def answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, s
 
 
 def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
-    """A picture's pixels, or a text; None for what the index does not know, or a picture that has moved."""
+    """A picture's pixels, or a text; None for what the index does not know, or a picture that has moved.
+
+    An index may be anyone's: what it names is opened only as `vacsr index` writes it, by the whole path of a picture.
+    """
     if content is None or modality != "image":
         return content
-    return read_image(content) if Path(content).is_file() else None
+    path = Path(content)
+    named = path.is_absolute() and path.suffix.lower() in PICTURES
+    return read_image(content) if named and path.is_file() else None

@@ -65,6 +65,8 @@ FAULTS = {
     "zero bytes": (line("zero"), "zero.png has zero bytes"),
     "truncated": (line("cut"), "cut.png cannot be read .*truncated"),
     "no image": (line("words"), "words.png cannot be read"),
+    "PostScript": (line("script"), "script.png cannot be read .*cannot identify"),
+    "a pipe": (line("pipe"), "no file .*pipe.png"),
     "too many pixels": (line("bomb"), "2000 x 2000 pixels"),
     "dot dot": (line("x", file_name="../out.png"), "leaves the folder"),
     "absolute": (line("x", file_name="/etc/out.png"), "leaves the folder"),
@@ -96,6 +98,8 @@ def test_a_fault_names_its_line_or_is_skipped_and_counted(tmp_path, monkeypatch,
     folder = write(tmp_path / "set", line("a"), bad, line("c"))
     (folder / "zero.png").touch()
     (folder / "words.png").write_text("not a picture")
+    (folder / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    os.mkfifo(folder / "pipe.png")
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "out.png")
     (folder / "cut.png").write_bytes((tmp_path / "out.png").read_bytes()[:1500])
@@ -230,3 +234,9 @@ def test_emoji_vendors_read_and_join():
     assert both.captions[0] == both.captions[139]
     assert len(both.class_names) == 95
     assert len(read_image_folder(EMOJI / "noto", verify=False)) == 1389
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "MPO"])
+def test_every_format_is_read(kind, tmp_path):
+    Image.new("RGB", (4, 3), (200, 200, 200)).save(tmp_path / "a", kind)
+    assert abs(int(decode_image(tmp_path / "a").mean()) - 200) < 4

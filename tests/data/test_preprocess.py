@@ -93,6 +93,11 @@ def test_what_is_refused(bad):
         preprocess(bad, image_size=4)
 
 
+def test_a_strip_is_refused_before_it_fills_the_memory():
+    with pytest.raises(ValueError, match=r"image: got 1000000 x 1 pixels, which with 224 on the shorter side"):
+        preprocess(Image.new("RGB", (1_000_000, 1)), image_size=224)
+
+
 def test_a_path_is_refused():
     with pytest.raises(ValueError, match="image: got str, expected a PIL image"):
         to_pil("picture.png")

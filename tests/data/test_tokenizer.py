@@ -1,5 +1,6 @@
 """Tokenizers: our own byte pairs, and CLIP's through Hugging Face's files."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -193,6 +194,27 @@ def test_hugging_face_folders_that_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected a folder with vacsr_tokenizer\.json"):
         load_tokenizer(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("tokenizer_config.json", "null"), ("tokenizer.json", "null"), ("tokenizer_config.json", '{"bos_token": 1.5}')],
+)
+def test_hugging_face_files_of_something_else_are_refused(file, content, tmp_path):
+    save_clip(tmp_path, [])
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=r"expected a folder with vacsr_tokenizer\.json, or"):
+        load_tokenizer(tmp_path, 77)
+
+
+def test_code_that_comes_with_a_tokenizer_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
+    save_clip(tmp_path, [])
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    edit_json(tmp_path / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil"] * 2}, tokenizer_class="Evil")
+    with contextlib.suppress(ValueError):
+        load_tokenizer(tmp_path, 77)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_clips_own_vocabulary(tmp_path):

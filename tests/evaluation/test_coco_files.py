@@ -119,6 +119,9 @@ def test_a_ground_truth_that_does_not_fit_is_refused(files, capsys):
     folder = files["ground_truth"]
     (folder / "cxc_caption_to_image.json").write_text("[1]")
     assert "cxc_caption_to_image.json: expected an object of id -> list of ids" in refused(files, capsys)
+    for text in ('{"1": []}', '{"1": [1e999]}', "[" * 100_000):
+        (folder / "cxc_caption_to_image.json").write_text(text)
+        assert "cxc_caption_to_image.json" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").unlink()
     assert "no cxc_caption_to_image.json; give the folder `data` of" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").write_text("{}")

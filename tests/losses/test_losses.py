@@ -149,3 +149,28 @@ def test_gradients_against_finite_differences(loss):
             step[i, j] = 1e-6
             finite = (loss(logits + step, positives, ALL)[0] - loss(logits - step, positives, ALL)[0]) / 2e-6
             np.testing.assert_allclose(gradient[i, j], finite, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [contrastive.infonce, contrastive.cross_entropy, contrastive.sigmoid])
+def test_one_class_alone_is_an_error(loss):
+    column = jnp.ones((4, 1))
+    with pytest.raises(ValueError, match="got 4 images and 1 texts, expected at least 2 of each"):
+        loss(column, column > 0, column > 0)
+
+
+@pytest.mark.parametrize("loss", [contrastive.infonce, contrastive.sigmoid])
+def test_the_same_picture_under_two_ids_shares_its_loss_and_its_gradient(loss):
+    logits = random_logits().at[1].set(random_logits()[0])
+    value, gradient = jax.value_and_grad(lambda x: loss(x, EYE, ALL)[0])(logits)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[0, 2:], gradient[1, 2:], atol=1e-6)
+
+
+def test_the_hardest_negative_of_a_picture_that_stands_twice_is_its_own_caption():
+    scores = (10 * jnp.eye(4)).at[1].set(10 * jnp.eye(4)[0])  # pictures 0 and 1 are the same one
+    i, j, in_use = hardest(scores, ~EYE, 1)
+    assert (int(i[1]), int(j[1])) == (1, 0)
+    terms = PairTerms(scores, scores, jnp.ones((4, 4)), scores)
+    assert np.isfinite(vacsr(terms, EYE, ALL, **WEIGHTS)[0])
+    assert in_use.all()

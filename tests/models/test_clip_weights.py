@@ -184,6 +184,35 @@ def test_configs_that_are_refused(folder, changes, message):
         load_hf_clip(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "[" * 100_000, "config.json is not JSON that can be read"),
+        ("config.json", "[1]", "config.json: got list, expected a JSON object"),
+        ("config.json", '{"model_type": "clip", "text_config": 3}', "text_config and vision_config: expected objects"),
+        ("preprocessor_config.json", "null", "preprocessor_config.json: got NoneType, expected a JSON object"),
+        (
+            "preprocessor_config.json",
+            '{"image_mean": [0, 1]}',
+            r"pixel_mean: got \(0, 1\), expected three finite numbers",
+        ),
+        ("model.safetensors", "\4\0\0\0\0\0\0\0null", "model.safetensors cannot be read as safetensors"),
+        ("model.safetensors.index.json", "null", "index.json: got NoneType, expected a JSON object"),
+        (
+            "model.safetensors.index.json",
+            '{"weight_map": {"a": "x.bin"}}',
+            "got 'x.bin', expected names of safetensors",
+        ),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../x.safetensors"}}', "files beside it"),
+        ("model.safetensors.index.json", '{"weight_map": {}}', "got nothing, expected names of safetensors"),
+    ],
+)
+def test_hostile_files_are_named(file, content, message, folder):
+    (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_hf_clip(folder)
+
+
 def test_incomplete_folders(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"no model\.safetensors; pytorch_model\.bin is not read: convert it"):

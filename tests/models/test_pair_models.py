@@ -1,10 +1,14 @@
 """Cosine and the deterministic adapter, and what all pair models share, by hand."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import erf
 
+from vacsr_jax.models.gaussian_distance import GaussianDistance
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter, scale_embedding
 
 D, H = 5, 7
@@ -30,6 +34,19 @@ def test_prepared_embeddings():
     np.testing.assert_allclose(scale_embedding(x, "raw"), x)
     with pytest.raises(ValueError, match="expected one of unit, raw"):
         scale_embedding(x, "units")
+
+
+def test_a_zero_vector_has_a_finite_gradient():
+    def total(x, prepare):
+        return jnp.sum(prepare(x) * normal(2, 3))
+
+    x = jnp.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+    params = {"params": {"scale": jnp.float32(5), "bias": jnp.float32(5)}}
+    gaussian = functools.partial(GaussianDistance().apply, params, method="prepare", log_var=jnp.zeros((2, 3)))
+    for prepare in (CosineModel(0.0).prepare, lambda x: scale_embedding(x, "unit"), lambda x: gaussian(x)[:, :3]):
+        value, gradient = jax.value_and_grad(total)(x, prepare)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
 
 
 def test_cosine_and_deterministic_by_hand():

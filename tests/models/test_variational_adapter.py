@@ -86,6 +86,22 @@ def test_training_terms_follow_the_equations():
     np.testing.assert_allclose(terms.spread, (0.5 * error / u + 0.5 * np.log(u)).mean(-1), rtol=2e-5)
 
 
+@pytest.mark.parametrize("log_var", [-100.0, 80.0, 100.0])
+def test_extreme_log_variances_are_finite_or_stop_the_run(log_var):
+    params, (images, texts) = random_params(ADAPTER, scale=0.1), embeddings()
+    noise = ADAPTER.draw_noise(jax.random.key(3), 4, 6)
+
+    def total(bias):
+        terms = ADAPTER.apply({"params": {**params, "log_var_bias": bias}}, images, texts, noise)
+        return jnp.mean(terms.kl) + jnp.mean(terms.spread) + jnp.mean(jax.nn.softplus(-terms.logit))
+
+    value, gradient = jax.value_and_grad(total)(jnp.full_like(params["log_var_bias"], log_var))
+    fits = log_var < np.log(np.finfo(np.float32).max)
+    assert np.isfinite(value) == fits  # beyond e^88 the loss is not finite, which training stops at and names
+    assert np.isfinite(gradient).all() == fits
+    assert value > 0
+
+
 def test_without_sigmoid_the_variance_itself_is_judged():
     adapter = change(sigmoid=False)
     params, (images, texts) = random_params(ADAPTER), embeddings()

@@ -79,9 +79,17 @@ def test_hard_weights_have_the_soft_gradient():
     np.testing.assert_allclose(jax.grad(first)(logits, True), jax.grad(first)(logits, False), rtol=1e-5)
 
 
-@pytest.mark.parametrize("log_var", [-30.0, 30.0])
+@pytest.mark.parametrize("log_var", [-100.0, -30.0, 30.0, 80.0])
 def test_finite_at_extreme_variances(log_var):
     mean, log_vars = jnp.ones((2, 3)), jnp.full((2, 3), log_var)
     value, grad = jax.value_and_grad(lambda v: mixture.kl_upper_bound(jnp.zeros(2), mean, v))(log_vars)
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
+
+
+def test_a_variance_beyond_float32_is_infinitely_far_and_no_nan():
+    value, grad = jax.value_and_grad(lambda v: mixture.kl_upper_bound(jnp.zeros(2), jnp.ones((2, 3)), v))(
+        jnp.full((2, 3), 100.0)
+    )
+    assert value == np.inf  # e^100; the run stops there, naming the step
+    assert (grad == np.inf).all()

@@ -148,3 +148,15 @@ def test_single_numbers_are_not_decayed():
     mask = factory.decay_mask("all")(SMALL)
     assert mask["pair"] == {"scale": False, "bias": True}
     assert factory.decay_mask("matrices")(SMALL)["pair"]["bias"] is False
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamp"])
+def test_a_spike_in_the_gradient_moves_the_moments_no_more_than_a_step_at_the_limit(name):
+    params = {"pair": {"kernel": jnp.ones((2, 3))}}
+    optimizer = factory.make_optimizer(optim(name=name, clip_norm=1.0, warmup_steps=0), params)
+    spike = jax.tree.map(lambda x: 1e8 * jnp.ones_like(x), params)
+    updates, state = optimizer.update(spike, optimizer.init(params), params)
+    moments = [x for x in jax.tree.leaves(state) if getattr(x, "shape", ()) == (2, 3)]
+    assert moments
+    assert max(float(jnp.linalg.norm(x)) for x in moments) <= 0.1 + 1e-6  # (1 - b1) of a gradient of norm 1
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(updates)) < 2 * optim().optim.lr

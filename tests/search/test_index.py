@@ -1,6 +1,7 @@
 """The index: growing, saving, loading and judging itself; see test_exact and test_mixed for the search proper."""
 
 import json
+import struct
 
 import jax
 import numpy as np
@@ -171,7 +172,23 @@ DAMAGE = {
     "vectors-1-0.safetensors": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "vectors-0-0.safetensors": lambda path: path.unlink(),
     "queries.json": lambda path: path.unlink(),
+    "queries.safetensors": lambda path: path.write_bytes(struct.pack("<Q", 2**60) + b"{}"),
 }
+DOCUMENTS = {
+    "an id that is no text": {"id": [1]},
+    "a content that is no text": {"content": 3},
+    "an unknown modality": {"modality": "audio"},
+}
+
+
+@pytest.mark.parametrize("case", DOCUMENTS)
+def test_a_document_of_other_fields_is_no_document(case, index, tmp_path):
+    index.save(tmp_path / "index")
+    file = tmp_path / "index" / "documents.jsonl"
+    first, *others = file.read_text().splitlines()
+    file.write_text("\n".join([json.dumps(json.loads(first) | DOCUMENTS[case]), *others]))
+    with pytest.raises(ValueError, match=r"the index cannot be read .*build it again"):
+        MixedIndex.load(tmp_path / "index")
 
 
 @pytest.mark.parametrize("name", DAMAGE)

@@ -256,6 +256,8 @@ def test_a_file_brings_back_every_digit(tmp_path):
         lambda d: d.update(m2=[[-1.0, 1.0]]),
         lambda d: d.update(count="many"),
         lambda d: d.update(pool_sizes=None, modalities=None),
+        lambda d: d.update(modalities=[True, "text"]),
+        lambda d: d.update(pool_sizes=[float("inf"), 1]),
     ],
 )
 def test_a_damaged_file_is_named(change, tmp_path):

@@ -7,12 +7,12 @@ optionally `exclude` [n], ids of the bank separated by spaces.
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vacsr_jax.arrays import read_npz
 from vacsr_jax.files import replace_whole
 
 UNIT = 1e-2  # a length within this of 1 is rounding (of half precision at most), not a vector left as it came
@@ -27,6 +27,7 @@ class Embeddings:
       vectors: float32 [n, d], unit length.
       ids, modality: [n] of str.
       answers, exclude: [n] tuples of ids in the bank, or None.
+      model_id: what made them, as `vacsr embed` writes it; "" where the file does not say.
       notes: what was done about the file that its owner should know.
     """
 
@@ -35,6 +36,7 @@ class Embeddings:
     modality: np.ndarray
     answers: tuple[tuple[str, ...], ...] | None = None
     exclude: tuple[tuple[str, ...], ...] | None = None
+    model_id: str = ""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
       OSError: if it cannot be opened.
     """
     path = Path(path)
-    arrays = _read_arrays(path)
+    arrays = read_npz(path)
     try:
         ids = _strings(arrays, "ids")
         vectors, notes = _unit_vectors(_array(arrays, "embeddings"), ids)
@@ -59,7 +61,10 @@ def read_embeddings(path: str | Path) -> Embeddings:
             for name in ("answers", "exclude")
             if name in arrays
         }
-        found = Embeddings(vectors, ids, _strings(arrays, "modality", like=ids), **lists)
+        model_id = arrays.get("model_id", np.array(""))
+        if model_id.shape != () or model_id.dtype.kind != "U":
+            raise ValueError(f"model_id: got {model_id.dtype} {list(model_id.shape)}, expected one string")
+        found = Embeddings(vectors, ids, _strings(arrays, "modality", like=ids), **lists, model_id=str(model_id))
         _check_names(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -139,19 +144,6 @@ def check_same_space(queries: Embeddings, bank: Embeddings) -> None:
     got, expected = queries.vectors.shape[1], bank.vectors.shape[1]
     if got != expected:
         raise ValueError(f"queries have {got} dimensions and the bank {expected}; embed both with the same model")
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds one array, expected several")
-        with file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read as npz ({error}); write it with numpy.savez, strings as arrays of str, not objects"
-        ) from error
 
 
 def _array(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -22,6 +22,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+# Of all that Pillow opens: no format that starts a program (EPS runs Ghostscript), whatever a file is called.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 2**26  # 67 million: above this a picture is taken for a decompression bomb
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
@@ -133,7 +135,7 @@ def decode_image(path: str | os.PathLike | BinaryIO) -> np.ndarray:
       ValueError: if it is above `MAX_PIXELS` or has no 8-bit meaning (32-bit integers, floats).
       Exception: whatever Pillow raises for a broken file.
     """
-    with Image.open(path) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
@@ -206,13 +208,14 @@ def _parse_line(item: tuple[Path, int, bytes]) -> _Record:
     )
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether a value is a str with something in it that can be encoded."""
     return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
 
 def _text(fields: dict, key: str, where: str) -> str:
     value = fields.get(key)
-    if not _is_text(value):
+    if not is_text(value):
         got = repr(value) if key in fields else "nothing"
         raise _Fault(f"bad {key}", where, f"{key}: got {got}, expected a text that is not empty")
     return value
@@ -230,7 +233,7 @@ def _captions(fields: dict, where: str) -> list[str]:
     if not isinstance(captions, list) or not captions:
         raise _Fault("bad caption", where, f"captions: got {captions!r}, expected a list of one text or more")
     for k, caption in enumerate(captions):
-        if not _is_text(caption):
+        if not is_text(caption):
             raise _Fault("bad caption", where, f"captions[{k}]: got {caption!r}, expected a text; fix it")
     return captions
 

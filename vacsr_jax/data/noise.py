@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vacsr_jax.arrays import read_npy
 from vacsr_jax.files import replace_whole
 
 MOST_WRONG = 0.95  # above it, a file is taken for the index of other captions
@@ -88,13 +89,9 @@ def read_noise(path: str | os.PathLike, image_of: np.ndarray) -> Noise:
     Raises:
       ValueError: if it holds something else, or nearly every caption is wrong: then its captions have another order.
     """
-    try:
-        index = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of integers ({error}); pickled objects are not read") from None
-    n_images = int(image_of.max()) + 1
-    if not isinstance(index, np.ndarray) or index.shape != image_of.shape or index.dtype.kind not in "iu":
-        got = f"{index.dtype} {list(index.shape)}" if isinstance(index, np.ndarray) else "several arrays"
+    index, n_images = read_npy(path), int(image_of.max()) + 1
+    if index.shape != image_of.shape or index.dtype.kind not in "iu":
+        got = f"{index.dtype} {list(index.shape)}"
         raise ValueError(f"{path}: got {got}, expected integers [{len(image_of)}], an image for each training caption")
     if len(index) and not 0 <= index.min() <= index.max() < n_images:
         raise ValueError(f"{path}: got images {index.min()}..{index.max()}, the training split has 0..{n_images - 1}")

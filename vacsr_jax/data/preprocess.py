@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 RESIZE = ("crop", "squash")
+MAX_RESIZED = 2**26  # pixels, as the largest image that is read
 
 
 def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str = "crop") -> np.ndarray:
@@ -19,7 +20,7 @@ def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str 
       resize: "crop", as said; "squash": all of the image, without its aspect ratio (bilinear, antialiased), as PCME++.
 
     Raises:
-      ValueError: for anything else, an empty image, or an `image_size` below 1.
+      ValueError: for anything else, an empty image, one that is too long a strip, or an `image_size` below 1.
     """
     if image_size < 1:
         raise ValueError(f"image_size: got {image_size}, expected 1 at least")
@@ -63,7 +64,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Bicubic with antialias; the longer side is rounded down."""
+    """Bicubic with antialias; the longer side is rounded down.
+
+    Raises:
+      ValueError: for a strip so long that its resized form would fill the memory (1 x 1,000,000 pixels: 150 GB).
+    """
     shorter = min(image.size)
+    if size * size * max(image.size) > MAX_RESIZED * shorter:
+        raise ValueError(
+            f"image: got {image.width} x {image.height} pixels, which with {size} on the shorter side are more than "
+            f"{MAX_RESIZED}; cut it into pieces"
+        )
     width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +69,21 @@ class ArraySource:
 
     def image(self, index: int) -> np.ndarray:
         return self.images[index]
+
+
+def below(folder: str, name: str) -> Path:
+    """The path of an image as a list in a data set gives it, below the data set's own folder.
+
+    Links on the disk are followed: whoever laid out the data put them there, large sets often lie elsewhere, and no
+    list can make one.
+
+    Raises:
+      ValueError: for a path that is absolute, climbs with `..`, or holds a NUL.
+    """
+    path = PurePosixPath(folder, name)
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path) or not path.name:
+        raise ValueError(f"image {str(path)!r} leaves the data set's folder; copy it in")
+    return Path(path)
 
 
 def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:

@@ -13,9 +13,12 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from vacsr_jax.files import read_json
+
 TOKENIZER, LENGTHS = "tokenizer.json", "vacsr_tokenizer.json"
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = 256
+LONGEST = 2**20  # tokens of a row; more is a damaged file
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +38,15 @@ class Tokenizer:
     pad_id: int
 
     def __post_init__(self):
-        if self.context_length < 3:
-            raise ValueError(f"context_length: got {self.context_length}, expected 3 at least (start, word, end)")
+        sizes = {
+            "context_length": (3, LONGEST),
+            **dict.fromkeys(("start_id", "end_id", "pad_id"), (0, self.vocab_size - 1)),
+        }
+        for name, (least, most) in sizes.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                hint = " (start, word, end)" if name == "context_length" else ", an id of the vocabulary"
+                raise ValueError(f"{name}: got {value!r:.60}, expected {least} at least and {most} at most{hint}")
 
     @property
     def vocab_size(self) -> int:
@@ -131,10 +141,13 @@ def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = 
     if not (folder / LENGTHS).is_file():
         return load_hf_tokenizer(str(folder_or_hub_name), context_length)
     try:
-        lengths = json.loads((folder / LENGTHS).read_text())
+        lengths = read_json(folder / LENGTHS)
         if context_length is not None:
             lengths["context_length"] = context_length
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / TOKENIZER)), **lengths)
+        backend = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+        backend.no_truncation()
+        backend.no_padding()
+        return Tokenizer(backend, **lengths)
     except Exception as error:  # tokenizers raises nothing narrower
         raise ValueError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
@@ -142,8 +155,9 @@ def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = 
 def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     """See `load_tokenizer`."""
     try:
-        loaded = import_auto_tokenizer().from_pretrained(name)
-    except (OSError, ValueError) as error:
+        # Without the last word transformers would ask at the terminal whether code that came with the files may run.
+        loaded = import_auto_tokenizer().from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # its files may say anything: whatever is made of them fails in its own way
         raise ValueError(
             f"{name!r}: expected a folder with {LENGTHS}, or the folder or hub name of a CLIP: {error}"
         ) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from vacsr_jax.arrays import read_npy
+from vacsr_jax.files import read_json
 from vacsr_jax.metrics.coco import FOLDS, CaptionTruth, Matches, Scores, coco_metrics
 
 SETS = ("original", "cxc", "eccv")
@@ -42,9 +43,13 @@ def read_caption_truth(folder: str | Path) -> CaptionTruth:
 
 def _read_matches(path: Path) -> dict[int, list[int]]:
     try:
-        return {int(query): [int(i) for i in ids] for query, ids in _read_json(path).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        matches = {int(query): [int(i) for i in ids] for query, ids in read_json(path).items()}
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: expected an object of id -> list of ids ({error})") from None
+    empty = [query for query, ids in matches.items() if not ids]
+    if empty:
+        raise ValueError(f"{path}: id {empty[0]} has no match; leave it out")
+    return matches
 
 
 def read_ids(path: str | Path) -> np.ndarray:
@@ -55,11 +60,11 @@ def read_ids(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     if path.suffix == ".npy":
-        ids = np.array(read_npy(path))
+        ids = read_npy(path)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise ValueError(f"{path}: got {ids.dtype} {list(ids.shape)}, expected a vector of integers")
         return np.asarray(ids, np.int64)
-    entries = _read_json(path) if path.suffix == ".json" else _read_text(path).split()
+    entries = read_json(path) if path.suffix == ".json" else _read_text(path).split()
     if not isinstance(entries, list):
         raise ValueError(f"{path}: got {type(entries).__name__}, expected a JSON list of ids")
     for number, entry in enumerate(entries, 1):
@@ -71,13 +76,6 @@ def read_ids(path: str | Path) -> np.ndarray:
     return np.array(ids, np.int64)
 
 
-def _read_json(path: Path):
-    try:
-        return json.loads(_read_text(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-
-
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -85,21 +83,10 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text ({error})") from None
 
 
-def read_npy(path: str | Path) -> np.ndarray:
-    """A memory-mapped .npy array; ValueError, naming the file, if it is none."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of numbers ({error}); write one with numpy.save") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} holds several arrays; save the matrix alone, with numpy.save")
-    return array
-
-
 def score_files(similarity: str, image_ids: str, caption_ids: str, ground_truth: str) -> Scores:
     """`coco_metrics` of a matrix and ids in files."""
     truth = read_caption_truth(ground_truth)
-    return coco_metrics(read_npy(similarity), read_ids(image_ids), read_ids(caption_ids), truth)
+    return coco_metrics(read_npy(similarity, mapped=True), read_ids(image_ids), read_ids(caption_ids), truth)
 
 
 def flat_metrics(scores: Scores) -> dict[str, float]:

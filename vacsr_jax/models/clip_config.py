@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# A file that says more is damaged: the shapes of such a model would take minutes, and its weights all memory.
+LARGEST, MOST_LAYERS = 2**20, 2**8
+
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 # CLIP's own pixel statistics (Radford et al. 2021), for pixels in [0, 1].
@@ -109,6 +112,13 @@ class CLIPConfig:
     embedding_dim: int
     layer_norm_eps: float = 1e-5
 
+    def __post_init__(self):
+        check_numbers(
+            {"embedding_dim": self.embedding_dim, "layer_norm_eps": self.layer_norm_eps},
+            field_types(CLIPConfig),
+            "CLIPConfig",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict that survives JSON; `from_dict` is its inverse."""
         values = dataclasses.asdict(self)
@@ -124,16 +134,23 @@ class CLIPConfig:
           ValueError: for an unknown or a missing key.
         """
         check_keys(cls, values, "CLIP config")
+        if not all(isinstance(values[name], Mapping) for name in ("vision", "text")):
+            raise ValueError("CLIP config: vision and text: expected an object each")
         vision, text = dict(values["vision"]), dict(values["text"])
         check_keys(VisionConfig, vision, "CLIP config, vision")
         check_keys(TextConfig, text, "CLIP config, text")
         for name in {"pixel_mean", "pixel_std"} & set(vision):
-            vision[name] = tuple(float(x) for x in vision[name])
-        return cls(**{**values, "vision": VisionConfig(**vision), "text": TextConfig(**text)})
+            vision[name] = tuple(vision[name]) if isinstance(vision[name], list) else vision[name]
+        top = {name: value for name, value in values.items() if name not in ("vision", "text")}
+        for kind, given in ((cls, top), (VisionConfig, vision), (TextConfig, text)):
+            check_numbers(given, field_types(kind), kind.__name__)
+        return cls(**top, vision=VisionConfig(**vision), text=TextConfig(**text))
 
 
 def check_keys(cls: type, values: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError if `values` has a key the dataclass `cls` lacks, or lacks one it needs."""
+    """Raises ValueError if `values` is no object, has a key the dataclass `cls` lacks, or lacks one it needs."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: got {_short(values)}, expected an object")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
@@ -144,8 +161,50 @@ def check_keys(cls: type, values: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: missing {', '.join(missing)}")
 
 
+def check_numbers(values: Mapping[str, Any], types: Mapping[str, str], where: str) -> None:
+    """Checks values that come from files against the types of a dataclass, by name; other types are not looked at.
+
+    Raises:
+      ValueError: unless sizes are whole numbers from 1 to 2^20 (layers: 2^8; ids from 0, and so what may be left out),
+        scales finite numbers, and pixel statistics three of these.
+    """
+    for name, value in values.items():
+        kind = types[name].removesuffix(" | None")
+        if value is None and kind != types[name]:
+            continue
+        least = 0 if name.endswith("_id") or name in ("dim", "decoder_width") else 1
+        most = MOST_LAYERS if name == "layers" else LARGEST
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind == "int" and not (number and isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a whole number from {least} to {most}")
+        if kind == "float" and not (number and abs(value) < float("inf")):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a finite number")
+        if kind == "bool" and not isinstance(value, bool):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected true or false")
+        if kind == "str" and not isinstance(value, str):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a text")
+        if kind.startswith("tuple") and not (
+            isinstance(value, tuple) and len(value) == 3 and all(map(_is_finite, value))
+        ):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected three finite numbers, a channel each")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.60}"
+
+
+def field_types(cls: type) -> dict[str, str]:
+    """Name -> annotation of the fields of a dataclass (a module's own, without Flax's)."""
+    return {f.name: str(f.type) for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
+
+
 def _check_tower(tower: VisionConfig | TextConfig, pools: tuple[str, str]) -> None:
     name = type(tower).__name__
+    check_numbers(vars(tower), field_types(type(tower)), name)
     if tower.activation not in ACTIVATIONS:
         raise ValueError(f"{name}.activation: got {tower.activation!r}, expected one of {ACTIVATIONS}")
     if tower.pool not in pools:

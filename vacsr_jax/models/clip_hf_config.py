@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vacsr_jax.models.clip_config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, CLIPConfig, TextConfig, VisionConfig
+from vacsr_jax.files import read_json
+from vacsr_jax.models.clip_config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, CLIPConfig
 
 PREPROCESSOR = "preprocessor_config.json"
 
@@ -46,37 +47,30 @@ def read_hf_config(folder: Path) -> CLIPConfig:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json; expected a Hugging Face CLIP folder")
-    raw = json.loads((folder / "config.json").read_text())
+    raw = read_object(folder / "config.json")
     if raw.get("model_type") != "clip":
         raise ValueError(f"{folder}: model_type is {raw.get('model_type')!r}, expected 'clip'")
     # Where old files carry both, Hugging Face lets `*_config_dict` win.
-    text = {**TEXT_DEFAULTS, **(raw.get("text_config_dict") or raw.get("text_config") or {})}
-    vision = {**VISION_DEFAULTS, **(raw.get("vision_config_dict") or raw.get("vision_config") or {})}
+    given = {name: raw.get(f"{name}_config_dict") or raw.get(f"{name}_config") or {} for name in ("text", "vision")}
+    if not all(isinstance(values, dict) for values in given.values()):
+        raise ValueError(f"{folder / 'config.json'}: text_config and vision_config: expected objects")
+    text, vision = {**TEXT_DEFAULTS, **given["text"]}, {**VISION_DEFAULTS, **given["vision"]}
     if vision["num_channels"] != 3:
         raise ValueError(f"{folder}: num_channels is {vision['num_channels']}, expected 3")
     if text["layer_norm_eps"] != vision["layer_norm_eps"]:
         raise ValueError(f"{folder}: the towers' layer_norm_eps differ; expected one for both")
     start_id, end_id, pad_id = special_ids(text)
     mean, std = read_pixel_statistics(folder)
-    return CLIPConfig(
-        vision=VisionConfig(
-            image_size=vision["image_size"],
-            patch_size=vision["patch_size"],
-            pixel_mean=mean,
-            pixel_std=std,
-            **tower_fields(vision),
-        ),
-        text=TextConfig(
-            vocab_size=text["vocab_size"],
-            context_length=text["max_position_embeddings"],
-            start_id=start_id,
-            end_id=end_id,
-            pad_id=pad_id,
-            **tower_fields(text),
-        ),
-        embedding_dim=raw.get("projection_dim", 512),
-        layer_norm_eps=text["layer_norm_eps"],
-    )
+    sizes = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
+    ids = {"start_id": start_id, "end_id": end_id, "pad_id": pad_id}
+    lengths = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
+    values = {
+        "vision": {**sizes, "pixel_mean": mean, "pixel_std": std, **tower_fields(vision)},
+        "text": {**lengths, **ids, **tower_fields(text)},
+        "embedding_dim": raw.get("projection_dim", 512),
+        "layer_norm_eps": text["layer_norm_eps"],
+    }
+    return CLIPConfig.from_dict(values)
 
 
 def tower_fields(tower: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,15 +102,24 @@ def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
     return 49406, 49407, 49407
 
 
-def read_pixel_statistics(folder: Path) -> tuple[tuple, tuple]:
+def read_pixel_statistics(folder: Path) -> tuple[Any, Any]:
     """image_mean and image_std of the folder's image processor, CLIP's own where it has none."""
     values = {}
     if (folder / PREPROCESSOR).is_file():
-        values = json.loads((folder / PREPROCESSOR).read_text())
+        values = read_object(folder / PREPROCESSOR)
     elif (folder / "processor_config.json").is_file():  # where transformers 5 keeps it
-        values = json.loads((folder / "processor_config.json").read_text()).get("image_processor", {})
-    mean = values.get("image_mean", CLIP_PIXEL_MEAN)
-    return tuple(mean), tuple(values.get("image_std", CLIP_PIXEL_STD))
+        values = read_object(folder / "processor_config.json").get("image_processor", {})
+    values = values if isinstance(values, dict) else {}
+    found = [values.get("image_mean", CLIP_PIXEL_MEAN), values.get("image_std", CLIP_PIXEL_STD)]
+    return tuple(found)  # CLIPConfig says if they are no three numbers
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: got {type(values).__name__}, expected a JSON object")
+    return values
 
 
 def check_expressible(config: CLIPConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from vacsr_jax.models.clip_hf_config import (
     PREPROCESSOR,
     check_expressible,
     read_hf_config,
+    read_object,
     write_hf_config,
     write_preprocessor,
 )
@@ -135,10 +135,7 @@ def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
 
 def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """All tensors of the folder's safetensors files as stored, and the metadata of the first file."""
-    if (folder / INDEX).is_file():
-        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    else:
-        files = [WEIGHTS]
+    files = indexed_files(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         hint = ""
@@ -150,10 +147,26 @@ def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f"{folder}: no {', '.join(missing)}{hint}")
     tensors, metadata = {}, {}
     for file in files:
-        with safe_open(folder / file, framework="numpy") as f:
-            metadata = metadata or f.metadata() or {}
-            tensors.update(f.get_tensors())
+        try:
+            with safe_open(folder / file, framework="numpy") as f:
+                metadata = metadata or f.metadata() or {}
+                tensors.update(f.get_tensors())
+        except Exception as error:  # its header may say anything: SafetensorError, KeyError, TypeError
+            raise ValueError(
+                f"{folder / file} cannot be read as safetensors ({error}); fetch or save it again"
+            ) from error
     return tensors, metadata
+
+
+def indexed_files(index: Path) -> list[str]:
+    """The files that an index names, which are safetensors beside it and nothing else."""
+    places = read_object(index).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else [places]
+    wrong = [x for x in names if not isinstance(x, str) or Path(x).name != x or not x.endswith(".safetensors")]
+    if wrong or not names:
+        got = f"{wrong[0]!r:.80}" if wrong else "nothing"
+        raise ValueError(f"{index}: weight_map: got {got}, expected names of safetensors files beside it")
+    return sorted(set(names))
 
 
 def leaf_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from vacsr_jax.models.clip import CLIP, Images, Tokens, attention_mask, valid_mask
-from vacsr_jax.models.clip_config import CLIPConfig
+from vacsr_jax.models.clip_config import CLIPConfig, check_numbers, field_types
 from vacsr_jax.models.gaussian_distance import GaussianDistance
 from vacsr_jax.models.heads import POOLING, GPOHead, SpreadBranch
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
@@ -160,18 +160,20 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
     wanted = ("format", "clip", "pair", "dtype", *OPTIONS)
     if set(description) != set(wanted):
         raise ValueError(f"model description: got fields {sorted(description)}, expected {sorted(wanted)}")
+    options = {name: description[name] for name in OPTIONS}
+    check_numbers(options, field_types(ImageTextModel), "model description")
+    check_choices(description["dtype"], options["pooling"])
     try:
         clip, pair = CLIPConfig.from_dict(description["clip"]), _pair_from(description["pair"])
-        options = {name: description[name] for name in OPTIONS}
-        return ImageTextModel(clip, pair, jnp.dtype(description["dtype"]), **options)
-    except TypeError as error:
-        raise ValueError(f"model description: a value is of a wrong type ({error}); it was damaged") from error
+    except RecursionError:
+        raise ValueError("model description: pair models stand in each other without end; it was damaged") from None
+    return ImageTextModel(clip, pair, jnp.dtype(description["dtype"]), **options)
 
 
 def _pair_from(description: dict[str, Any] | None) -> nn.Module:
-    values = dict(description or {})
+    values = dict(description) if isinstance(description, dict) else {}
     kind = values.pop("type", None)
-    if kind not in PAIR_MODELS:
+    if not isinstance(kind, str) or kind not in PAIR_MODELS:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
     differing = set(values) ^ set(_fields(PAIR_MODELS[kind]))
     if differing:
@@ -179,7 +181,16 @@ def _pair_from(description: dict[str, Any] | None) -> nn.Module:
             f"model description: {kind} has the fields {', '.join(_fields(PAIR_MODELS[kind]))}; "
             f"{', '.join(sorted(differing))} is missing or unknown"
         )
+    check_numbers(values, field_types(PAIR_MODELS[kind]), f"model description: {kind}")
     return PAIR_MODELS[kind](**{name: _pair_from(x) if isinstance(x, dict) else x for name, x in values.items()})
+
+
+def check_choices(dtype: str, pooling: str) -> None:
+    """Raises ValueError for a type of compute, or a pooling, that there is not."""
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype: got {dtype!r}, expected float32 or bfloat16")
+    if pooling not in POOLING:
+        raise ValueError(f"model.pooling: got {pooling!r}, expected one of {', '.join(POOLING)}")
 
 
 def _fields(module: type[nn.Module]) -> list[str]:
@@ -196,10 +207,7 @@ def build_model(config: ConfigDict, clip: CLIPConfig, texts: int = 0) -> ImageTe
       ValueError: for an unknown method, dtype or pooling, or a dimension that the towers' own projections do not have.
     """
     model = config.model
-    if model.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"model.dtype: got {model.dtype!r}, expected float32 or bfloat16")
-    if model.pooling not in POOLING:
-        raise ValueError(f"model.pooling: got {model.pooling!r}, expected one of {', '.join(POOLING)}")
+    check_choices(model.dtype, model.pooling)
     if model.pooling == "clip" and model.embedding_dim not in (0, clip.embedding_dim):
         raise ValueError(
             f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "

@@ -17,10 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from vacsr_jax.files import replace_folder, to_json
+from vacsr_jax.files import parse_json, read_json, replace_folder, to_json
 from vacsr_jax.search import text_entropy
 from vacsr_jax.search.exact import ExactStore
 from vacsr_jax.search.mixed import FitQueries
@@ -84,22 +83,25 @@ def read(
     if not (folder / HEADER).is_file():
         raise ValueError(f"{folder} holds no {HEADER}, so no index; make one with `vacsr index` or MixedIndex.save")
     try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        header = read_json(folder / HEADER)
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
         ids, contents = read_documents(folder / DOCUMENTS, header["modalities"])
         store = read_store(folder, header, ids, devices)
         return header, store, contents, read_fits(folder, header["modalities"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:  # its files may say anything
         raise ValueError(f"{folder}: the index cannot be read ({error}); build it again") from error
 
 
 def read_documents(path: Path, modalities: dict[str, int]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """modality -> ids, and id -> content."""
     ids, contents = {name: [] for name in modalities}, {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            document = json.loads(line)
+            document = parse_json(line)
+            texts = [document["modality"], document["id"], document.get("content", "")]
+            if not all(isinstance(x, str) for x in texts):
+                raise ValueError(f"{DOCUMENTS}: got {texts!r:.100}, expected a line of texts: modality, id, content")
             ids[document["modality"]].append(document["id"])
             if "content" in document:
                 contents[document["id"]] = document["content"]
@@ -122,7 +124,7 @@ def read_store(folder: Path, header: dict, ids: dict[str, list[str]], devices) -
 
 
 def read_fits(folder: Path, modalities: dict[str, int]) -> dict[str, FitQueries]:
-    excluded = json.loads((folder / EXCLUDED).read_text(encoding="utf-8"))
+    excluded = read_json(folder / EXCLUDED)
     tensors = load_file(folder / QUERIES)
     return {
         name: FitQueries(tensors[f"{name}/vectors"], exclude, {m: tensors[f"{name}/top1/{m}"] for m in modalities})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.files import read_json, to_json, write_text
 from vacsr_jax.search.pseudo_positives import Array, sharded_top1_scores, top1_scores
 
 Leaf = Any  # an array, or what a tree map puts in its place
@@ -271,6 +270,9 @@ def from_dict(values: dict) -> ModalityStats:
     if not isinstance(values, dict) or set(values) != wanted:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"statistics: got {got}, expected the fields {sorted(wanted)}")
+    for name in ("modalities", "query_modalities"):
+        if not isinstance(values[name], list | tuple) or not all(isinstance(x, str) for x in values[name]):
+            raise ValueError(f"statistics: {name} is {values[name]!r:.60}, expected a list of names")
     names = {name: tuple(values[name]) for name in ("modalities", "query_modalities")}
     stats = empty(pool_sizes=values["pool_sizes"], model_id=str(values["model_id"]), **names)
     arrays = {}
@@ -294,6 +296,6 @@ def save(stats: ModalityStats, path: str | Path) -> None:
 def load(path: str | Path) -> ModalityStats:
     """The inverse of `save`; raises ValueError, naming the file, for what it did not write."""
     try:
-        return from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return from_dict(read_json(path))
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} holds no statistics of similarity: {error}; fit them again") from error

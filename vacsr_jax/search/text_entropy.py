@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import zipfile
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
+from vacsr_jax.arrays import read_npz
 from vacsr_jax.files import replace_whole
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.pseudo_positives import BANK, CHUNK_SCORES, QUERY, Array, cosines
@@ -234,12 +234,12 @@ def load(path: str | Path) -> ImageBank:
     """The inverse of `save`, equal to the last bit; raises ValueError, naming the file, for what it did not write."""
     names = {field.name for field in dataclasses.fields(ImageBank)}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if set(file.files) != names:
-                raise ValueError(f"got the arrays {sorted(file.files)}, expected {sorted(names)}")
-            images, ids = file["images"], file["ids"]
-            numbers = {name: float(file[name]) for name in ("scale", "weight")}
-            bank = make_bank(images, ids=ids, model_id=str(file["model_id"]), **numbers)
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        if set(arrays) != names:
+            raise ValueError(f"got the arrays {sorted(arrays)}, expected {sorted(names)}")
+        images, ids = arrays["images"], arrays["ids"]
+        numbers = {name: float(arrays[name]) for name in ("scale", "weight")}
+        bank = make_bank(images, ids=ids, model_id=str(arrays["model_id"]), **numbers)
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no bank of images ({error}); write it with `vacsr entropy fit`") from error
     return dataclasses.replace(bank, images=images)  # normalising once more would move the last bit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from vacsr_jax.data.loader import batches
 from vacsr_jax.data.noise import write_noise
 from vacsr_jax.evaluation.classification import score_classes
 from vacsr_jax.evaluation.retrieval import score_source
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.files import parse_json, to_json, write_text
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.models.image_text import describe
@@ -100,7 +99,9 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
     if not file.exists():
         return
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = parse_json(file.read_bytes())
+        if not isinstance(saved, dict):
+            raise ValueError(f"got {type(saved).__name__}, expected an object")
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); remove it to go on with the config that is given") from error
     differences = config_differences(saved, config_to_dict(config))

@@ -178,9 +178,20 @@ def test_what_is_not_there_is_named(arguments, message, tmp_path):
         open_captions(tmp_path, arguments.pop("split", "test"), **arguments)
 
 
-def test_a_split_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "dataset_coco.json").write_text("[]")
-    with pytest.raises(ValueError, match="expected an object with a list of images"):
+@pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x.jpg", "x\0.jpg", ""])
+def test_an_image_that_leaves_the_folder_is_refused(name, tmp_path):
+    entries = [ENTRIES[0], ENTRIES[1] | {"filepath": "", "filename": name}]
+    write_karpathy(tmp_path, entries)  # and no images: they would be written where the names say
+    with pytest.raises(ValueError, match=r"images\[1\]: .*leaves the data set's folder"):
+        open_captions(tmp_path, "train")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"images": 5}', "[" * 100_000])
+def test_a_split_file_of_another_kind_is_refused(content, tmp_path):
+    (tmp_path / "dataset_coco.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"dataset_coco\.json(: expected an object with a list of images| is not JSON)"
+    ):
         open_captions(tmp_path, "test", dataset="coco")
 
 
@@ -189,6 +200,18 @@ def test_an_id_without_an_annotation_is_named(tmp_path):
     write_annotations(tmp_path, ENTRIES)
     np.save(tmp_path / "karpathy_ids" / "coco_test_ids.npy", np.array([7777]))
     with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id 7777 is in no captions_\*2014\.json"):
+        open_captions(tmp_path, "test", dataset="coco", form="annotations")
+
+
+def test_a_caption_without_its_image_is_named(tmp_path):
+    write_images(tmp_path, ENTRIES)
+    write_annotations(tmp_path, ENTRIES)
+    file = tmp_path / "annotations" / "captions_val2014.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"images": []}))
+    with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id \d+ is of image \d+, which is in no"):
+        open_captions(tmp_path, "test", dataset="coco", form="annotations")
+    np.save(tmp_path / "karpathy_ids" / "coco_test_ids.npy", np.array([None]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"coco_test_ids\.npy .*pickled objects are not read"):
         open_captions(tmp_path, "test", dataset="coco", form="annotations")
 
 

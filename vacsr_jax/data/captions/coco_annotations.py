@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
-
+from vacsr_jax.arrays import read_npy
 from vacsr_jax.data.captions.source import Record
+from vacsr_jax.data.source import below
+from vacsr_jax.files import read_json
 
 YEARS = ("train2014", "val2014")  # COCO's parts, which name their image folders too
 LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> file name's
@@ -32,9 +32,13 @@ def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
     for name in names:
         file = find_file(root, f"coco_{LISTS[name]}_ids.npy")
         by_image: dict[int, list[int]] = {}
-        for i in np.load(file, allow_pickle=False).tolist():
+        for i in read_ids(file):
             if i not in captions:
                 raise ValueError(f"{file}: caption id {i} is in no captions_*2014.json below {root}")
+            if captions[i][0] not in images:
+                raise ValueError(
+                    f"{file}: caption id {i} is of image {captions[i][0]!r}, which is in no captions_*2014.json"
+                )
             by_image.setdefault(captions[i][0], []).append(i)
         records += [
             Record(str(image), name, [captions[i][1] for i in ids], ids, root / images[image])
@@ -43,15 +47,23 @@ def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
     return records
 
 
+def read_ids(file: Path) -> list[int]:
+    """The integers of a npy file."""
+    ids = read_npy(file)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(f"{file}: got {ids.dtype} {list(ids.shape)}, expected a vector of integers")
+    return ids.tolist()
+
+
 def _read_captions(root: Path) -> tuple[dict[int, tuple[int, str]], dict[int, Path]]:
     """Caption id -> image id and text; image id -> path below the root."""
     captions, images = {}, {}
     for year in YEARS:
         file = find_file(root, f"captions_{year}.json")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             captions |= {c["id"]: (c["image_id"], c["caption"]) for c in content["annotations"]}
-            images |= {i["id"]: Path(year) / i["file_name"] for i in content["images"]}
-        except (ValueError, KeyError, TypeError) as error:
+            images |= {i["id"]: below(year, i["file_name"]) for i in content["images"]}
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: expected COCO's images and annotations ({error!r})") from None
     return captions, images

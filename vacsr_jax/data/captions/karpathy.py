@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vacsr_jax.data.captions.source import Record
+from vacsr_jax.data.source import below
+from vacsr_jax.files import read_json
 
 # Where archives of the three data sets put their images.
 IMAGE_FOLDERS = ("", "images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Images")
@@ -33,14 +34,16 @@ def read_karpathy(file: Path) -> list[Record]:
       ValueError: for a file that is none of Karpathy's; the message names the first entry that does not fit.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["images"]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = read_json(file)["images"]
+        if not isinstance(entries, list):
+            raise TypeError(f"images is a {type(entries).__name__}")
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected an object with a list of images ({error!r})") from None
     records = []
     for number, entry in enumerate(entries):
         try:
             records.append(_record(entry))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{file}: images[{number}]: expected filename, split and sentences with raw and sentid ({error!r})"
             ) from None
@@ -50,12 +53,14 @@ def read_karpathy(file: Path) -> list[Record]:
 
 def _record(entry: dict) -> Record:
     sentences = entry["sentences"]
+    if not isinstance(entry["split"], str):
+        raise TypeError(f"split is {entry['split']!r}")
     return Record(
         id=str(entry.get("cocoid", entry["filename"])),
         split=entry["split"],
         captions=[s["raw"] for s in sentences],
         caption_ids=[int(s["sentid"]) for s in sentences],
-        file=Path(entry.get("filepath", "")) / entry["filename"],
+        file=below(entry.get("filepath", ""), entry["filename"]),
     )
 
 

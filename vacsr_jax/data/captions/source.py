@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.image_folder import decode_image, is_text
 
 PER_IMAGE = 5  # captions of an image that the field's numbers are computed with
 
@@ -110,8 +110,8 @@ def check_records(records: Sequence[Record], names: Sequence[str], where: Path) 
             if one in seen:
                 raise ValueError(f"{where}: {'image' if one == r.id else 'caption'} id {one} repeats")
             seen.add(one)
-        if not r.captions or not all(isinstance(c, str) and c.strip() for c in r.captions):
-            raise ValueError(f"{where}: image {r.id} has no caption, or one that is empty")
+        if not r.captions or not all(is_text(c) for c in r.captions):
+            raise ValueError(f"{where}: image {r.id} has no caption, or one that is empty or no text")
 
 
 def count_differences(records: Sequence[Record], names: Sequence[str], dataset: str, per_image: int) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
-from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.image_folder import FORMATS, decode_image
 from vacsr_jax.files import write_text
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
@@ -161,5 +161,5 @@ def decode(encoded: bytes, *, plain_rgb: bool) -> np.ndarray:
     """uint8 [h, w, 3]: PIL's convert("RGB") alone, as CoOp does, or `image_folder.decode_image`."""
     if not plain_rgb:
         return decode_image(io.BytesIO(encoded))
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         return np.asarray(image.convert("RGB"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,8 @@ from typing import NamedTuple
 
 from vacsr_jax.data.classification.benchmarks import CLASS_NAMES, SPLIT_FILES, Benchmark
 from vacsr_jax.data.image_folder import hashed_split, read_image_folder
+from vacsr_jax.data.source import below
+from vacsr_jax.files import read_json
 
 SPLITS = ("train", "val", "test")
 ARCHIVE = "the archive of its images"
@@ -67,13 +68,10 @@ def read_zhou_json(path: str | Path) -> Table:
     Raises:
       ValueError: naming the entry that is malformed, or a label that has two names or no image to train on.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); expected a split file such as split_zhou_EuroSAT.json") from None
-    if not isinstance(values, dict) or not set(SPLITS) <= set(values):
+    values = read_json(path)
+    if not isinstance(values, dict) or not all(isinstance(values.get(split), list) for split in SPLITS):
         got = ", ".join(values) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{path}: got {got}, expected an object with train, val and test")
+        raise ValueError(f"{path}: got {got}, expected an object with train, val and test, lists")
     splits = {split: [_item(row, f"{path}: {split}[{i}]") for i, row in enumerate(values[split])] for split in SPLITS}
     return Table(splits, _names_by_label(splits, str(path)))
 
@@ -82,7 +80,15 @@ def _item(row: object, where: str) -> Item:
     wanted = (str, int, str)
     if not isinstance(row, list) or [type(x) for x in row] != list(wanted) or row[1] < 0:
         raise ValueError(f"{where}: got {row!r}, expected [path, label, class name]")
-    return Item(*row)
+    return _checked(Item(*row), where)
+
+
+def _checked(item: Item, where: str) -> Item:
+    try:
+        below("", item.path)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return item
 
 
 def _names_by_label(splits: Mapping[str, Sequence[Item]], where: str) -> list[str]:
@@ -112,7 +118,9 @@ def read_aircraft_txt(folder: Path) -> Table:
         unknown = sorted({variant for _, variant in pairs} - set(number))
         if unknown:
             raise ValueError(f"{file}: variant {unknown[0]!r} is not in variants.txt; the lists are of two releases")
-        splits[split] = [Item(f"{image}.jpg", number[variant], variant) for image, variant in pairs]
+        splits[split] = [
+            _checked(Item(f"{image}.jpg", number[variant], variant), str(file)) for image, variant in pairs
+        ]
     return Table(splits, variants)
 
 
@@ -192,9 +200,9 @@ def table_of_folders(
 def _split_and_key(benchmark: Benchmark, path: str) -> tuple[str | None, str]:
     """The split of a path and its class's folder; (None, "") for a file that is in no class's folder."""
     for split, part in benchmark.splits.items():
-        below = PurePosixPath(path).parts[len(PurePosixPath(part).parts) :]
-        if len(below) == 2 and path.startswith(f"{part}/" if part else ""):
+        inside = PurePosixPath(path).parts[len(PurePosixPath(part).parts) :]
+        if len(inside) == 2 and path.startswith(f"{part}/" if part else ""):
             if split == "hashed":
                 split = {"validation": "val"}.get(hashed_split(path), hashed_split(path))
-            return split, below[0]
+            return split, inside[0]
     return None, ""

@@ -1,0 +1,99 @@
+"""A few hundred bad files, by structure and bytes of good ones; the thousands are `experiments.robustness.fuzz`."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches memory by /proc")
+pytest.importorskip("hypothesis")
+
+from experiments.robustness import fuzz_inputs  # noqa: E402
+from experiments.robustness.fuzz import SHARES  # noqa: E402
+from experiments.robustness.fuzz_commands import COMMAND_TARGETS, verbs  # noqa: E402
+from experiments.robustness.fuzz_harm import CASES  # noqa: E402
+from experiments.robustness.fuzz_models import MODEL_TARGETS  # noqa: E402
+from experiments.robustness.fuzz_targets import FILE_TARGETS, Target  # noqa: E402
+from experiments.robustness.fuzz_worker import attempt, fuzz  # noqa: E402
+
+INPUTS = {"image folder": 60, "Karpathy": 60, "COCO annotations": 40, "classes": 30, "scores, ground truth": 40}
+WORDS = ("PNG", "for a picture", "npy", "PostScript", "dataset_own", "metadata")  # those that compile nothing
+QUICK = [name for name in CASES if any(word in name for word in WORDS)]
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_bad_files_are_read_or_refused(name, tmp_path):
+    target = next(target for target in FILE_TARGETS if target.name == name)
+    found = fuzz(target, INPUTS[name], 0, tmp_path)
+    assert found.failures == []
+    assert sum(found.counts.values()) == INPUTS[name]
+    assert found.counts["refused"] > INPUTS[name] / 3  # else they are not bad enough
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_files_made_to_harm_are_refused(name, tmp_path):
+    (tmp_path / "inside").mkdir()
+    outcome, error, _ = attempt(lambda: CASES[name](tmp_path / "inside"), tmp_path)
+    assert outcome == "refused", error
+
+
+def test_every_target_has_its_share():
+    names = [target.name for target in (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS)]
+    assert set(SHARES) == {*names, "made to harm"}
+    assert {"train", "search", "standardize fit", "data check"} <= set(verbs())
+
+
+# The watch itself: it would be of no use if it saw nothing.
+
+
+def run(call, tmp_path):
+    for name in ("inside", "outside"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "outside" / "secret.png").write_bytes(b"secret")
+    return attempt(call, tmp_path)[0]
+
+
+def unpickle(path):
+    np.save(path, np.array([os.getcwd], object), allow_pickle=True)
+    np.load(path, allow_pickle=True)
+
+
+def test_the_watch_tells_every_ending(tmp_path):
+    def fail(error):
+        raise error
+
+    inside = tmp_path / "inside"
+    endings = {
+        "accepted": lambda: None,
+        "refused": lambda: fail(ValueError("no")),
+        "stack trace": lambda: fail(KeyError("no")),
+        "memory": lambda: np.ones(2**45),
+        "escape": lambda: (inside / ".." / "outside" / "secret.png").read_bytes(),
+        "executed": lambda: unpickle(inside / "x.npy"),
+    }
+    for outcome, call in endings.items():
+        assert run(call, tmp_path) == outcome
+    assert run(lambda: (tmp_path.parent / "elsewhere").write_text("x"), tmp_path) == "escape"
+    assert not (tmp_path.parent / "elsewhere").exists()
+    assert run(lambda: (inside / "executed").touch(), tmp_path) == "executed"
+
+
+def test_a_reader_that_trusts_its_file_is_found_out(tmp_path):
+    def read(folder):
+        for path in json.loads((folder / "list.json").read_text()):
+            (folder / path).read_bytes()
+
+    def write(folder):
+        (folder / "a.txt").write_text("a")
+        (folder / "list.json").write_text('["a.txt", "a.txt"]')
+
+    found = fuzz(Target("trusting", write, read, ("a.txt",)), 150, 0, tmp_path)
+    assert {failure.outcome for failure in found.failures} >= {"escape", "stack trace"}
+
+
+def test_trees_with_keys_that_stand_twice_are_written_so():
+    tree = fuzz_inputs.from_json('{"a": 1, "b": [2, {"c": 3}]}')
+    tree.append(tree[0])
+    assert fuzz_inputs.dumps(tree) == '{"a": 1, "b": [2, {"c": 3}], "a": 1}'

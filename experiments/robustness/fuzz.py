@@ -95,7 +95,7 @@ def start_worker(name: str, folder: Path, options: argparse.Namespace):
     command = [sys.executable, "-m", "experiments.robustness.fuzz", f"--target={name}", *numbers, *keep]
     # No network, no more threads than memory for them, and nobody at the terminal to ask.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(folder)}  # what is written is watched
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     log = file.with_suffix(".log").open("w")
     process = subprocess.Popen(
         [*command, f"--worker={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -125,6 +125,7 @@ def work(options: argparse.Namespace) -> None:
     everything = (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS, Cases("made to harm"))
     target = next(t for t in everything if t.name == options.target)
     with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = os.environ["MPLCONFIGDIR"] = folder  # what is written is watched
         target.write(Path(folder) / "inside", Path(folder) / "outside")  # what is imported and compiled comes first
         limit_memory()
         result = fuzz(target, options.inputs, options.seed, Path(folder))

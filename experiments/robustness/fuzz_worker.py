@@ -68,7 +68,7 @@ class Watch:
             path = os.path.realpath(os.fsdecode(arguments[0]).replace("\0", ""))
             self.folder = folder
             reads = event in READS or (event == "open" and not _writes(*arguments[1:3]))
-            if not reads and not path.startswith((f"{folder}/", "/dev/")):
+            if not reads and not f"{path}/".startswith((f"{folder}/", "/dev/")):
                 self.seen.append(("escape", f"{event} {path}"))
                 raise PermissionError(f"{path}: an input writes outside its folder")
             if reads and (path == "/etc/passwd" or f"{path}/".startswith(f"{folder}/outside/")):

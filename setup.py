@@ -29,7 +29,7 @@ setup(
         "jax>=0.7.2",
         "flax>=0.11.2",
         "optax>=0.2.6",
-        "orbax-checkpoint>=0.11.25",
+        "orbax-checkpoint>=0.11.36",
         "grain>=0.2.15",
         "tensorflow-datasets>=4.9.9",
         "ml_collections>=1.1",

@@ -64,8 +64,8 @@ def tables(out: Path) -> str:
 
         samples = soak.read(out)
         grown = [[soak.CURVES[name], *values] for name, values in soak.growth(samples).items()]
-        steps = f"{samples[-1]['step']:,} steps"
-        text += "\n\n" + format_table(grown, [steps, "second tenth, median", "last tenth, median"], markdown=True)
+        columns = [f"{samples[-1]['step']:,} steps, median of", *(f"tenth {n}" for n in soak.TENTHS)]
+        text += "\n\n" + format_table(grown, columns, markdown=True, digits=1)
     return text + "\n"
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from experiments.robustness.faults import Row, finish, straight
+from experiments.robustness.faults import Row, finish, said_of, straight
 from experiments.robustness.pairs import apart
 from experiments.robustness.processes import EVERY, Training, differences
 
@@ -29,8 +29,8 @@ def full_disk_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
         differ = differences(straight(out, steps), disk / "run")
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
-    happened = f"`{said}`, status {status}; with room the same command resumed; the end is bit-identical"
-    lost = f"the steps since checkpoint {kept}, which is whole"
+    happened = f"`{said}`, status {status}; with room the same command resumed; {said_of(differ)}"
+    lost = f"the steps since checkpoint {kept}, which is {'whole' if whole else 'DAMAGED'}"
     return [Row("the disk fills during a save", happened, lost, status == 2 and whole and not differ)]
 
 
@@ -71,7 +71,7 @@ def damage_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
         printed = finish(workdir, out, steps)
         warned = next((line for line in printed.splitlines() if "is damaged" in line), "NO WARNING")
         differ = differences(straight(out, steps), workdir)
-        happened = f"`{warned.partition('checkpoints: ')[2]}`; the end is bit-identical"
+        happened = f"`{warned.partition('checkpoints: ')[2]}`; {said_of(differ)}"
         rows.append(Row(f"newest checkpoint: {name}", happened, f"{EVERY} steps", "step" in warned and not differ))
     return rows
 

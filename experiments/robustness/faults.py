@@ -59,13 +59,16 @@ def end_at(cause: str | signal.Signals, workdir: Path, out: Path, steps: int, rn
     if first:
         seconds = rng.uniform(0.1, 6.0)  # of CPU: imports take about 2, the first step stands after about 9
         training.wait_for(lambda: training.cpu_seconds() > seconds)
-    elif cause == "save":
+    else:  # sometimes after another checkpoint, so that the run gets on
+        enough = training.last_checkpoint() + rng.randint(0, 1) * EVERY
+        training.wait_for(lambda: training.last_checkpoint() >= enough)
+    if cause == "save":
         training.wait_for(training.is_saving)
         time.sleep(rng.uniform(0, 0.05))
     elif cause == "validation":  # begins when a checkpoint's step has printed its loss
         training.wait_for(training.is_validating)
         time.sleep(rng.uniform(0, 0.2))
-    else:
+    elif not first:
         training.wait_for(training.steps)
         time.sleep(rng.uniform(0, 0.2) if cause == "step" else 0)
     if training.process.poll() is not None:
@@ -85,10 +88,14 @@ def end_often(
     return ended, differences(reference, workdir)
 
 
+def said_of(differ: list[str]) -> str:
+    return "the end is bit-identical" if not differ else f"the end DIFFERS in {', '.join(differ)}"
+
+
 def signal_rows(out: Path) -> list[Row]:
     """20 kills, and both signals that save first, in one run."""
     ended, differ = end_often(out, MOMENTS * 5 + STOPS, 20 * EVERY)
-    end = "the end is bit-identical" if not differ else f"the end DIFFERS in {', '.join(differ)}"
+    end = said_of(differ)
     rows = []
     for moment in MOMENTS:
         here = [process for process in ended if process.cause == moment]
@@ -117,5 +124,5 @@ def lock_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
     if first.end():
         raise RuntimeError(first.printed())
     differ = differences(straight(out, steps), workdir)
-    happened = f"`{said.replace(holder, 'process PID on HOST')}`, status {status}; the first went on to its end"
+    happened = f"`{said.replace(holder, 'process PID on HOST')}`, status {status}; of the first {said_of(differ)}"
     return [Row("a second process on one workdir", happened, "nothing", status == 2 and holder in said and not differ)]

@@ -17,6 +17,7 @@ from vacsr_jax.training import loop
 from vacsr_jax.training.metric_writer import MetricWriter
 
 FIELDS = {"method": "vacsr", "checkpoint.every": 500, "train.log_every": 50}
+TENTHS = (2, 4, 6, 8, 10)  # in the first one, all is warmed up
 CURVES = {
     "rss": "host memory, MB",
     "arrays": "arrays on the device",
@@ -77,9 +78,10 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     steps = [sample["step"] for sample in samples]
     for axes, (name, title) in zip(figure.subplots(4, 2).flat, CURVES.items(), strict=False):
-        axes.plot(steps, [sample[name] for sample in samples], linewidth=0.8)
+        values = np.array([sample[name] for sample in samples], float)  # None, in JSON, is no number
+        axes.plot(steps, values, linewidth=0.8)
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * np.nanmax(values))
         axes.tick_params(labelsize=8)
     figure.axes[-1].remove()
     figure.savefig(path, dpi=100)
@@ -89,8 +91,7 @@ def read(out: Path) -> list[dict[str, float]]:
     return json.loads((out / "soak.json").read_text())
 
 
-def growth(samples: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
-    """The median of each curve in the second tenth of the run and in the last one; the first tenth warms up."""
-    tenth = len(samples) // 10
-    parts = samples[tenth : 2 * tenth], samples[-tenth:]
-    return {name: tuple(float(np.nanmedian([s[name] for s in part])) for part in parts) for name in CURVES}
+def growth(samples: list[dict[str, float]]) -> dict[str, list[float]]:
+    """The median of each curve in the tenths `TENTHS` of the run."""
+    parts = [samples[(n - 1) * len(samples) // 10 : n * len(samples) // 10] for n in TENTHS]
+    return {name: [float(np.median([s[name] for s in part])) for part in parts] for name in CURVES}

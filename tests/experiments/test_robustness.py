@@ -10,7 +10,7 @@ from experiments.robustness.processes import EVERY
 from vacsr_jax.training import loop
 from vacsr_jax.training.sharding import make_mesh
 
-STEPS = 2 * EVERY
+STEPS = 4 * EVERY
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,9 @@ def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path,
     fields = {"method": "sigmoid", "train.log_every": 2, "checkpoint.every": 8, "train.batch_size": 8}
     samples = soak.soak(tmp_path, 40, **fields)
     jax.config.update("jax_disable_most_optimizations", False)
-    middle, end = samples[len(samples) // 2], samples[-1]
-    for name in ("arrays", "array_bytes", "fds"):
-        assert end[name] <= middle[name], name
-    assert end["threads"] <= middle["threads"] + 2  # Orbax's come and go
+    half, quarter = len(samples) // 2, len(samples) // 4
+    save_under_way = 8  # files and threads
+    for name, more in (("arrays", 0), ("array_bytes", 0), ("fds", save_under_way), ("threads", save_under_way)):
+        middle, end = (min(sample[name] for sample in part) for part in (samples[quarter:half], samples[-quarter:]))
+        assert end <= middle + more, name
     assert (tmp_path / "soak.png").exists()

@@ -187,7 +187,7 @@ def test_a_full_disk_is_named_keeps_the_old_checkpoint_and_can_be_made_larger(sm
     checkpoints = Checkpoints(folder)
     write(checkpoints, 3, 10.0, size=300)  # 360 kB twice
     checkpoints.wait()
-    with pytest.raises(OSError, match="the disk is full; step 3 is whole"):  # noqa: PT012
+    with pytest.raises(OSError, match=r"\(step 3 is whole\): the disk is full; make room"):  # noqa: PT012
         write(checkpoints, 6, 20.0, size=600)
         checkpoints.wait()
     with contextlib.suppress(OSError):

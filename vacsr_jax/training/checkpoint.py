@@ -153,10 +153,10 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax, TensorStore or the system raise
             whole = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
             left = f"step {whole[-1]} is whole" if whole else "there is no earlier one"
-            reason = "the disk is full" if _is_full(error) else f"{type(error).__name__}: {error}"
+            full = "the disk is full; make room" if _is_full(error) else f"{type(error).__name__}: {error}; mend it"
             raise OSError(
-                f"the checkpoint of step {self._saving} could not be written to {self.folder}: {reason}; {left}. "
-                "Make room, then the same command goes on from there"
+                f"the checkpoint of step {self._saving} could not be written to {self.folder} ({left}): {full}, "
+                "then the same command goes on"
             ) from error
 
 

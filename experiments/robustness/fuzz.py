@@ -127,6 +127,8 @@ def work(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["MPLCONFIGDIR"] = folder  # what is written is watched
         target.write(Path(folder) / "inside", Path(folder) / "outside")  # what is imported and compiled comes first
+        import matplotlib.font_manager  # noqa: F401  asks fc-list for fonts when it is first imported
+
         limit_memory()
         result = fuzz(target, options.inputs, options.seed, Path(folder))
         if options.keep and (Path(folder) / "kept").is_dir():

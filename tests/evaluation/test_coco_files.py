@@ -122,6 +122,8 @@ def test_a_ground_truth_that_does_not_fit_is_refused(files, capsys):
     for text in ('{"1": []}', '{"1": [1e999]}', "[" * 100_000):
         (folder / "cxc_caption_to_image.json").write_text(text)
         assert "cxc_caption_to_image.json" in refused(files, capsys)
+    (folder / "cxc_caption_to_image.json").write_text('{"123456": [1]}')
+    assert "cxc_caption_to_image.json: id 123456 is in none of original" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").unlink()
     assert "no cxc_caption_to_image.json; give the folder `data` of" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").write_text("{}")

@@ -207,6 +207,9 @@ def test_formats_and_folders_that_are_none(index, tmp_path):
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 0}))
     with pytest.raises(ValueError, match="format 0, this version reads 1"):
         MixedIndex.load(tmp_path / "index")
+    header.write_text(json.dumps({"format": 1}))
+    with pytest.raises(ValueError, match="has no model_id, stats, about"):
+        MixedIndex.load(tmp_path / "index")
 
 
 def test_another_models_index_and_statistics_are_refused(index, tmp_path):

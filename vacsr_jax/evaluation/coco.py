@@ -38,7 +38,19 @@ def read_caption_truth(folder: str | Path) -> CaptionTruth:
             f"{folder / TEST_IDS}: got {len(test_ids)} ids, expected the {len(matches[1])} captions of {names[1]}, "
             f"each once, a multiple of {FOLDS}"
         )
+    _check_known(folder, names, matches)
     return CaptionTruth(test_ids, *(Matches(*matches[i : i + 2]) for i in (0, 2, 4)))
+
+
+def _check_known(folder: Path, names: list[str], matches: list[dict[int, list[int]]]) -> None:
+    """The images that captions were written for, and whatever is asked, must be original images and captions."""
+    images, captions = matches[:2]
+    asked = {names[1]: ([i for ids in captions.values() for i in ids], images)}
+    asked |= {names[n]: (matches[n], (images, captions)[n % 2]) for n in range(2, len(names))}
+    for name, (ids, known) in asked.items():
+        strange = next((i for i in ids if i not in known), None)
+        if strange is not None:
+            raise ValueError(f"{folder / name}: id {strange} is in none of {names[0]} and {names[1]}")
 
 
 def _read_matches(path: Path) -> dict[int, list[int]]:

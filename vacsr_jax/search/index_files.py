@@ -86,6 +86,9 @@ def read(
         header = read_json(folder / HEADER)
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
+        missing = [name for name in ("model_id", "stats", "about") if name not in header]
+        if missing:
+            raise ValueError(f"{HEADER} has no {', '.join(missing)}")
         ids, contents = read_documents(folder / DOCUMENTS, header["modalities"])
         store = read_store(folder, header, ids, devices)
         return header, store, contents, read_fits(folder, header["modalities"])

@@ -207,7 +207,12 @@ def test_a_caption_without_its_image_is_named(tmp_path):
     write_images(tmp_path, ENTRIES)
     write_annotations(tmp_path, ENTRIES)
     file = tmp_path / "annotations" / "captions_val2014.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"images": []}))
+    content = json.loads(file.read_text())
+    strange = [c | {"image_id": {"id": 1}} for c in content["annotations"]]
+    file.write_text(json.dumps(content | {"annotations": strange}))
+    with pytest.raises(ValueError, match=r"captions_val2014\.json: expected COCO's images and annotations"):
+        open_captions(tmp_path, "test", dataset="coco", form="annotations")
+    file.write_text(json.dumps(content | {"images": []}))
     with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id \d+ is of image \d+, which is in no"):
         open_captions(tmp_path, "test", dataset="coco", form="annotations")
     np.save(tmp_path / "karpathy_ids" / "coco_test_ids.npy", np.array([None]), allow_pickle=True)

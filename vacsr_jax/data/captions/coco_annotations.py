@@ -62,8 +62,8 @@ def _read_captions(root: Path) -> tuple[dict[int, tuple[int, str]], dict[int, Pa
         file = find_file(root, f"captions_{year}.json")
         try:
             content = read_json(file)
-            captions |= {c["id"]: (c["image_id"], c["caption"]) for c in content["annotations"]}
-            images |= {i["id"]: below(year, i["file_name"]) for i in content["images"]}
-        except (KeyError, TypeError, AttributeError) as error:
+            captions |= {c["id"]: (int(c["image_id"]), c["caption"]) for c in content["annotations"]}
+            images |= {int(i["id"]): below(year, i["file_name"]) for i in content["images"]}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{file}: expected COCO's images and annotations ({error!r})") from None
     return captions, images

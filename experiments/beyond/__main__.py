@@ -18,7 +18,7 @@ from experiments.scenes.runs import Task, finished, run_all
 
 METHODS = ("sigmoid", "infonce", "deterministic", "vacsr", "propensity")
 NOISE = (0.0, 0.2, 0.5)
-QUICK = {"train.steps": 1200, "checkpoint.every": 400}
+QUICK = {"train.steps": 900, "checkpoint.every": 900}
 PROPENSITY = {"method": "propensity"}
 
 # The other tables change one thing.
@@ -58,7 +58,7 @@ METRICS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.beyond", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, clean and 50 %% noise, 1,200 steps")
+    parser.add_argument("--quick", action="store_true", help="one seed, clean and 50 %% noise, 900 steps")
     parser.add_argument("--out", help="with --quick: a JSON file; else the folder of runs and results")
     parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="what to train and print")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")

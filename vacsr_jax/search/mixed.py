@@ -33,7 +33,7 @@ class Hits(NamedTuple):
     Attributes:
       ids: objects.
       modality: objects, names.
-      score: float32, the raw cosine; it compares documents of one modality only.
+      score: float32, the raw cosine (plus a bias, see `MixedIndex`); it compares documents of one modality only.
       z: float32, the standardized score, comparable between modalities; without the prior.
     """
 

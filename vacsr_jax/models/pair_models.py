@@ -148,8 +148,7 @@ def with_propensity(folded: FoldedPropensity, scores: PairScores, image: Array, 
     """Both scores of pairs, from the match model's logits a and the propensities f (`image`) and g (`text`).
 
     label_score = log sigmoid(a) + g + f + c ranks as the label's odds do, with or without the floor of wrong labels,
-    which is the same for every pair. match_score = log sigmoid(a) + f leaves the text's propensity out; the image's
-    stays: an image of much is labelled no more often, and without f texts would find such images too readily.
+    which is the same for every pair. match_score = log sigmoid(a) + f leaves the text's propensity out.
     """
     match = log_match(scores.logit, folded.plateau) + image
     return scores._replace(label_score=match + text + folded.bias, match_score=match)

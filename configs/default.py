@@ -8,7 +8,8 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, batches, noise and drawn data
-    config.method = "vacsr"  # infonce | cross_entropy | sigmoid | triplet | pcmepp | deterministic | vacsr | propensity
+    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity
+    config.method = "vacsr"
 
     config.model = ConfigDict()
     config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
@@ -31,9 +32,12 @@ def get_config() -> ConfigDict:
     config.adapter.hard_gumbel = False  # straight-through one-hot component weights
     config.adapter.base_rate_bias = True  # the first logit is the base rate of positives; False: 0
 
-    config.cosine = ConfigDict()  # of the methods infonce and sigmoid
+    config.cosine = ConfigDict()  # of the methods infonce, sigmoid and conjunction
     config.cosine.scale = 0.0  # at the start; 0: the pretrained CLIP's own, or 10
     config.cosine.learn_scale = True  # False: scale and bias stay (an ablation of the paper)
+
+    config.conjunction = ConfigDict()  # see vacsr_jax/models/conjunction.py
+    config.conjunction.claims = 4  # equal parts of an embedding that must all agree
 
     config.triplet = ConfigDict()  # VSE-infinity's
     config.triplet.margin = 0.2
@@ -45,7 +49,7 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # of the method of this name; see vacsr_jax/models/propensity.py
-    config.propensity.match = "cosine"  # the match logit: cosine | deterministic | vacsr
+    config.propensity.match = "cosine"  # the match logit: cosine | conjunction | deterministic | vacsr
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # a propensity of each text to get the label
     config.propensity.image = True  # and of each image

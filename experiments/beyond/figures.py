@@ -30,7 +30,8 @@ def draw(out: Path, seeds: range) -> list[Path]:
     figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
     generality(axes[0, 0], arrays["count"], arrays["g"])
     probabilities(axes[0, 1], arrays)
-    calibration(axes[1, 0], arrays)
+    first = {noise: path for (noise, seed), path in sorted(runs.items(), reverse=True)}
+    calibration(axes[1, 0], {noise: np.load(out / "measured" / f"{first[noise].stem}.npz") for noise in sorted(first)})
     rates = [(noise, json.loads(path.read_text())["noise_rate"]) for (noise, _), path in runs.items()]
     noise_rates(axes[1, 1], rates)
     figure.savefig(out / "propensity.png", dpi=110)
@@ -54,11 +55,14 @@ def probabilities(axes, arrays) -> None:
     axes.legend()
 
 
-def calibration(axes, arrays) -> None:
+def calibration(axes, by_noise: dict) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axes.plot(arrays["reliability confidence"], arrays["reliability accuracy"], marker="o")
+    for noise, arrays in by_noise.items():
+        label = f"{noise:.0%} noise"
+        axes.plot(arrays["reliability confidence"], arrays["reliability accuracy"], marker="o", label=label)
     axes.set(xlabel="match probability", ylabel="share of true matches", xlim=(0, 1), ylim=(0, 1))
     axes.set_title("Reliability against the truth")
+    axes.legend()
 
 
 def noise_rates(axes, rates: list[tuple[float, float]]) -> None:

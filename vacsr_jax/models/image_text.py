@@ -13,14 +13,15 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.models.clip import CLIP, Images, Tokens, attention_mask, valid_mask
 from vacsr_jax.models.clip_config import CLIPConfig, check_numbers, field_types
+from vacsr_jax.models.conjunction import ConjunctionModel
 from vacsr_jax.models.gaussian_distance import GaussianDistance
 from vacsr_jax.models.heads import POOLING, GPOHead, SpreadBranch
 from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
 from vacsr_jax.models.propensity import PropensityModel
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
-METHODS = ("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr", "propensity")
-MATCHES = ("cosine", "deterministic", "vacsr")  # what a propensity model calls a match by
+METHODS = ("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp", "conjunction", "deterministic", "vacsr", "propensity")
+MATCHES = ("cosine", "conjunction", "deterministic", "vacsr")  # what a propensity model calls a match by
 
 
 class ImageTextModel(nn.Module):
@@ -121,7 +122,14 @@ class ImageTextModel(nn.Module):
 
 PAIR_MODELS = {
     model.__name__: model
-    for model in (CosineModel, DeterministicAdapter, VariationalAdapter, GaussianDistance, PropensityModel)
+    for model in (
+        CosineModel,
+        ConjunctionModel,
+        DeterministicAdapter,
+        VariationalAdapter,
+        GaussianDistance,
+        PropensityModel,
+    )
 }
 OPTIONS = ("pooling", "dim", "initial_log_var")
 FORMAT = 2  # of a description; raise it when old checkpoints stop loading
@@ -229,6 +237,9 @@ def pair_model(config: ConfigDict, dim: int, texts: int = 0) -> nn.Module:
         return CosineModel(
             initial_logit if config.method == "sigmoid" else None, cosine.scale or CosineModel.scale, cosine.learn_scale
         )
+    if config.method == "conjunction":
+        scale = cosine.scale or ConjunctionModel.scale
+        return ConjunctionModel(dim, config.conjunction.claims, initial_logit, scale, cosine.learn_scale)
     if config.method == "triplet":  # its margin is one of cosines
         return CosineModel(None, scale=1.0, learn_scale=False)
     if config.method == "pcmepp":

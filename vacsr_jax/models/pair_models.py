@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vacsr_jax.models.conjunction import FoldedConjunction, score_conjunction
 from vacsr_jax.models.gaussian_distance import FoldedGaussian, score_gaussians
 from vacsr_jax.models.propensity import FoldedPropensity, log_match
 from vacsr_jax.ops.fused_scores import fused_scores
@@ -116,7 +117,7 @@ class FoldedAdapter(NamedTuple):
     weights: Float[Array, " k"] | None = None
 
 
-Folded = FoldedCosine | FoldedGaussian | FoldedAdapter | FoldedPropensity
+Folded = FoldedCosine | FoldedConjunction | FoldedGaussian | FoldedAdapter | FoldedPropensity
 
 
 def score_tile(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> PairScores:
@@ -126,6 +127,8 @@ def score_tile(folded: Folded, images: Float[Array, "r d"], texts: Float[Array, 
         return with_propensity(folded, inner, images[:, -1:], texts[:, -1])
     if isinstance(folded, FoldedCosine):
         return PairScores(folded.scale * product(images, texts.T) + folded.bias, None)
+    if isinstance(folded, FoldedConjunction):
+        return PairScores(score_conjunction(folded, images, texts[None]), None)
     if isinstance(folded, FoldedGaussian):
         return PairScores(*score_gaussians(folded, images, texts[None]))
     return score_vectors(folded, similarity_vectors(images, texts))
@@ -136,6 +139,8 @@ def score_listed(folded: Folded, images: Float[Array, "r d"], texts: Float[Array
     if isinstance(folded, FoldedPropensity):
         inner = score_listed(folded.match, images[:, :-1], texts[..., :-1])
         return with_propensity(folded, inner, images[:, -1:], texts[..., -1])
+    if isinstance(folded, FoldedConjunction):
+        return PairScores(score_conjunction(folded, images, texts), None)
     if isinstance(folded, FoldedGaussian):
         return PairScores(*score_gaussians(folded, images, texts))
     similarity = images[:, None, :] * texts

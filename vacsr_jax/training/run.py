@@ -140,11 +140,13 @@ def with_steps(config: ConfigDict, units: int) -> ConfigDict:
 
 def with_scale(pair: dict, scale: np.ndarray, config: ConfigDict) -> dict:
     """What works on cosines starts at the pretrained CLIP's own scale, unless it has one of its own."""
-    if config.method == "propensity" and config.propensity.match == "cosine":
+    match = config.propensity.match
+    if config.method == "propensity" and match in ("cosine", "conjunction"):
         inner = config.copy_and_resolve_references()
-        inner.method = "sigmoid"
+        inner.method = "sigmoid" if match == "cosine" else match
         return {**pair, "match": with_scale(pair["match"], scale, inner)}
-    learns_scale = config.method in ("infonce", "cross_entropy", "sigmoid") and config.cosine.learn_scale
+    methods = ("infonce", "cross_entropy", "sigmoid", "conjunction")
+    learns_scale = config.method in methods and config.cosine.learn_scale
     return {**pair, "log_scale": scale} if learns_scale and not config.cosine.scale else pair
 
 

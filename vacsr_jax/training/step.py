@@ -33,6 +33,7 @@ LOSSES = {
     "infonce": contrastive.infonce,
     "cross_entropy": contrastive.cross_entropy,
     "sigmoid": contrastive.sigmoid,
+    "conjunction": contrastive.sigmoid,
     "deterministic": contrastive.sigmoid,
 }
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]

@@ -93,7 +93,7 @@ CHANGES = {
     "unknown dtype": (lambda d: d.update(dtype="float33"), "float33"),
     "unknown pair model": (
         lambda d: d["pair"].update(type="Flow"),
-        "got pair model 'Flow', expected one of CosineModel, DeterministicAdapter, VariationalAdapter, ",
+        "got pair model 'Flow', expected one of CosineModel, ConjunctionModel, DeterministicAdapter, ",
     ),
     "pair model of no type": (lambda d: d["pair"].pop("type"), "got pair model None"),
     "no pair model": (lambda d: d.update(pair=None), "got pair model None"),

@@ -136,7 +136,7 @@ def test_gradients_are_those_of_finite_differences():
             np.testing.assert_allclose(exact, numeric, rtol=1e-6)
 
 
-@pytest.mark.parametrize("match", ["cosine", "deterministic", "vacsr"])
+@pytest.mark.parametrize("match", ["cosine", "conjunction", "deterministic", "vacsr"])
 def test_a_description_holds_the_match_model(match):
     config = scenes.get_config("method=propensity")
     config.propensity.match = match

@@ -55,6 +55,7 @@ RECIPE = {
         {"data.noise": 0.5, "data.noise_protocol": "image"},
         {"model.dtype": "bfloat16"},
         RECIPE,
+        {"method": "propensity", "propensity.match": "conjunction"},
         {"method": "propensity", "propensity.match": "deterministic"},
         {"method": "propensity", "propensity.match": "vacsr"},
         {"method": "propensity", "propensity.plateau": False, "propensity.noise_floor": False},

@@ -1,4 +1,4 @@
-"""The conjunction of claims by hand in float64, its cosine limit, far logits, and gradients against finite differences."""
+"""The conjunction of claims by hand in float64, as a cosine, at far logits, and its gradients by finite differences."""
 
 import jax
 import jax.numpy as jnp

@@ -21,8 +21,15 @@ from vacsr_jax.models.propensity import PropensityModel
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 
 METHODS = (
-    *("infonce", "cross_entropy", "sigmoid", "triplet", "pcmepp"),
-    *("conjunction", "deterministic", "vacsr", "propensity"),
+    "infonce",
+    "cross_entropy",
+    "sigmoid",
+    "triplet",
+    "pcmepp",
+    "conjunction",
+    "deterministic",
+    "vacsr",
+    "propensity",
 )
 MATCHES = ("cosine", "conjunction", "deterministic", "vacsr")  # what a propensity model calls a match by
 

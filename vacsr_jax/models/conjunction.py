@@ -83,7 +83,7 @@ def score_conjunction(
     return logit_of_all(jnp.stack([folded.scale * agreement(v, t) + bias for v, t, bias in parts]))
 
 
-def logit_of_all(logits: Float[Array, "k *b"]) -> Float[Array, " *b"]:
+def logit_of_all(logits: Float[Array, "k r c"]) -> Float[Array, "r c"]:
     """logit(prod_k sigmoid(a^k)) of logits a^k, the log odds that all of k independent statements hold.
 
     = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)); u is kept as a logarithm, so that value and gradient,

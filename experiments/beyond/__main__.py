@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments.beyond.figures import draw
+from experiments.beyond.ideas import IDEAS
 from experiments.beyond.measure import measure
 from experiments.scenes.__main__ import mean_and_error
 from experiments.scenes.runs import Task, finished, run_all
@@ -20,6 +24,9 @@ METHODS = ("sigmoid", "infonce", "deterministic", "vacsr", "propensity")
 NOISE = (0.0, 0.2, 0.5)
 QUICK = {"train.steps": 900, "checkpoint.every": 900}
 PROPENSITY = {"method": "propensity"}
+CLAIMS = PROPENSITY | {"propensity.match": "conjunction"}
+ROWS = {method: {"method": method} for method in (*METHODS[:-1], "conjunction", "propensity")}
+ROWS |= {"propensity, claims": CLAIMS}
 
 # The other tables change one thing.
 SWITCHES = {
@@ -31,9 +38,10 @@ SWITCHES = {
     "no noise floor": {"propensity.noise_floor": False},
 }
 MATCHES = {
-    "cosine": {},
-    "deterministic adapter": {"propensity.match": "deterministic"},
-    "VACSR": {"propensity.match": "vacsr"},
+    "cosine": PROPENSITY,
+    "conjunction": CLAIMS,
+    "deterministic adapter": PROPENSITY | {"propensity.match": "deterministic"},
+    "VACSR": PROPENSITY | {"propensity.match": "vacsr"},
 }
 SETTINGS = {
     "default": {},
@@ -44,7 +52,7 @@ SETTINGS = {
     "1,500 steps": {"train.steps": 1500},
     "6,000 steps": {"train.steps": 6000},
 }
-TABLES = ("methods", "controls", "switches", "matches", "settings")
+TABLES = ("methods", "controls", "switches", "matches", "settings", "ideas")
 METRICS = {
     "mAP@R": "true/mAP@R",
     "i2t": "true/i2t/mAP@R",
@@ -75,12 +83,13 @@ def main() -> None:
     for name in options.tables:
         rows = table_rows(name)
         if not options.table:
-            run_all(
-                [task(fields, noise, seed) for seed in seeds for _, fields, noise in rows], out, options.jobs, measure
-            )
+            run_all([task(row, seed) for seed in seeds for row in rows], out, options.jobs, measure)
         lines = control_lines if name == "controls" else metric_lines
-        print(f"\n{name}\n\n{lines(rows, finished(out), seeds)}", flush=True)
-    print(*draw(out, seeds), sep="\n")
+        split = "validation" if name == "ideas" else "test"
+        print(f"\n{name}, {split} split\n\n{lines(rows, finished(out), seeds, split)}", flush=True)
+    for row in (Row("propensity", PROPENSITY), Row("claims", CLAIMS)):
+        runs = {noise: [task(row._replace(noise=noise), seed).name for seed in seeds] for noise in NOISE}
+        print(*draw(out, runs, f"{row.name}.png"), sep="\n")
 
 
 def share_compilations(out: Path) -> None:
@@ -121,57 +130,77 @@ def quick_numbers(test: dict) -> dict[str, float]:
     return {short: test[name] for short, name in names.items()}
 
 
-def table_rows(table: str) -> list[tuple[str, dict, float]]:
-    """(row, config fields, noise) of a table."""
-    methods = {method: {"method": method} for method in METHODS}
+class Row(NamedTuple):
+    """A row of a table: its name, config fields, share of wrong labels, and change of the training as in `Task`."""
+
+    name: str
+    fields: dict
+    noise: float = 0.0
+    change: Callable = nullcontext
+
+
+def table_rows(table: str) -> list[Row]:
     if table == "methods":
-        return [(name, fields, noise) for name, fields in methods.items() for noise in NOISE]
+        return [Row(name, fields, noise) for noise in NOISE for name, fields in ROWS.items()]
     if table == "controls":
-        return [(name, methods[name], 0.0) for name in ("sigmoid", "infonce", "propensity")]
+        names = ("sigmoid", "infonce", "propensity", "propensity, claims")
+        return [Row(name, ROWS[name], noise) for noise in (0.0, 0.5) for name in names]
     if table == "settings":
-        pairs = [(name, method) for name in SETTINGS for method in ("sigmoid", "propensity")]
-        return [(f"{name}: {method}", {"method": method} | SETTINGS[name], 0.0) for name, method in pairs]
-    changed = SWITCHES if table == "switches" else MATCHES
-    return [(name, PROPENSITY | fields, noise) for name, fields in changed.items() for noise in (0.0, 0.5)]
+        names = ("sigmoid", "propensity", "propensity, claims")
+        return [Row(f"{changed}: {name}", ROWS[name] | SETTINGS[changed]) for changed in SETTINGS for name in names]
+    if table == "ideas":
+        short = PROPENSITY | {"train.steps": 1500}
+        return [Row(name, short | fields, 0.0, change) for name, (fields, change) in IDEAS.items()]
+    rows = MATCHES if table == "matches" else {name: PROPENSITY | fields for name, fields in SWITCHES.items()}
+    return [Row(name, fields, noise) for noise in (0.0, 0.5) for name, fields in rows.items()]
 
 
-def task(fields: dict, noise: float, seed: int) -> Task:
+def task(row: Row, seed: int) -> Task:
     """A run named by what it changes, so that tables share it."""
-    changes = [str(value) if field == "method" else f"{field}={value}" for field, value in fields.items()]
-    name = "-".join([*changes, f"noise{noise}", f"seed{seed}"]).replace(" ", "")
-    return Task(name, {**fields, "data.noise": noise, "seed": seed})
+    changes = [str(value) if field == "method" else f"{field}={value}" for field, value in row.fields.items()]
+    changes += [] if row.change is nullcontext else [row.name]
+    name = "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]).replace(" ", "")
+    return Task(name, {**row.fields, "data.noise": row.noise, "seed": seed}, row.change)
 
 
-def metric_lines(rows, results: dict[str, dict], seeds: range) -> str:
-    """Means and standard errors on the test split, a row for each noise; what was not run says so."""
+def found_runs(row: Row, results: dict[str, dict], seeds: range) -> list[dict]:
+    names = [task(row, seed).name for seed in seeds]
+    return [results[name] for name in names if name in results]
+
+
+def metric_lines(rows: list[Row], results: dict[str, dict], seeds: range, split: str) -> str:
+    """Means and standard errors over the seeds that were run; what was not run says so."""
     from vacsr_jax.report.tables import format_table
 
     lines = []
-    for name, fields, noise in rows:
-        runs = [results.get(task(fields, noise, seed).name) for seed in seeds]
-        if None in runs:
-            lines.append([name, f"{noise:.0%}", *["not run"] * (len(METRICS) + 1)])
+    for row in rows:
+        runs = found_runs(row, results, seeds)
+        line = [row.name, f"{row.noise:.0%}", len(runs)]
+        if not runs:
+            lines.append([*line, *["not run"] * (len(METRICS) + 1)])
             continue
-        values = [[run["test"].get(metric) for run in runs] for metric in METRICS.values()]
-        values.append([run["noise_rate"] for run in runs])
-        lines.append([name, f"{noise:.0%}", *(mean_and_error(x) for x in values)])
-    return format_table(lines, ["", "noise", *METRICS, "nu"], markdown=True)
+        values = [[run[split].get(metric) for run in runs] for metric in METRICS.values()]
+        values.append([run.get("noise_rate") for run in runs])
+        lines.append([*line, *(mean_and_error(x) for x in values)])
+    return format_table(lines, ["", "noise", "seeds", *METRICS, "nu"], markdown=True)
 
 
-def control_lines(rows, results: dict[str, dict], seeds: range) -> str:
+def control_lines(rows: list[Row], results: dict[str, dict], seeds: range, split: str) -> str:
     """One number for each text, added to the match score of a method: what each brings, i2t against the truth."""
     from vacsr_jax.report.tables import format_table
 
     lines = []
-    for name, fields, noise in rows:
-        runs = [results.get(task(fields, noise, seed).name) for seed in seeds]
-        if None in runs:
-            lines.append([name, *["not run"] * 3])
+    for row in rows:
+        runs = [run["corrections"] for run in found_runs(row, results, seeds) if "corrections" in run]
+        line = [row.name, f"{row.noise:.0%}", len(runs)]
+        if not runs:
+            lines.append([*line, *["not run"] * 3])
             continue
-        for row in runs[0]["corrections"]:
-            found = [run["corrections"][row] for run in runs]
-            lines.append([name, row, *(mean_and_error([x[metric] for x in found]) for metric in ("i2t", "auroc"))])
-    return format_table(lines, ["scores of", "plus", "mAP@R i2t", "AUROC pooled"], markdown=True)
+        for name in runs[0]:
+            values = [[run[name][metric] for run in runs] for metric in ("i2t", "auroc")]
+            lines.append([*line, name, *(mean_and_error(x) for x in values)])
+    names = ["scores of", "noise", "seeds", "plus", "mAP@R i2t", "AUROC pooled"]
+    return format_table(lines, names, markdown=True)
 
 
 if __name__ == "__main__":

@@ -7,36 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
-NOISE = (0.0, 0.2, 0.5)
 
-
-def draw(out: Path, seeds: range) -> list[Path]:
-    """Writes propensity.png into `out` from whatever runs of the method are finished; nothing if none is."""
-    runs = {
-        (noise, seed): out / f"propensity-noise{noise}-seed{seed}.json"
-        for noise in NOISE
-        for seed in seeds
-        if (out / f"propensity-noise{noise}-seed{seed}.json").exists()
-    }
-    clean = next((path for (noise, _), path in runs.items() if noise == 0), None)
-    if clean is None:
+def draw(out: Path, names: dict[float, list[str]], file: str) -> list[Path]:
+    """Writes the figure into `out` from whatever runs (of each noise) are finished; nothing if no clean one is."""
+    runs = {noise: [name for name in of if (out / f"{name}.json").exists()] for noise, of in names.items()}
+    if not runs[0.0]:
         return []
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    arrays = np.load(out / "measured" / f"{clean.stem}.npz")
+    measured = {noise: np.load(out / "measured" / f"{of[0]}.npz") for noise, of in runs.items() if of}
     figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
-    generality(axes[0, 0], arrays["count"], arrays["g"])
-    probabilities(axes[0, 1], arrays)
-    first = {noise: path for (noise, seed), path in sorted(runs.items(), reverse=True)}
-    calibration(axes[1, 0], {noise: np.load(out / "measured" / f"{first[noise].stem}.npz") for noise in sorted(first)})
-    rates = [(noise, json.loads(path.read_text())["noise_rate"]) for (noise, _), path in runs.items()]
+    generality(axes[0, 0], measured[0.0]["count"], measured[0.0]["g"])
+    probabilities(axes[0, 1], measured[0.0])
+    calibration(axes[1, 0], measured)
+    rates = [
+        (noise, json.loads((out / f"{name}.json").read_text())["noise_rate"]) for noise in runs for name in runs[noise]
+    ]
     noise_rates(axes[1, 1], rates)
-    figure.savefig(out / "propensity.png", dpi=110)
+    figure.savefig(out / file, dpi=110)
     plt.close(figure)
-    return [out / "propensity.png"]
+    return [out / file]
 
 
 def generality(axes, count: np.ndarray, g: np.ndarray) -> None:

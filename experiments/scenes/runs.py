@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ MORE_METHODS = ("triplet", "pcmepp")  # in the step-matched rows of the full tab
 
 
 class Task(NamedTuple):
-    """One training run: its place under --out, and the config fields that it sets."""
+    """One training run: its place under --out, the config fields that it sets, and a change of the training that no
+    field makes, a function that gives a context (it goes to another process: no lambda)."""
 
     name: str
     fields: dict
+    change: Callable[[], AbstractContextManager] = nullcontext
 
 
 def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = None) -> dict[str, dict]:
@@ -70,7 +73,8 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
     quiet()
     config, workdir = make_config(task.fields), out / "workdirs" / task.name
     began = time.monotonic()
-    run, _ = train(config, workdir)
+    with task.change():
+        run, _ = train(config, workdir)
     seconds = time.monotonic() - began
     best = load_workdir(workdir, "best")
     untrained = dataclasses.replace(best, params=run.params)

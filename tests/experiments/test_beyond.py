@@ -1,21 +1,35 @@
 """The tables of the propensity model: runs are shared by name, and a tiny run gives every number and figure."""
 
+import functools
+import pickle
+from contextlib import nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.beyond import __main__ as beyond
 from experiments.beyond.figures import draw
+from experiments.beyond.ideas import captions_together, centred, column_penalty
 from experiments.beyond.measure import measure
 from experiments.scenes.runs import finished, make_config, result_file
+from vacsr_jax.data.loader import Pairs
+from vacsr_jax.data.source import ArraySource
 from vacsr_jax.files import to_json, write_text
+from vacsr_jax.models.clip_config import CLIP_CONFIGS
+from vacsr_jax.models.image_text import build_model
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.training import step
 from vacsr_jax.training.run import set_up
+from vacsr_jax.training.sharding import make_mesh
 
 
 def test_tables_share_runs():
     names = {}
     for table in beyond.TABLES:
-        for _, fields, noise in beyond.table_rows(table):
-            found = beyond.task(fields, noise, 0)
+        for row in beyond.table_rows(table):
+            found = pickle.loads(pickle.dumps(beyond.task(row, 0)))  # as another process gets it
             assert names.setdefault(found.name, found.fields) == found.fields
     assert "propensity-noise0.0-seed0" in names
 
@@ -24,7 +38,7 @@ def test_tables_share_runs():
 def results(tmp_path_factory):
     """What a run leaves, of a model that was not trained."""
     out = tmp_path_factory.mktemp("beyond")
-    name, fields = beyond.task({"method": "propensity"}, 0.0, 0)
+    name, fields, _ = beyond.task(beyond.Row("propensity", beyond.PROPENSITY), 0)
     small = {"data.train_size": 20, "data.validation_size": 20, "data.test_size": 20, "train.batch_size": 16}
     config = make_config(fields | small)
     run = set_up(config, out)
@@ -37,16 +51,50 @@ def results(tmp_path_factory):
 
 def test_a_run_has_every_number(results):
     rows = beyond.table_rows("methods")
-    table = beyond.metric_lines(rows, finished(results), range(1))
-    lines = [line for line in table.splitlines() if line.startswith("| propensity")]
-    assert "not run" not in lines[0]
-    assert "not run" in lines[1]
-    controls = beyond.control_lines(beyond.table_rows("controls"), finished(results), range(1))
+    table = beyond.metric_lines(rows, finished(results), range(2), "test")
+    lines = [line.split(" |")[1:4] for line in table.splitlines() if line.startswith("| propensity ")]
+    assert [[cell.strip() for cell in line] for line in lines[:2]] == [["0%", "1", "0.500"], ["20%", "0", "not run"]]
+    controls = beyond.control_lines(beyond.table_rows("controls"), finished(results), range(1), "test")
     assert "caption length, w by true" in controls
     assert "entropy, w 1" in controls
 
 
 def test_the_figure_is_drawn(results, tmp_path):
-    assert draw(tmp_path, range(1)) == []
-    (file,) = draw(results, range(1))
+    names = {0.0: ["propensity-noise0.0-seed0"], 0.5: ["propensity-noise0.5-seed0"]}
+    assert draw(tmp_path, names, "propensity.png") == []
+    (file,) = draw(results, names, "propensity.png")
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_penalties_by_hand():
+    """Of six pairs' match logits and embeddings; nothing is left behind."""
+    config, mesh = make_config(beyond.PROPENSITY), make_mesh(jax.devices()[:1])
+    model = build_model(config, CLIP_CONFIGS["tiny"])
+    rng = np.random.default_rng(0)
+    images, texts = (jnp.asarray(rng.normal(size=(n, 65)), jnp.float32) for n in (2, 3))
+    labels = jnp.array([[True, False, False], [False, True, True]])
+    params = model.pair.init(jax.random.key(0), images, texts)["params"]
+
+    def loss(change=nullcontext):
+        with change():
+            return float(step.pair_loss(params, images, texts, labels, None, 0, config, model, mesh)[0])
+
+    a = 10 * images[:, :-1] @ texts[:, :-1].T - np.log(63)
+    expected = {
+        functools.partial(column_penalty, 0.5): 0.5 * np.var([a[1, 0], a[0, 1], a[0, 2]]),
+        functools.partial(centred, 2.0): 2 * sum(np.mean(np.mean(x[:, :-1], 0) ** 2) for x in (images, texts)),
+    }
+    for change, penalty in expected.items():
+        np.testing.assert_allclose(loss(change) - loss(), penalty, rtol=1e-3)
+
+
+def test_captions_of_an_image_come_together():
+    source = ArraySource(np.zeros((2, 4, 4, 3), np.uint8), [()] * 2, ["a", "b"])
+    pairs = Pairs(source, np.arange(5, dtype=np.int32)[:, None], np.array([0, 1, 0, 0, 1]))
+    index = np.array([2, 3, 1])
+    with captions_together(2):
+        assert pairs.take(index)["tokens"][..., 0].tolist() == [[2, 3], [3, 0], [1, 4]]
+        batch = {"group": jnp.array([0, 0, 1])}
+        labels = step.positive_pairs(batch, make_config({}), None)
+    assert labels.tolist() == [[True] * 4 + [False] * 2] * 2 + [[False] * 4 + [True] * 2]
+    assert pairs.take(index)["tokens"][..., 0].tolist() == [2, 3, 1]

@@ -143,7 +143,7 @@ def table_rows(table: str) -> list[Row]:
     if table == "methods":
         return [Row(name, fields, noise) for noise in NOISE for name, fields in ROWS.items()]
     if table == "controls":
-        names = ("sigmoid", "infonce", "propensity", "propensity, claims")
+        names = ("sigmoid", "propensity", "propensity, claims")
         return [Row(name, ROWS[name], noise) for noise in (0.0, 0.5) for name in names]
     if table == "settings":
         names = ("sigmoid", "propensity", "propensity, claims")

@@ -10,7 +10,7 @@ from vacsr_jax.training.run import set_up
 from vacsr_jax.training.sharding import state_sharding
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
-METHODS = ("infonce", "sigmoid", "deterministic", "vacsr", "propensity")
+METHODS = ("infonce", "sigmoid", "conjunction", "deterministic", "vacsr", "propensity")
 
 
 @pytest.mark.parametrize("method", METHODS)

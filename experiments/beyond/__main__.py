@@ -36,6 +36,8 @@ SWITCHES = {
     "no image propensity": {"propensity.image": False},
     "no propensities": {"propensity.text": False, "propensity.image": False},
     "no noise floor": {"propensity.noise_floor": False},
+    "claims": {"propensity.match": "conjunction"},
+    "claims, no image propensity": {"propensity.match": "conjunction", "propensity.image": False},
 }
 MATCHES = {
     "cosine": PROPENSITY,

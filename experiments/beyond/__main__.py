@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -161,7 +162,7 @@ def task(row: Row, seed: int) -> Task:
     """A run named by what it changes, so that tables share it."""
     changes = [str(value) if field == "method" else f"{field}={value}" for field, value in row.fields.items()]
     changes += [] if row.change is nullcontext else [row.name]
-    name = "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]).replace(" ", "")
+    name = re.sub(r"[ \[\]]", "", "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]))
     return Task(name, {**row.fields, "data.noise": row.noise, "seed": seed}, row.change)
 
 

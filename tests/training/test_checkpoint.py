@@ -225,3 +225,9 @@ def test_one_process_trains_in_a_workdir(tmp_path):
             pass
     with hold(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"in the path, which leaves Orbax's checkpoints unreadable; give another"):
+        Checkpoints(tmp_path / name)

@@ -35,12 +35,18 @@ class Checkpoints:
     (not `read_only`), those that are damaged are moved out of the way, with a warning.
 
     Raises:
-      ValueError: if there are checkpoints and all of them are damaged, to train on.
+      ValueError: to train on, if there are checkpoints and all of them are damaged, or the path has a character that
+        Orbax takes for a pattern.
     """
 
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
         self.folder = Path(workdir).absolute() / FOLDER
         if not read_only:
+            if pattern := re.search(r"[*?\[]", str(self.folder)):
+                raise ValueError(
+                    f"{self.folder}: got {pattern[0]!r} in the path, which leaves Orbax's checkpoints unreadable; "
+                    "give another --workdir"
+                )
             on_first_process(lambda: set_damaged_aside(self.folder))
         keep = [LatestN(n=2), BestN(get_metric_fn=_selected, n=1, keep_checkpoints_without_metrics=False)]
         options = ocp.CheckpointManagerOptions(

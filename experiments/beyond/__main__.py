@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is there and train nothing")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one CPU thread each if more than 1")
     options = parser.parse_args()
-    if options.jobs > 1:  # one thread each; before jax is imported, here or in the workers
+    if options.jobs > 1:  # one thread each; before jax starts a device, here or in the workers
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     if options.quick:
         quick(Path(options.out or "beyond.json"), options.jobs)

@@ -21,8 +21,8 @@ class ConjunctionModel(nn.Module):
     v^k and t^k are the k-th of `claims` equal parts of an embedding that is scaled to length sqrt(claims), so the mean
     of a^k over the claims is exp(log_scale) cos(v_i, t_j) + mean bias; with one claim it is `CosineModel`. A cosine
     lets a strong agreement on one fact make up for a disagreement on another; a product does not. Each factor ends at
-    1, which leaves less room than an adapter has for how general a text is. A caption that makes no k-th claim has a short t^k, and its
-    factor is sigmoid(bias_k) for every image.
+    1, which leaves less room than an adapter has for how general a text is. A caption that makes no k-th claim has a
+    short t^k, and its factor is sigmoid(bias_k) for every image.
 
     Attributes:
       dim: d, of the embeddings.

@@ -23,6 +23,8 @@ setup(
     description="Variational similarity of images and texts (VACSR) in JAX/Flax: train, judge, load.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["vacsr_jax", "vacsr_jax.*"]),
     python_requires=">=3.11",
     install_requires=[

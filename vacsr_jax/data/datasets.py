@@ -58,7 +58,7 @@ def open_class_split(config: ConfigDict, split: str) -> ClassSource:
     if not data.dataset or not data.path:
         raise ValueError(
             f"data.dataset {data.dataset!r}, data.path {data.path!r}: name a data set and the folder that holds it: "
-            "--config=configs/base_to_new.py:dataset=eurosat,root=DATA"
+            "--config=configs/base_to_novel.py:dataset=eurosat,root=DATA"
         )
     name, _, split = split.rpartition("/")
     return open_classes(

@@ -1,4 +1,4 @@
-"""Embeddings of whole sets, in batches of one shape."""
+"""Embeddings of whole sets, in batches of a few shapes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def embed_texts(model: ImageTextModel, params, tokens: np.ndarray) -> np.ndarray
 
 
 def _embed(model: ImageTextModel, params, batches: Iterator[np.ndarray], method: str) -> np.ndarray:
-    # A short last batch is padded with copies of its first row, so that there is one compilation.
     parts = [np.asarray(_encode(params, _pad(batch), model, method))[: len(batch)] for batch in batches]
     return np.concatenate(parts)
 
@@ -45,5 +44,6 @@ def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _pad(batch: np.ndarray) -> np.ndarray:
-    missing = BATCH_SIZE - len(batch)
+    """The batch with copies of its first row up to the next power of two, so that there are few compilations."""
+    missing = (1 << (len(batch) - 1).bit_length()) - len(batch)
     return np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch

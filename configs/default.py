@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config.method = "vacsr"
 
     config.model = ConfigDict()
-    config.model.clip = "tiny"  # a preset of models/clip_config.py, for training from scratch
+    config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
     config.model.pretrained = ""  # or a Hugging Face CLIP, folder or hub name, to start from
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.cosine.scale = 0.0  # at the start; 0: the pretrained CLIP's own, or 10
     config.cosine.learn_scale = True  # False: scale and bias stay (an ablation of the paper)
 
-    config.conjunction = ConfigDict()  # see vacsr_jax/models/conjunction.py
+    config.conjunction = ConfigDict()  # see vacsr_jax/pair/conjunction.py
     config.conjunction.claims = 4  # equal parts of an embedding that must all agree
 
     config.triplet = ConfigDict()  # VSE-infinity's
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.pcmepp.vib = 1e-4  # weight of KL[N(mu, sigma^2) || N(0, I)], mean over dimensions
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
-    config.propensity = ConfigDict()  # of the method of this name; see vacsr_jax/models/propensity.py
+    config.propensity = ConfigDict()  # of the method of this name; see vacsr_jax/pair/propensity.py
     config.propensity.match = "cosine"  # the match logit: cosine | conjunction | deterministic | vacsr
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # a propensity of each text to get the label

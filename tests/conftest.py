@@ -6,6 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 
@@ -30,4 +31,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-install_import_hook(["vacsr_jax.ops", "vacsr_jax.losses", "vacsr_jax.models", "vacsr_jax.search"], "beartype.beartype")
+install_import_hook(
+    ["vacsr_jax.ops", "vacsr_jax.losses", "vacsr_jax.pair", "vacsr_jax.towers", "vacsr_jax.search"], "beartype.beartype"
+)
+
+
+@pytest.fixture(scope="module")
+def compile_fast():
+    """For steps that are compiled to be run three times: XLA's optimizations would cost minutes."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -19,11 +19,12 @@ import vacsr_jax
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.tokenizer import train_tokenizer
+from vacsr_jax.image_text import build_model
 from vacsr_jax.losses.vacsr import vacsr
 from vacsr_jax.main import main
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import adapt_towers, build_model
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.towers.base import adapt_towers
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.checkpoint import config_from_dict, config_to_dict
 from vacsr_jax.training.state import init_params
 
@@ -68,7 +69,7 @@ def model_folder(tmp_path_factory):
     config = load_config(str(SCENES), [])
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(CLIP_CONFIGS["tiny"], image_size=0, context_length=8, **ids))
+    model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
     params = jax.device_get(init_params(model, 0))
     folder = tmp_path_factory.mktemp("export")
     Pretrained(model, params, tokenizer, config_to_dict(config), 3).save(folder)
@@ -211,7 +212,7 @@ BAD_FIELDS = {
     "--config.train.steps=1.5": "--config.train.steps=1.5",
     "--config.adapter.sigmoid=perhaps": "--config.adapter.sigmoid=perhaps",
     "--config.method=clip": "method: got 'clip', expected one of infonce, cross_entropy, sigmoid, triplet, pcmepp, ",
-    "--config.model.clip=small": "model.clip: got 'small', expected one of ViT-B/32",
+    "--config.model.towers=small": "model.towers: got 'small', expected one of ViT-B/32",
     "--config.model.dtype=float16": "model.dtype: got 'float16', expected float32 or bfloat16",
     "--config.adapter.embeddings=l2": "adapter.embeddings: got 'l2', expected one of unit, raw",
     "--config.data.name=coco": "data.name: got 'coco', expected one of scenes, image_folder",

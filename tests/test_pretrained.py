@@ -15,12 +15,15 @@ from safetensors.numpy import load_file, save_file
 import vacsr_jax
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.tokenizer import train_tokenizer
+from vacsr_jax.image_text import build_model, describe
 from vacsr_jax.main import main
-from vacsr_jax.models import clip_weights
-from vacsr_jax.models.clip_config import CLIP_CONFIGS, CLIPConfig, TextConfig, VisionConfig
-from vacsr_jax.models.clip_weights import load_hf_clip, save_hf_clip
-from vacsr_jax.models.image_text import METHODS, adapt_towers, build_model, describe
+from vacsr_jax.pair import METHODS
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.towers import clip_weights
+from vacsr_jax.towers.base import TextConfig, VisionConfig, adapt_towers
+from vacsr_jax.towers.clip import CLIPConfig
+from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training import loop
 from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict
 from vacsr_jax.training.checksums import write_checksums
@@ -39,7 +42,7 @@ def saved():
     config = load_config(SCENES, [])
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(CLIP_CONFIGS["tiny"], image_size=0, context_length=8, **ids))
+    model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
     return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer, config_to_dict(config), STEP)
 
 

@@ -14,23 +14,21 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors.numpy import load_file, save
-from scipy.special import expit
 
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from vacsr_jax.evaluation.embed import embed_images, embed_texts
-from vacsr_jax.evaluation.pair_scoring import TopK, top_k
-from vacsr_jax.evaluation.retrieval import fold, probabilities, score_pairs
-from vacsr_jax.evaluation.sampling import Samples, sample_similarity
+from vacsr_jax.evaluation.retrieval import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.files import replace_whole, to_json, write_text
-from vacsr_jax.models.clip import check_tokens
-from vacsr_jax.models.clip_hf_config import read_object
-from vacsr_jax.models.clip_weights import find_folder, load_hf_clip
-from vacsr_jax.models.image_text import ImageTextModel, describe, from_description
-from vacsr_jax.models.pair_models import CosineModel
-from vacsr_jax.models.propensity import noise_logit
+from vacsr_jax.image_text import ImageTextModel, describe, from_description
+from vacsr_jax.pair.base import Item, Items, Meaning
+from vacsr_jax.pair.cosine import CosineModel
+from vacsr_jax.scoring.embed import embed_images, embed_texts
+from vacsr_jax.scoring.pairs import TopK, top_k
+from vacsr_jax.scoring.sampling import Samples, sample_similarity
+from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.training.checkpoint import FOLDER, Checkpoints
 from vacsr_jax.training.run import TOKENIZER
 from vacsr_jax.training.state import abstract_params
@@ -72,11 +70,13 @@ class Pretrained:
 
     def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
-        vision = self.model.clip.vision
+        vision = self.model.towers_config.vision
         return preprocess(image, image_size=vision.image_size, resize=vision.resize)
 
-    def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
-        """Embeddings [n, d] of files, PIL images or uint8 arrays [h, w, 3], ready to be scored.
+    def encode_images(self, images: Sequence[ImageLike]) -> Item:
+        """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
+
+        Images are files, PIL images or uint8 arrays [h, w, 3].
 
         Raises:
           ValueError: if an image cannot be read, or there is none.
@@ -89,17 +89,17 @@ class Pretrained:
         source = ArraySource(np.stack(pixels), [()] * len(pixels), [str(i) for i in range(len(pixels))])
         return embed_images(self.model, self.params, source)
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings [m, d] of texts, ready to be scored.
+    def encode_texts(self, texts: Sequence[str]) -> Item:
+        """The m texts as items, ready to be scored; see `encode_images`.
 
         Raises:
           ValueError: if a text is empty or no string, or there is none.
         """
         return embed_texts(self.model, self.params, self.tokenizer([texts] if isinstance(texts, str) else texts))
 
-    def score(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray) -> Scores:
-        """Scores of all pairs of images (or their embeddings [n, d]) and texts (or their embeddings [m, d])."""
-        images, texts = self._embedded(images, texts)
+    def score(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item) -> Scores:
+        """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it."""
+        images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
         probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
@@ -107,20 +107,29 @@ class Pretrained:
     @property
     def noise_rate(self) -> float | None:
         """The share of training labels that the model found to be wrong; None for a model that does not estimate it."""
-        pair = self.params["pair"]
-        return float(expit(noise_logit(pair))) if "noise_rate" in pair else None
+        rate = self.model.pair.noise_rate(self.params["pair"])
+        return None if rate is None else float(rate)
 
-    def top_k(self, images: Sequence[ImageLike] | np.ndarray, texts: Sequence[str] | np.ndarray, k: int) -> TopK:
+    @property
+    def meaning(self) -> Meaning:
+        """What logit, probability and uncertainty of this model mean, in one sentence each."""
+        return self.model.pair.meaning
+
+    def top_k(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item, k: int) -> TopK:
         """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
-        return top_k(fold(self.model, self.params), *self._embedded(images, texts), k)
+        return top_k(prepare_scorer(self.model, self.params), *self._encoded(images, texts), k)
 
     def sample_similarity(self, key: jax.Array, images, texts, n: int, level: float = 0.9) -> Samples:
         """n draws of every pair's match probability, their mean and credible interval; see `sampling`."""
-        return sample_similarity(self.model, self.params, key, *self._embedded(images, texts), n, level)
+        return sample_similarity(self.model, self.params, key, *self._encoded(images, texts), n, level)
 
-    def cosine_vectors(self, embeddings: np.ndarray) -> np.ndarray:
-        """The part of embeddings [n, e] whose cosines compare items: what a vector store holds."""
-        return embeddings[:, : self.model.cosine_dim(embeddings.shape[1])]
+    def cosine_vectors(self, items: Item) -> np.ndarray:
+        """The vectors [n, d] of items whose cosines compare them: what a vector store holds.
+
+        Raises:
+          ValueError: if an item of this model has no such vector.
+        """
+        return np.asarray(self.model.pair.direction(items))
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that tell models apart: a hash of the description and of every parameter."""
@@ -142,13 +151,13 @@ class Pretrained:
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )
 
-    def _embedded(self, images, texts) -> tuple[np.ndarray, np.ndarray]:
-        images = images if _is_embedding(images) else self.encode_images(images)
-        return images, texts if _is_embedding(texts) else self.encode_texts(texts)
+    def _encoded(self, images, texts) -> tuple[Item, Item]:
+        images = images if _is_encoded(images) else self.encode_images(images)
+        return images, texts if _is_encoded(texts) else self.encode_texts(texts)
 
 
-def _is_embedding(x) -> bool:
-    return isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32
+def _is_encoded(x) -> bool:
+    return isinstance(x, Items) or (isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -175,7 +184,7 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
     if not (folder / DESCRIPTION).is_file():
         raise ValueError(f"{folder} holds no {FOLDER}/ (a training workdir) and no {DESCRIPTION} (an export or a CLIP)")
     description = read_object(folder / DESCRIPTION)
-    return load_export(folder, description) if "vacsr_jax" in description else load_clip(folder)
+    return load_export(folder, description) if "vacsr_jax" in description else load_pretrained_towers(folder)
 
 
 def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
@@ -213,18 +222,18 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
     tokenizer = load_tokenizer(folder / TOKENIZER)
-    check_tokens(tokenizer(["a"]), model.clip.text)
+    check_tokens(tokenizer(["a"]), model.towers_config.text)
     params = unflatten_dict(flat, sep="/")
     return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
 
 
-def load_clip(folder: Path) -> Pretrained:
-    """A CLIP as it is: cosine times its learned scale, no probability and no uncertainty."""
-    clip, towers = load_hf_clip(folder)
-    tokenizer = load_tokenizer(folder, context_length=clip.text.context_length)
-    check_tokens(tokenizer(["a"]), clip.text)
+def load_pretrained_towers(folder: Path) -> Pretrained:
+    """Pretrained towers as they are: cosine times their learned scale, no probability and no uncertainty."""
+    config, towers = load_towers(folder)
+    tokenizer = load_tokenizer(folder, context_length=config.text.context_length)
+    check_tokens(tokenizer(["a"]), config.text)
     params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
-    return Pretrained(ImageTextModel(clip, CosineModel(None)), params, tokenizer)
+    return Pretrained(ImageTextModel(config, CosineModel(None)), params, tokenizer)
 
 
 def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None:

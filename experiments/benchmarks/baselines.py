@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vacsr_jax.losses.vacsr import vacsr
-from vacsr_jax.models.variational_adapter import VariationalAdapter
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.pairwise import PairTerms
+from vacsr_jax.pair.vacsr import VariationalAdapter
 
 CHUNK = 128  # images and texts of one chunk of the PyTorch module, the paper's
 
@@ -54,8 +54,8 @@ def loss(adapter: VariationalAdapter, params, images, texts, positives, valid, k
 
     kl = mixture.kl_upper_bound(params["mixture_logits"], mean, log_var)
     logit = decode(z)
-    spread = adapter.spread(logit, mixture.mix(drawn, variance))
-    return vacsr(PairTerms(decode(mixture.mix(alpha, mean)), logit, kl, spread), positives, valid, **weights)[0]
+    variance_loss = adapter.variance_loss(logit, mixture.mix(drawn, variance))
+    return vacsr(PairTerms(decode(mixture.mix(alpha, mean)), logit, kl, variance_loss), positives, valid, **weights)[0]
 
 
 def torch_scorer(params, images: np.ndarray, texts: np.ndarray, k: int, dtype: str) -> Callable[[], np.ndarray] | None:

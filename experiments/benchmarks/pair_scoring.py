@@ -19,12 +19,12 @@ from jax.sharding import Mesh
 
 from experiments.benchmarks import baselines
 from experiments.benchmarks.timing import best_seconds, copy_gigabytes_per_second, machine, seconds
-from vacsr_jax.evaluation import pair_scoring
 from vacsr_jax.files import to_json, write_text
-from vacsr_jax.models.pair_models import in_precision, scale_embedding, without_uncertainty
-from vacsr_jax.models.variational_adapter import VariationalAdapter
+from vacsr_jax.pair.adapter import scale_embedding
+from vacsr_jax.pair.vacsr import VariationalAdapter
+from vacsr_jax.pair.vacsr_objective import vacsr_objective
 from vacsr_jax.report.tables import format_table
-from vacsr_jax.training.vacsr_objective import vacsr_objective
+from vacsr_jax.scoring import pairs as pair_scoring
 
 D, K = 1024, 2
 IMAGES, TEXTS = 64, 256
@@ -37,7 +37,7 @@ TRAIN_TILE = 512
 def adapter_of(d: int) -> tuple[VariationalAdapter, dict[str, jax.Array]]:
     shape = {"dim": d, "width": d, "components": K, "decoder_width": 0, "embeddings": "unit"}
     adapter = VariationalAdapter(**shape, sigmoid=True, temperature=1.0, hard=False, initial_logit=-4.8)
-    return adapter, adapter.init(jax.random.key(0), method="fold")["params"]
+    return adapter, adapter.init(jax.random.key(0), method="scorer")["params"]
 
 
 def embeddings(n: int, d: int, seed: int) -> np.ndarray:
@@ -60,16 +60,16 @@ def inference(rounds: int) -> dict[str, Any]:
     """Pairs a second of every form at d = 1024, and the peak in the same rounds."""
     adapter, params = adapter_of(D)
     images, texts = embeddings(IMAGES, D, 1), embeddings(TEXTS, D, 2)
-    whole = adapter.apply({"params": params}, method="fold")
-    alone, contenders = without_uncertainty(whole), {}
+    whole = adapter.apply({"params": params}, method="scorer")
+    alone, contenders = whole.for_ranking(), {}
     for name, dtype in TYPES.items():
-        half = in_precision(alone, dtype), in_precision(whole, dtype)
+        half = alone.in_precision(dtype), whole.in_precision(dtype)
         contenders[f"scores_{name}"] = functools.partial(pair_scoring.score_all, half[0], images, texts)
         contenders[f"scores_with_uncertainty_{name}"] = functools.partial(
             pair_scoring.score_all, half[1], images, texts
         )
     contenders["top_10_bf16"] = functools.partial(
-        pair_scoring.top_k, in_precision(alone, jnp.bfloat16), images, texts, 10
+        pair_scoring.top_k, alone.in_precision(jnp.bfloat16), images, texts, 10
     )
     found = {}
     for _ in range(2):  # the peak and the scores in turn, in groups
@@ -140,9 +140,9 @@ def growth(rounds: int) -> dict[str, float]:
     contenders, pairs = {}, {}
     for n, m, d in shapes:
         adapter, params = adapter_of(d)
-        folded = in_precision(without_uncertainty(adapter.apply({"params": params}, method="fold")), jnp.bfloat16)
+        scorer = adapter.apply({"params": params}, method="scorer").for_ranking().in_precision(jnp.bfloat16)
         name = f"{n} x {m}, d = {d}"
-        contenders[name] = functools.partial(pair_scoring.score_all, folded, embeddings(n, d, 1), embeddings(m, d, 2))
+        contenders[name] = functools.partial(pair_scoring.score_all, scorer, embeddings(n, d, 1), embeddings(m, d, 2))
         pairs[name] = n * m
     return {name: pairs[name] / time for name, time in best_seconds(contenders, rounds).items()}
 

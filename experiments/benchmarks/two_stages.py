@@ -2,7 +2,7 @@
 
 `python -m experiments.benchmarks.two_stages --workdir=runs/scenes --out=two_stages.json` ranks the captions of a run's
 test split for every image: by all pairs, and by the best k of two first stages. `cosine` is that of the prepared
-embeddings; `linear` their inner product under `pair_scoring.linear_stage`'s weights. Prints a table, draws a plot.
+embeddings; `linear` their inner product under `linear_stage`'s weights. Prints a table, draws a plot.
 """
 
 from __future__ import annotations
@@ -11,24 +11,45 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import best_seconds
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.source import caption_pairs
-from vacsr_jax.evaluation import pair_scoring
-from vacsr_jax.evaluation.embed import embed_images, embed_texts
-from vacsr_jax.evaluation.retrieval import fold
+from vacsr_jax.evaluation.retrieval import prepare_scorer
 from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
-from vacsr_jax.models.pair_models import FoldedCosine, without_uncertainty
+from vacsr_jax.pair.adapter import AdapterScorer
+from vacsr_jax.pair.cosine import CosineScorer
 from vacsr_jax.pretrained import load
 from vacsr_jax.report.tables import format_table
+from vacsr_jax.scoring import pairs as pair_scoring
+from vacsr_jax.scoring.embed import embed_images, embed_texts
 from vacsr_jax.training.checkpoint import config_from_dict
 
 KS = (10, 25, 50, 100, 250, 500, 1000)
 COLUMNS = ["first stage", "k", "mAP@R", "R@1", "of the full ranking's top 10", "seconds", "of the full ranking's time"]
-INNER = FoldedCosine(np.float32(1), np.float32(0))
+INNER = CosineScorer(np.float32(1), np.float32(0))
+STAGE_PAIRS = 4096  # random pairs that the linear first stage is fitted to
+
+
+def linear_stage(scorer: AdapterScorer, images: np.ndarray, texts: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Weights w [d] of a first stage for an adapter: w . (v * t) = (w * v) . t, which any inner-product store ranks by.
+
+    The mean gradient of the score in the similarity vector over `STAGE_PAIRS` random pairs of the two sides: the best
+    linear approximation where that vector is Gaussian (Stein's lemma). An adapter learns no cosine, so the cosine of
+    its embeddings is no first stage for it.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = images[rng.integers(len(images), size=STAGE_PAIRS)] * texts[rng.integers(len(texts), size=STAGE_PAIRS)]
+    return np.asarray(_mean_slope(scorer.for_ranking(), pairs[:, None]))
+
+
+@jax.jit
+def _mean_slope(scorer: AdapterScorer, similarity: jax.Array) -> jax.Array:
+    return jax.grad(lambda s: jnp.sum(scorer.score_vectors(s).logit))(similarity).mean(axis=(0, 1))
 
 
 def judge(scores: np.ndarray, matches: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -36,21 +57,21 @@ def judge(scores: np.ndarray, matches: np.ndarray, labels: np.ndarray) -> tuple[
     return map_at_r(scores, matches), recall_at_k(scores, labels, [1])[1]
 
 
-def curve(folded, images, texts, matches, labels, rounds: int) -> list[list[Any]]:
+def curve(scorer: AdapterScorer, images, texts, matches, labels, rounds: int) -> list[list[Any]]:
     """One row for the full ranking, and one for every first stage and k; `COLUMNS`."""
-    folded = without_uncertainty(folded)
-    full = pair_scoring.score_all(folded, images, texts).logit
+    scorer = scorer.for_ranking()
+    full = pair_scoring.score_all(scorer, images, texts).logit
     ten = min(10, len(texts))
     best = np.argsort(-full, axis=1)[:, :ten]
-    weights = pair_scoring.linear_stage(folded, images, texts)
+    weights = linear_stage(scorer, images, texts)
     stages = {"cosine": images, "linear": images * weights}
     ks = [k for k in KS if k < len(texts)]
 
     def two_stages(queries, k):
         found = pair_scoring.top_k(INNER, queries, texts, k)
-        return pair_scoring.rerank(folded, images, texts, found.index)
+        return pair_scoring.rerank(scorer, images, texts, found.index)
 
-    contenders = {("all pairs", len(texts)): lambda: pair_scoring.top_k(folded, images, texts, ten).index}
+    contenders = {("all pairs", len(texts)): lambda: pair_scoring.top_k(scorer, images, texts, ten).index}
     for name, queries in stages.items():
         contenders |= {(name, k): lambda queries=queries, k=k: two_stages(queries, k).index for k in ks}
     seconds = best_seconds(contenders, rounds)
@@ -103,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     matches = source.relevance() == 1 if hasattr(source, "relevance") else labels
     images = embed_images(run.model, run.params, source)
     vectors = embed_texts(run.model, run.params, run.tokenizer(texts))
-    rows = curve(fold(run.model, run.params), images, vectors, matches, labels, options.rounds)
+    rows = curve(prepare_scorer(run.model, run.params), images, vectors, matches, labels, options.rounds)
     write_text(Path(options.out), to_json([dict(zip(COLUMNS, row, strict=True)) for row in rows]))
     plot(rows, Path(options.out).with_suffix(".png"))
     print(format_table(rows, COLUMNS, markdown=True))

@@ -17,12 +17,12 @@ from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs, load_images
-from vacsr_jax.evaluation.embed import embed_images
 from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
 from vacsr_jax.report.tables import format_table
+from vacsr_jax.scoring.embed import embed_images
 from vacsr_jax.training.loop import train
 
 METHODS = ("sigmoid", "deterministic", "vacsr")

@@ -18,7 +18,6 @@ from vacsr_jax.data.embeddings import Embeddings
 from vacsr_jax.data.mixed_corpus import IMAGE, TEXT, mixed_corpus
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import caption_pairs
-from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.mixed_problem import Problem, fit, make_problem, z_scores
 from vacsr_jax.evaluation.mixed_search import compare, match_by, summarize
 from vacsr_jax.files import to_json, write_text
@@ -26,6 +25,7 @@ from vacsr_jax.main import quiet
 from vacsr_jax.metrics.retrieval import rank_positives
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.report.tables import format_table
+from vacsr_jax.scoring.embed import embed_images, embed_texts
 from vacsr_jax.search import fusion
 from vacsr_jax.search.pseudo_positives import unit
 from vacsr_jax.training.checkpoint import config_from_dict

@@ -15,11 +15,11 @@ from experiments.robustness.fuzz_targets import Target
 def small_model():
     """A model of the tiny preset that was never trained."""
     import jax
+    from vacsr_jax.models.clip_config import CLIP_CONFIGS
+    from vacsr_jax.models.image_text import adapt_towers, build_model
 
     from configs import scenes
     from vacsr_jax.data.tokenizer import train_tokenizer
-    from vacsr_jax.models.clip_config import CLIP_CONFIGS
-    from vacsr_jax.models.image_text import adapt_towers, build_model
     from vacsr_jax.pretrained import Pretrained
     from vacsr_jax.training.checkpoint import config_to_dict
     from vacsr_jax.training.state import init_params
@@ -38,9 +38,9 @@ def write_export(folder: Path) -> None:
 def write_workdir(folder: Path) -> None:
     import jax
     import optax
+    from vacsr_jax.models.image_text import describe
 
     from vacsr_jax.files import to_json, write_text
-    from vacsr_jax.models.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
     from vacsr_jax.training.run import CONFIG
     from vacsr_jax.training.state import init_state
@@ -59,7 +59,6 @@ def write_clip(folder: Path) -> None:
     from flax.traverse_util import unflatten_dict
     from safetensors.numpy import load_file, save_file
     from transformers import CLIPTokenizer
-
     from vacsr_jax.models import clip_weights
     from vacsr_jax.models.clip_config import CLIPConfig, TextConfig, VisionConfig
 

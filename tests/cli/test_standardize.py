@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.main import main
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.pair_models import CosineModel
+from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.search import standardization as S
+from vacsr_jax.towers.presets import PRESETS
 
 N, D = 10, 64  # the tiny towers' dimension
 
@@ -150,7 +150,7 @@ def test_compare_writes_the_table_that_it_prints(files, tmp_path, capsys):
 
 def test_compare_fits_on_other_queries_and_takes_a_models_score(files, tmp_path, monkeypatch):
     both = files()
-    model = ImageTextModel(CLIP_CONFIGS["tiny"], CosineModel(0.0))
+    model = ImageTextModel(PRESETS["tiny"], CosineModel(0.0))
     params = {"pair": {"log_scale": np.float32(2.0), "bias": np.float32(-1.0)}}
     monkeypatch.setattr("vacsr_jax.load", lambda name: SimpleNamespace(model=model, params=params), raising=False)
     others = {name: value[::-1] for name, value in ASKED.items() if name != "answers"}

@@ -16,10 +16,11 @@ from vacsr_jax.evaluation.mixed_problem import (
     fit_labelled,
     make_problem,
 )
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.pair_models import CosineModel, DeterministicAdapter
+from vacsr_jax.image_text import ImageTextModel
+from vacsr_jax.pair.adapter import DeterministicAdapter
+from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.search import standardization as S
+from vacsr_jax.towers.presets import PRESETS
 
 COCO = Path(__file__).parents[2].parent / "shared/data/clip_features_coco500/features.npz"
 
@@ -111,13 +112,13 @@ def test_another_models_scores_join(gap, table):
 def test_a_models_own_score_is_its_logit_of_embeddings_it_made():
     x = unit(np.random.default_rng(0).normal(size=(3, 64)))
     params = {"pair": {"log_scale": np.float32(2.0), "bias": np.float32(-1.0)}}
-    match = M.match_by(ImageTextModel(CLIP_CONFIGS["tiny"], CosineModel(0.0)), params)
+    match = M.match_by(ImageTextModel(PRESETS["tiny"], CosineModel(0.0)), params)
     np.testing.assert_allclose(match(x[:2], x), np.exp(2.0) * x[:2] @ x.T - 1, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="embeddings have 5 dimensions and the model's 64"):
         match(x[:, :5], x[:, :5])
     raw = DeterministicAdapter(dim=64, width=8, embeddings="raw", initial_logit=0.0)
     with pytest.raises(ValueError, match="trained on raw embeddings"):
-        M.match_by(ImageTextModel(CLIP_CONFIGS["tiny"], raw), {})
+        M.match_by(ImageTextModel(PRESETS["tiny"], raw), {})
 
 
 def test_what_cannot_be_judged_is_refused(gap):

@@ -13,7 +13,7 @@ from vacsr_jax.evaluation.uncertainty_figures import (
     quality_curves,
 )
 from vacsr_jax.metrics.coco import coco_metrics, eccv_precision
-from vacsr_jax.models.pair_models import PairScores
+from vacsr_jax.pair.base import PairScores
 
 LABELS = np.arange(200)[:, None] == np.arange(400)[None, :] // 2
 

@@ -17,9 +17,9 @@ from experiments.scenes.runs import finished, make_config, result_file
 from vacsr_jax.data.loader import Pairs
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.files import to_json, write_text
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import build_model
+from vacsr_jax.image_text import build_model
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training import step
 from vacsr_jax.training.run import set_up
 from vacsr_jax.training.sharding import make_mesh
@@ -69,7 +69,7 @@ def test_the_figure_is_drawn(results, tmp_path):
 def test_penalties_by_hand():
     """Of six pairs' match logits and embeddings; nothing is left behind."""
     config, mesh = make_config(beyond.PROPENSITY), make_mesh(jax.devices()[:1])
-    model = build_model(config, CLIP_CONFIGS["tiny"])
+    model = build_model(config, PRESETS["tiny"])
     rng = np.random.default_rng(0)
     images, texts = (jnp.asarray(rng.normal(size=(n, 65)), jnp.float32) for n in (2, 3))
     labels = jnp.array([[True, False, False], [False, True, True]])

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import Mesh
 
 from experiments.benchmarks import baselines, pair_scoring, timing, two_stages
-from vacsr_jax.evaluation.pair_scoring import score_all
-from vacsr_jax.training.vacsr_objective import vacsr_objective
+from vacsr_jax.pair.cosine import CosineScorer
+from vacsr_jax.pair.vacsr_objective import vacsr_objective
+from vacsr_jax.scoring.pairs import score_all, top_k
 
 ASKED_FOR = {
     "gemm_peak_gflops",
@@ -33,16 +34,16 @@ def small():
 
 def test_the_straightforward_scores_are_the_librarys(small):
     adapter, params, images, texts = small
-    logit, spread = baselines.scores(params, jnp.asarray(images), jnp.asarray(texts), 2)
-    found = score_all(adapter.apply({"params": params}, method="fold"), images, texts)
+    logit, uncertainty = baselines.scores(params, jnp.asarray(images), jnp.asarray(texts), 2)
+    found = score_all(adapter.apply({"params": params}, method="scorer"), images, texts)
     np.testing.assert_allclose(logit, found.logit, rtol=1e-5)
-    np.testing.assert_allclose(spread, found.uncertainty, rtol=1e-5)
+    np.testing.assert_allclose(uncertainty, found.uncertainty, rtol=1e-5)
 
 
 def test_the_pytorch_module_scores_the_same(small):
     pytest.importorskip("torch")
     adapter, params, images, texts = small
-    found = score_all(adapter.apply({"params": params}, method="fold"), images, texts)
+    found = score_all(adapter.apply({"params": params}, method="scorer"), images, texts)
     np.testing.assert_allclose(baselines.torch_scorer(params, images, texts, 2, "float32")(), found.logit, rtol=1e-4)
 
 
@@ -90,7 +91,7 @@ def test_two_stages_meet_the_full_ranking_when_everything_is_a_candidate(monkeyp
     adapter, params, images, texts = small
     monkeypatch.setattr(two_stages, "KS", (2, 5))
     labels = np.eye(5, 6, dtype=bool)
-    folded = adapter.apply({"params": params}, method="fold")
+    folded = adapter.apply({"params": params}, method="scorer")
     rows = two_stages.curve(folded, images, texts, labels, labels, rounds=1)
     assert all(len(row) == len(two_stages.COLUMNS) for row in rows)
     full, kept = rows[0], {(row[0], row[1]): row[4] for row in rows}
@@ -98,3 +99,21 @@ def test_two_stages_meet_the_full_ranking_when_everything_is_a_candidate(monkeyp
     assert 0 <= full[2] <= 1
     two_stages.plot(rows, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_a_linear_stage_is_the_score_where_the_score_is_linear():
+    d = 96
+    adapter, params = pair_scoring.adapter_of(d)
+    whole = adapter.apply({"params": params}, method="scorer").for_ranking()
+    images, texts = pair_scoring.embeddings(13, d, 1), pair_scoring.embeddings(29, d, 2)
+    # A trunk whose units all sit far on the open side of the gelu is linear: score = s W f + constant.
+    scorer = whole.replace(trunk_bias=jnp.full(d, 50.0))
+    weights = two_stages.linear_stage(scorer, images, texts)
+    np.testing.assert_allclose(weights, scorer.trunk_kernel @ scorer.readout[:, 0], rtol=1e-3, atol=1e-5)
+    plain = CosineScorer(jnp.float32(1), jnp.float32(0))
+    first = top_k(plain, images * weights, texts, 3).index
+    np.testing.assert_array_equal(first, top_k(scorer, images, texts, 3).index)
+    # And it ranks a real adapter's pairs far better than the cosine does.
+    scores = score_all(whole, images, texts).logit
+    linear = (images * two_stages.linear_stage(whole, images, texts)) @ texts.T
+    assert np.corrcoef(scores.ravel(), linear.ravel())[0, 1] > 0.5

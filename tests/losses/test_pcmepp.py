@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vacsr_jax.losses.pcmepp import VIB_LIMIT, mean_kl, pcmepp, pseudo_labels
-from vacsr_jax.models.gaussian_distance import FoldedGaussian, score_gaussians
+from vacsr_jax.pair.pcmepp import GaussianScorer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "retrieval" / "golden" / "pcmepp_loss_eye.npz"
 RNG = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def test_the_public_codes_loss_and_gradients():
         @jax.value_and_grad
         def loss_of(x):
             images, texts = (jnp.concatenate([x[f"{side}_mean"], x[f"{side}_logvar"]], -1) for side in ("img", "txt"))
-            logits, _ = score_gaussians(FoldedGaussian(x["scale"], x["shift"]), images, texts[None])
+            logits = GaussianScorer(x["scale"], x["shift"]).score_tile(images, texts).logit
             labels = jnp.asarray(golden["matched"])
             valid = jnp.ones((8, 8), bool)
             return pcmepp(logits, images, texts, labels, valid, pseudo_positives=0.1, vib=1e-4)[0]

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import vacsr_jax
-from vacsr_jax.models.image_text import build_model
+from vacsr_jax.image_text import build_model
 from vacsr_jax.optim.adamp import adamp, channel_axis_by_name, scale_by_adamp
 
 RNG = np.random.default_rng(0)
@@ -102,10 +102,10 @@ def test_no_params_is_an_error():
 
 def test_the_axis_of_every_leaf_of_a_model():
     from configs import scenes
-    from vacsr_jax.models.clip_config import CLIP_CONFIGS
+    from vacsr_jax.towers.presets import PRESETS
     from vacsr_jax.training.state import abstract_params
 
-    params = abstract_params(build_model(scenes.get_config(), CLIP_CONFIGS["ViT-B/32"]))
+    params = abstract_params(build_model(scenes.get_config(), PRESETS["ViT-B/32"]))
     axes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): channel_axis_by_name(str(path[-1].key), leaf)
         for path, leaf in jax.tree.leaves_with_path(params)

@@ -5,9 +5,9 @@ import optax
 import pytest
 
 from configs import default, scenes
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import build_model
+from vacsr_jax.image_text import build_model
 from vacsr_jax.optim import factory, groups
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.state import abstract_params
 
 
@@ -19,12 +19,12 @@ def optim(**fields):
 
 @pytest.fixture(scope="module")
 def large():
-    return abstract_params(build_model(scenes.get_config(), CLIP_CONFIGS["ViT-L/14"]))
+    return abstract_params(build_model(scenes.get_config(), PRESETS["ViT-L/14"]))
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    shapes = abstract_params(build_model(scenes.get_config(), CLIP_CONFIGS["tiny"]))
+    shapes = abstract_params(build_model(scenes.get_config(), PRESETS["tiny"]))
     return jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
 
 

@@ -14,16 +14,18 @@ from jax.sharding import Mesh
 
 from configs import scenes
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.evaluation.embed import embed_texts
 from vacsr_jax.evaluation.retrieval import score_pairs
-from vacsr_jax.models.clip_config import CLIPConfig, TextConfig, VisionConfig
-from vacsr_jax.models.image_text import build_model
+from vacsr_jax.image_text import build_model
+from vacsr_jax.scoring.embed import embed_texts
+from vacsr_jax.towers.base import TextConfig, VisionConfig
+from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.training.state import init_params, init_state
 from vacsr_jax.training.step import make_step
 
 WORDS = ["a red circle", "a blue square left of a star", "two green rings", "a small star", "a red square"]
 BATCH = 8
 GPO = {"model.pooling": "gpo", "model.embedding_dim": 12}
+OUTSIDE = "experiments.extending.late_interaction:MyMethod"  # a method that is not in the package
 # Name: config fields. `tiles` and `eight` say how the same numbers are computed.
 CASES = {
     "infonce": {"method": "infonce"},
@@ -48,6 +50,8 @@ CASES = {
     "propensity, vacsr": {"method": "propensity", "propensity.match": "vacsr"},
     "vacsr, tiles": {"method": "vacsr", "train.tile_pairs": 16},
     "propensity, vacsr, tiles": {"method": "propensity", "propensity.match": "vacsr", "train.tile_pairs": 16},
+    "outside": {"method": OUTSIDE},
+    "propensity, outside": {"method": "propensity", "propensity.match": OUTSIDE},
     "deterministic, mixed": {"method": "deterministic", "augment.mix": 0.5, "augment.label_smoothing": 0.1},
 }
 
@@ -117,12 +121,17 @@ def compute(name: str, devices: int = 1) -> dict:
 
 
 def scores_of(model, params) -> dict:
-    from vacsr_jax.evaluation.embed import embed_images
     from vacsr_jax.data.source import ArraySource
+    from vacsr_jax.scoring.embed import embed_images
 
     pixels = batch()["images"]
     source = ArraySource(pixels, [()] * len(pixels), [str(i) for i in range(len(pixels))])
     images = embed_images(model, params, source)
     scores = score_pairs(model, params, images, embed_texts(model, params, tokenizer()(WORDS)))
-    values = {"logit": scores.logit, "uncertainty": scores.uncertainty, "label": scores.by_label(), "match": scores.by_match()}
+    values = {
+        "logit": scores.logit,
+        "uncertainty": scores.uncertainty,
+        "label": scores.by_label(),
+        "match": scores.by_match(),
+    }
     return {k: None if v is None else np.asarray(v, np.float64).tolist() for k, v in values.items()}

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vacsr_jax.models.clip import CLIP
-from vacsr_jax.models.clip_weights import load_hf_clip, save_hf_clip
+from vacsr_jax.towers.clip import CLIP
+from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
 
 GOLDEN = Path(__file__).parent / "golden" / "hf_clip"
 

@@ -5,8 +5,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs import scenes
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import build_model
+from vacsr_jax.image_text import build_model
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.sharding import shard_batch
 from vacsr_jax.training.step import augment, positive_pairs
 
@@ -15,7 +15,7 @@ def test_mixing_on_eight_devices_is_that_of_one():
     config = scenes.get_config("method=pcmepp")
     changes = {"augment.mix": 0.5, "augment.image_tokens": 0.2, "augment.label_smoothing": 0.1}
     config.update_from_flattened_dict(changes)
-    model = build_model(config, CLIP_CONFIGS["tiny"])
+    model = build_model(config, PRESETS["tiny"])
     rng = np.random.default_rng(0)
     batch = {"images": rng.integers(0, 255, (16, 32, 32, 3), np.uint8), "group": np.arange(16, dtype=np.int32) // 2}
     found = []

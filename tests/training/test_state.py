@@ -25,6 +25,6 @@ def test_the_average_is_the_mean_of_the_snapshots_of_every_leaf():
 
 
 def test_what_is_judged_is_the_average_if_there_is_one():
-    assert TrainState(0, "params", None).judged_params == "params"
-    assert TrainState(0, "params", None, "average").judged_params == "average"
+    assert TrainState(0, "params", None).final_params == "params"
+    assert TrainState(0, "params", None, "average").final_params == "average"
     assert running_average(None, {}, 1, default.get_config().optim) is None

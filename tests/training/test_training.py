@@ -61,7 +61,7 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
     ("field", "value"),
     [
         ("method", "vacrs"),
-        ("model.clip", "ViT-B/31"),
+        ("model.towers", "ViT-B/31"),
         ("model.dtype", "float16"),
         ("data.name", "scene"),
         ("data.positives", "all"),

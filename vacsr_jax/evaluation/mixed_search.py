@@ -23,8 +23,8 @@ from vacsr_jax.evaluation.mixed_problem import (
     z_scores,
 )
 from vacsr_jax.evaluation.retrieval import score_pairs
+from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.retrieval import rank_positives
-from vacsr_jax.models.image_text import ImageTextModel
 from vacsr_jax.search import fusion, standardization
 from vacsr_jax.search.standardization import ModalityStats
 
@@ -114,18 +114,17 @@ def match_by(model: ImageTextModel, params) -> Match:
     trained.
 
     Raises:
-      ValueError: if the model does not normalise embeddings, whose length the files do not keep.
+      ValueError: if unit vectors, which is what the files hold, are not enough for the model.
     """
-    if getattr(model.pair, "embeddings", "unit") != "unit":
-        raise ValueError("the model was trained on raw embeddings; files of embeddings hold unit vectors")
 
-    def match(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
-        got, expected = bank.shape[1], model.clip.embedding_dim
+    def match(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        got, expected = documents.shape[1], model.embedding_dim
         if got != expected:
             raise ValueError(f"embeddings have {got} dimensions and the model's {expected}; it did not make them")
-        prepared = (np.asarray(model.pair.prepare(jnp.asarray(x))) for x in (queries, bank))
-        return score_pairs(model, params, *prepared).by_match()
+        items = (jax.device_get(model.pair.from_unit(jnp.asarray(x))) for x in (queries, documents))
+        return score_pairs(model, params, *items).by_match()
 
+    model.pair.from_unit(jnp.ones((1, model.embedding_dim)))  # a model that cannot says so before any work
     return match
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.source import Source
-from vacsr_jax.models.clip_config import VisionConfig
+from vacsr_jax.towers.base import VisionConfig
 
 TIES = "among equal scores a wrong item ranks first"
 

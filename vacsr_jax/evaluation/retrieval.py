@@ -12,8 +12,6 @@ from scipy.special import expit
 
 from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.evaluation.coco import flat_metrics
-from vacsr_jax.evaluation.embed import embed_images, embed_texts
-from vacsr_jax.evaluation.pair_scoring import Folded, score_all
 from vacsr_jax.evaluation.uncertainty_figures import (
     Curves,
     correlations,
@@ -21,11 +19,13 @@ from vacsr_jax.evaluation.uncertainty_figures import (
     eccv_curves,
     quality_curves,
 )
+from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
 from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
 from vacsr_jax.metrics.uncertainty import Distribution
-from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.pair_models import PairScores, in_precision
+from vacsr_jax.pair.base import Item, PairScores, Scorer
+from vacsr_jax.scoring.embed import embed_images, embed_texts
+from vacsr_jax.scoring.pairs import score_all
 
 
 @dataclass(frozen=True)
@@ -97,24 +97,24 @@ def score_source(
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 
-def score_pairs(model: ImageTextModel, params, images: np.ndarray, texts: np.ndarray) -> PairScores:
-    """Scores of all pairs of prepared embeddings [n d], [m d], as numpy [n m]; see `pair_scoring`."""
-    return score_all(fold(model, params), images, texts)
+def score_pairs(model: ImageTextModel, params, images: Item, texts: Item) -> PairScores:
+    """Scores of all pairs of n images and m texts, as numpy [n m]; see `scoring.pairs`."""
+    return score_all(prepare_scorer(model, params), images, texts)
 
 
-def fold(model: ImageTextModel, params) -> Folded:
-    """What `pair_scoring` needs of a model, in the precision that the model computes in."""
-    return in_precision(_fold(params, model), model.dtype)
+def prepare_scorer(model: ImageTextModel, params) -> Scorer:
+    """What `scoring.pairs` needs of a model, in the precision that the model computes in."""
+    return _scorer(params, model).in_precision(model.dtype)
 
 
 def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
-    """sigmoid(logit), or None where that is no probability; see `ImageTextModel.gives_probability`."""
-    return expit(scores.logit) if model.gives_probability else None
+    """sigmoid(logit), or None where that is no probability; see `PairModel.meaning`."""
+    return expit(scores.logit) if model.pair.meaning.probability else None
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _fold(params, model: ImageTextModel):
-    return model.apply({"params": params}, method="fold")
+def _scorer(params, model: ImageTextModel) -> Scorer:
+    return model.apply({"params": params}, method="scorer")
 
 
 def judge(

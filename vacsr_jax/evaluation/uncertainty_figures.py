@@ -15,7 +15,7 @@ from vacsr_jax.metrics.uncertainty import (
     topk_uncertainty,
     uncertainty_bins,
 )
-from vacsr_jax.models.pair_models import PairScores
+from vacsr_jax.pair.base import PairScores
 
 BINS = 10
 TOP_K = 10  # best pairs whose mean uncertainty stands against mAP@R

@@ -34,9 +34,9 @@ def vacsr(
 
     L_KL is the mean over valid pairs of the KL bound. L_recon is the `error` of logits and labels (the paper's
     likelihood: the straight-through squared error), summed over valid pairs and divided by the number of images
-    ("row"), or their mean. L_P is the mean spread term over
+    ("row"), or their mean. L_P is the mean variance loss over
     positive pairs, L_N over the `hard_negatives` hardest negatives of every image and of every text: those of
-    largest score ("similarity"), or of largest spread term ("loss", the literal formula). Positives are the pairs
+    largest score ("similarity"), or of largest variance loss ("loss", the literal formula). Positives are the pairs
     whose label is 1/2 or more.
 
     Raises:
@@ -45,15 +45,15 @@ def vacsr(
     check_choices(labels.shape, hard=hard, reduction=reduction, hard_negatives=hard_negatives)
     labels = jnp.asarray(labels, terms.logit.dtype)
     positives = labels >= 0.5
-    hardness = terms.score if hard == "similarity" else terms.spread
+    hardness = terms.score if hard == "similarity" else terms.variance_loss
     i, j, in_use = hardest(hardness, ~positives & valid, hard_negatives)
     total = jnp.sum(jnp.where(valid, error(terms.logit, labels), 0))
     pairs = jnp.maximum(jnp.sum(valid), 1)
     parts = {
         "kl": jnp.sum(jnp.where(valid, terms.kl, 0)) / pairs,
         "recon": total / (jnp.maximum(jnp.sum(valid.any(axis=1)), 1) if reduction == "row" else pairs),
-        "positive": masked_mean(terms.spread, positives & valid),
-        "negative": masked_mean(terms.spread[i, j], in_use),
+        "positive": masked_mean(terms.variance_loss, positives & valid),
+        "negative": masked_mean(terms.variance_loss[i, j], in_use),
     }
     loss = kl * parts["kl"] + recon * parts["recon"] + positive * parts["positive"] + negative * parts["negative"]
     return loss, {"loss": loss, **parts}

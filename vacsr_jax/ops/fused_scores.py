@@ -5,7 +5,7 @@ block of hidden units at a time, and reduces that block to each pair's logit bef
 and results pass through device memory. With log-variances the hidden layer of the program's pairs stays in registers,
 in the products' precision, and meets the second matrix there.
 
-`models.pair_models.score_vectors` is the same in plain JAX, and the reference.
+`pair.adapter.AdapterScorer.score_vectors` is the same in plain JAX, and the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 D_BLOCK, H_BLOCK = 64, 128  # of the contraction, and of the units reduced at once
-PAIRS, PAIRS_WITH_SPREAD = (8, 16), (8, 8)  # rows and columns of a program; with spread the hidden layer must fit too
+PAIRS, PAIRS_WITH_VARIANCE = (
+    (8, 16),
+    (8, 8),
+)  # rows and columns of a program; with log-variances the hidden layer must fit too
 
 
 def fits(d: int, h: int) -> bool:
@@ -33,15 +36,15 @@ def fused_scores(
     trunk_kernel: Float[Array, "d h"],
     trunk_bias: Float[Array, " h"],
     readout: Float[Array, " h"],
-    spread_kernel: Float[Array, "h kd"] | None = None,
-    spread_bias: Float[Array, " kd"] | None = None,
+    log_var_kernel: Float[Array, "h kd"] | None = None,
+    log_var_bias: Float[Array, " kd"] | None = None,
     *,
     components: int = 0,
     interpret: bool = False,
 ) -> tuple[Float[Array, "n m"], Float[Array, "n m"] | None]:
-    """gelu(s W + b) . readout of every pair, and with `spread_kernel` its mean_d sigma.
+    """gelu(s W + b) . readout of every pair, and with `log_var_kernel` its mean_d sigma.
 
-    sigma_d^2 = sum_k exp(log-variance_kd); `spread_bias` includes log alpha_k. `components` is k. Products are in the
+    sigma_d^2 = sum_k exp(log-variance_kd); `log_var_bias` includes log alpha_k. `components` is k. Products are in the
     type of `trunk_kernel`, sums in float32. `interpret` runs the kernel as plain JAX, on any backend.
 
     Raises:
@@ -51,14 +54,14 @@ def fused_scores(
     if not fits(d, h):
         raise ValueError(f"d, h: got {d}, {h}; expected multiples of {D_BLOCK} and {H_BLOCK}")
     n, m = len(images), len(texts)
-    rows, columns = PAIRS if spread_kernel is None else PAIRS_WITH_SPREAD
+    rows, columns = PAIRS if log_var_kernel is None else PAIRS_WITH_VARIANCE
     images = jnp.pad(images, [(0, -n % rows), (0, 0)])
     texts = jnp.pad(texts, [(0, -m % columns), (0, 0)])
-    whole = [x for x in (trunk_kernel, trunk_bias, readout, spread_kernel, spread_bias) if x is not None]
+    whole = [x for x in (trunk_kernel, trunk_bias, readout, log_var_kernel, log_var_bias) if x is not None]
     grid = (len(images) // rows, len(texts) // columns)
     result = jax.ShapeDtypeStruct((len(images), len(texts)), jnp.float32)
     block = pl.BlockSpec((rows, columns), lambda i, j: (i, j))
-    outputs = 1 if spread_kernel is None else 2
+    outputs = 1 if log_var_kernel is None else 2
     out = pl.pallas_call(
         functools.partial(_kernel, components=components),
         grid=grid,
@@ -101,14 +104,14 @@ def _kernel(image_ref, text_ref, trunk_ref, bias_ref, readout_ref, *refs, compon
         if components:
             hidden.append(active.astype(dtype))
     if components:
-        spread_ref, spread_bias_ref, logit_out, spread_out = refs
-        spread_out[...] = _spread(hidden, spread_ref, spread_bias_ref, components).reshape(rows, columns)
+        log_var_ref, log_var_bias_ref, logit_out, deviation_out = refs
+        deviation_out[...] = _mean_deviation(hidden, log_var_ref, log_var_bias_ref, components).reshape(rows, columns)
     else:
         (logit_out,) = refs
     logit_out[...] = logit.reshape(rows, columns)
 
 
-def _spread(hidden: list[Array], kernel_ref, bias_ref, components: int) -> Array:
+def _mean_deviation(hidden: list[Array], kernel_ref, bias_ref, components: int) -> Array:
     d = bias_ref.shape[0] // components
 
     def add_block(i, total):

@@ -21,13 +21,13 @@ class PairTerms(NamedTuple):
       score: m(mu_bar), the logit that inference would give; picks the hard negatives.
       logit: m(z) of one draw of z.
       kl: the upper bound on KL[p(z|s) || N(0, I)], nats.
-      spread: 1/2 error / u + 1/2 log u with label 1, mean over dimensions; the error is held constant.
+      variance_loss: 1/2 error / u + 1/2 log u with label 1, mean over dimensions; the error is held constant.
     """
 
     score: Float[Array, "r c"]
     logit: Float[Array, "r c"]
     kl: Float[Array, "r c"]
-    spread: Float[Array, "r c"]
+    variance_loss: Float[Array, "r c"]
 
 
 def similarity_vectors(images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> Float[Array, "r c d"]:
@@ -58,22 +58,23 @@ def even_part(n: int, at_most: int) -> int:
 
 def map_pairs(
     function: Callable[..., Tree],
-    images: Float[Array, "n d"],
-    texts: Float[Array, "m d"],
+    images: Tree,
+    texts: Tree,
     per_pair: Tree = (),
     *,
     tile_pairs: int,
 ) -> Tree:
-    """`function(images [r d], texts [c d], per_pair [r c ...]) -> tree of [r c ...]` over the n x m grid, tile by tile.
+    """`function(images [r ...], texts [c ...], per_pair [r c ...]) -> tree of [r c ...]`, tile by tile of the grid.
 
-    Returns the tree with leaves [n m ...]. A tile is recomputed in the backward pass, so the memory beyond inputs and
-    outputs is one tile's, forward and backward. Edges are padded with zeros and cut off again.
+    `images` and `texts` are trees of arrays [n ...] and [m ...]. Returns the tree with leaves [n m ...]. A tile is
+    recomputed in the backward pass, so the memory beyond inputs and outputs is one tile's, forward and backward.
+    Edges are padded with zeros and cut off again.
     """
-    n, m = len(images), len(texts)
+    n, m = count(images), count(texts)
     rows, columns = tile_shape(n, m, tile_pairs)
     if (rows, columns) == (n, m):
         return function(images, texts, per_pair)
-    tiled_texts = split(texts, columns)
+    tiled_texts = split_tree(texts, columns)
     tile = jax.checkpoint(lambda image_tile, text_tile, noise: function(image_tile, text_tile, noise))
 
     def one_row_block(block):
@@ -82,8 +83,18 @@ def map_pairs(
         out = jax.lax.map(lambda args: tile(image_tile, *args), (tiled_texts, per_tile))
         return jax.tree.map(lambda x: join(jnp.moveaxis(x, 1, 2), m).swapaxes(0, 1), out)
 
-    blocks = (split(images, rows), jax.tree.map(lambda x: split(x, rows), per_pair))
+    blocks = (split_tree(images, rows), split_tree(per_pair, rows))
     return jax.tree.map(lambda x: join(x, n), jax.lax.map(one_row_block, blocks))
+
+
+def count(items: Tree) -> int:
+    """How many rows the arrays of a tree have."""
+    return len(jax.tree.leaves(items)[0])
+
+
+def split_tree(items: Tree, size: int) -> Tree:
+    """`split` of every array of a tree."""
+    return jax.tree.map(lambda x: split(x, size), items)
 
 
 def split(x: Array, size: int) -> Array:
@@ -98,7 +109,7 @@ def join(x: Array, n: int) -> Array:
 
 
 def shard_pairs(
-    function: Callable[..., Tree], mesh: Mesh, params: Tree, images: Array, texts: Array, per_pair: Tree = ()
+    function: Callable[..., Tree], mesh: Mesh, params: Tree, images: Tree, texts: Tree, per_pair: Tree = ()
 ) -> Tree:
     """`function(params, images, texts, per_pair)` with the images' rows shared out over the mesh's data axis.
 

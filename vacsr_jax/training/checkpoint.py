@@ -75,7 +75,7 @@ class Checkpoints:
           OSError: if this one, or the one before it, cannot be written.
         """
         items = {
-            "params": ocp.args.StandardSave(state.judged_params),
+            "params": ocp.args.StandardSave(state.final_params),
             "optimizer": ocp.args.StandardSave(_rest(state)),
             "run": ocp.args.JsonSave(description),
         }

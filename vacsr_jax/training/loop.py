@@ -15,9 +15,9 @@ from vacsr_jax.data.noise import write_noise
 from vacsr_jax.evaluation.classification import score_classes
 from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.files import parse_json, to_json, write_text
+from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
-from vacsr_jax.models.image_text import describe
 from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.training.checkpoint import (
     SELECTION_METRIC,
@@ -152,7 +152,7 @@ def fit(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                metrics = validate(run, host_copy(state.judged_params))
+                metrics = validate(run, host_copy(state.final_params))
                 writer.write(number, metrics)
                 # The few-shot protocol judges the last model: with classes, later is better.
                 checkpoints.save(state, description, {SELECTION_METRIC: metrics.get("validation/rsum", number)})

@@ -23,16 +23,16 @@ from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from vacsr_jax.models.clip import check_tokens
-from vacsr_jax.models.clip_config import (
-    CLIP_CONFIGS,
+from vacsr_jax.image_text import ImageTextModel, build_model
+from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers.base import (
     IMAGENET_PIXEL_MEAN,
     IMAGENET_PIXEL_STD,
-    CLIPConfig,
+    TowersConfig,
     VisionConfig,
+    adapt_towers,
 )
-from vacsr_jax.models.clip_weights import load_hf_clip
-from vacsr_jax.models.image_text import ImageTextModel, adapt_towers, build_model
+from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.state import init_params
 
 CONFIG = "run_config.json"  # the resolved config, in a workdir
@@ -69,30 +69,31 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     classes = isinstance(train, ClassSource)
     texts, image_index = (class_texts(train, config), None) if classes else caption_pairs(train)
     if config.model.pretrained:
-        clip, towers = load_hf_clip(config.model.pretrained)
-        tokenizer = load_tokenizer(config.model.pretrained, context_length=clip.text.context_length)
+        shape, towers = load_towers(config.model.pretrained)
+        tokenizer = load_tokenizer(config.model.pretrained, context_length=shape.text.context_length)
     else:
-        clip, towers = preset(config), None
-        tokenizer = saved_or_trained_tokenizer(config, workdir, texts, clip)
+        shape, towers = preset(config), None
+        tokenizer = saved_or_trained_tokenizer(config, workdir, texts, shape)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-        clip = adapt_towers(clip, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
-    clip = dataclasses.replace(clip, vision=choose_preprocess(config, clip.vision))
-    model = build_model(config, clip, texts=len(texts) if classes else 0)
+        shape = adapt_towers(shape, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
+    shape = dataclasses.replace(shape, vision=choose_preprocess(config, shape.vision))
+    model = build_model(config, shape, texts=len(texts) if classes else 0)
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": keep_known(towers, params["towers"])}
-        params = {**params, "pair": with_scale(params["pair"], towers["logit_scale"], config)}
+        if not config.cosine.scale:  # a scale of the config's own wins over the pretrained one
+            params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
     params = jax.device_get(params)
 
-    resize = functools.partial(preprocess, image_size=clip.vision.image_size, resize=clip.vision.resize)
-    augmentation = make_augmentation(config, clip, tokenizer)
+    resize = functools.partial(preprocess, image_size=shape.vision.image_size, resize=shape.vision.resize)
+    augmentation = make_augmentation(config, shape, tokenizer)
     tokens = tokenizer(texts)
-    check_tokens(tokens, clip.text)
+    check_tokens(tokens, shape.text)
     noise = noise_of(config, image_index)
     resize_train = resize
     if config.augment.images == "none":  # else each step crops anew, from the image as it is
-        train, resize_train = fit_in_memory(train, resize, clip)
-    validation, _ = fit_in_memory(validation, resize, clip)
+        train, resize_train = fit_in_memory(train, resize, shape)
+    validation, _ = fit_in_memory(validation, resize, shape)
     if classes:
         pairs, class_tokens = LabelledImages(train, resize_train, augmentation), without_pads(tokens, tokenizer.end_id)
     else:
@@ -138,18 +139,6 @@ def with_steps(config: ConfigDict, units: int) -> ConfigDict:
     return config.lock()
 
 
-def with_scale(pair: dict, scale: np.ndarray, config: ConfigDict) -> dict:
-    """What works on cosines starts at the pretrained CLIP's own scale, unless it has one of its own."""
-    match = config.propensity.match
-    if config.method == "propensity" and match in ("cosine", "conjunction"):
-        inner = config.copy_and_resolve_references()
-        inner.method = "sigmoid" if match == "cosine" else match
-        return {**pair, "match": with_scale(pair["match"], scale, inner)}
-    methods = ("infonce", "cross_entropy", "sigmoid", "conjunction")
-    learns_scale = config.method in methods and config.cosine.learn_scale
-    return {**pair, "log_scale": scale} if learns_scale and not config.cosine.scale else pair
-
-
 def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
     """The tower with the preprocessing that the config names; it travels with the model."""
     if config.model.preprocess == "clip":
@@ -166,39 +155,41 @@ def keep_known(towers: dict, like: dict) -> dict:
     return unflatten_dict({path: flat[path] for path in wanted})
 
 
-def make_augmentation(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Augmentation | None:
+def make_augmentation(config: ConfigDict, shape: TowersConfig, tokenizer: Tokenizer) -> Augmentation | None:
     """What the config draws anew in each step, on the host; None for nothing."""
-    augment, text = config.augment, clip.text
+    augment, text = config.augment, shape.text
     if augment.images == "none" and not augment.tokens:
         return None
     mask_id = tokenizer.backend.token_to_id("M")  # a lone letter that lower-cased captions never hold, as PCME++'s
     if mask_id is None:
         raise ValueError("augment.tokens: the tokenizer has no letter M to hide a token behind; leave it 0")
     ids = ordinary_ids(text.vocab_size, (text.start_id, text.end_id, text.pad_id))
-    size, resize = clip.vision.image_size, clip.vision.resize
+    size, resize = shape.vision.image_size, shape.vision.resize
     return Augmentation(augment.images, size, resize, augment.tokens, mask_id, ids, text.end_id, text.pad_id)
 
 
-def preset(config: ConfigDict) -> CLIPConfig:
-    if config.model.clip not in CLIP_CONFIGS:
-        raise ValueError(f"model.clip: got {config.model.clip!r}, expected one of {', '.join(CLIP_CONFIGS)}")
-    return CLIP_CONFIGS[config.model.clip]
+def preset(config: ConfigDict) -> TowersConfig:
+    if config.model.towers not in PRESETS:
+        raise ValueError(f"model.towers: got {config.model.towers!r}, expected one of {', '.join(PRESETS)}")
+    return PRESETS[config.model.towers]
 
 
-def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[str], clip: CLIPConfig) -> Tokenizer:
+def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[str], shape: TowersConfig) -> Tokenizer:
     """The tokenizer of the run that the workdir holds, or one trained on the training captions."""
     if (workdir / CONFIG).exists():
         return load_tokenizer(workdir / TOKENIZER)
-    length = config.model.context_length or clip.text.context_length
+    length = config.model.context_length or shape.text.context_length
     return train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
 
 
-def fit_in_memory(source: Source | None, resize: Callable, clip: CLIPConfig) -> tuple[Source | None, Callable | None]:
+def fit_in_memory(
+    source: Source | None, resize: Callable, shape: TowersConfig
+) -> tuple[Source | None, Callable | None]:
     """The source with all images resized once, if they take less than MEMORY_LIMIT; else as it is, and `resize`."""
     if source is None:
         return None, None
-    if isinstance(source, ArraySource) and source.images.shape[1] == clip.vision.image_size:
+    if isinstance(source, ArraySource) and source.images.shape[1] == shape.vision.image_size:
         return source, None
-    if len(source) * clip.vision.image_size**2 * 3 > MEMORY_LIMIT:
+    if len(source) * shape.vision.image_size**2 * 3 > MEMORY_LIMIT:
         return source, resize
     return to_array_source(source, resize), None

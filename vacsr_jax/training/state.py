@@ -12,7 +12,7 @@ import optax
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from vacsr_jax.models.image_text import ImageTextModel
+from vacsr_jax.image_text import ImageTextModel
 
 
 @flax.struct.dataclass
@@ -28,8 +28,8 @@ class TrainState:
     average: Any = None
 
     @property
-    def judged_params(self) -> Any:
-        """What is validated, kept and handed out: the average if there is one."""
+    def final_params(self) -> Any:
+        """What is validated, saved and handed out: the average if there is one, else the parameters."""
         return self.params if self.average is None else self.average
 
 
@@ -46,10 +46,10 @@ def abstract_params(model: ImageTextModel):
 
 
 def _init(model: ImageTextModel, key: jax.Array):
-    vision, text = model.clip.vision, model.clip.text
+    vision, text = model.towers_config.vision, model.towers_config.text
     images = jnp.zeros((2, vision.image_size, vision.image_size, 3), jnp.uint8)
     tokens = jnp.full((2, text.context_length), text.end_id, jnp.int32)
-    return model.init(key, images, tokens, method="warm_up")["params"]
+    return model.init(key, images, tokens, method="touch_all")["params"]
 
 
 def init_state(params, optimizer: optax.GradientTransformation, *, average: bool = False) -> TrainState:

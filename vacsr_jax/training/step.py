@@ -13,29 +13,16 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from vacsr_jax.losses import contrastive
-from vacsr_jax.losses.pcmepp import pcmepp
-from vacsr_jax.losses.propensity import add_noise_floor
-from vacsr_jax.losses.triplet import triplet
-from vacsr_jax.losses.vacsr import vacsr
-from vacsr_jax.models.clip import normalize_pixels
-from vacsr_jax.models.image_text import ImageTextModel
-from vacsr_jax.models.propensity import noise_logit
+from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.ops.mixing import keep_tokens, mix_images
-from vacsr_jax.ops.pairwise import map_pairs, shard_pairs
 from vacsr_jax.optim import groups
+from vacsr_jax.pair import find_method
+from vacsr_jax.pair.base import Batch, Item
+from vacsr_jax.towers.base import normalize_pixels
 from vacsr_jax.training.sharding import state_sharding
 from vacsr_jax.training.state import TrainState, running_average
-from vacsr_jax.training.vacsr_objective import vacsr_objective
 
 POSITIVES = ("image", "diagonal")
-LOSSES = {
-    "infonce": contrastive.infonce,
-    "cross_entropy": contrastive.cross_entropy,
-    "sigmoid": contrastive.sigmoid,
-    "conjunction": contrastive.sigmoid,
-    "deterministic": contrastive.sigmoid,
-}
 Step = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -60,8 +47,6 @@ def make_step(
         raise ValueError(f"data.positives: got {config.data.positives!r}, expected one of {', '.join(POSITIVES)}")
     if config.augment.image_tokens and model.pooling != "gpo":
         raise ValueError(f"augment.image_tokens: got {config.augment.image_tokens}, which needs model.pooling=gpo")
-    if config.method == "triplet" and class_tokens is not None:
-        raise ValueError("method: triplet compares each image's own caption with others; with classes use another")
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     step = functools.partial(train_step, config=config, model=model, optimizer=optimizer, mesh=mesh)
     if class_tokens is not None:
@@ -91,18 +76,28 @@ def train_step(
     pairs are those of its images and all classes.
     """
     # Without the seed in them, the programs of methods that draw nothing are the same for every seed.
-    draws = model.latent or config.augment.mix or config.augment.image_tokens
+    draws = model.pair.draws or config.augment.mix or config.augment.image_tokens
     key = jax.random.fold_in(jax.random.key(config.seed), state.step) if draws else None
     images, keep, labels = augment(batch["images"], positive_pairs(batch, config, class_tokens), key, config, model)
+    method = find_method(config.method)
     optim, learns = config.optim, groups.labels(state.params, config.optim)
     released = state.step >= optim.image_frozen_steps
 
     def loss_of(params):
         params = groups.hold_frozen(params, learns, released)
-        vectors, texts = embed(
-            params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
+        items = embed(params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens)
+        pairs = Batch(
+            *items,
+            labels,
+            valid=jnp.ones(labels.shape, bool),
+            own_text=class_tokens is None,
+            key=key,
+            step=state.step,
+            mesh=mesh,
+            tile_pairs=config.train.tile_pairs,
+            dtype=model.dtype,
         )
-        loss, terms = pair_loss(params["pair"], vectors, texts, labels, key, state.step, config, model, mesh)
+        loss, terms = method.loss_of_batch(model.pair, params["pair"], pairs, config)
         # After the release of the image tower, the loss grows from nothing to its size.
         ramp = jnp.clip((state.step - optim.image_frozen_steps + 1) / max(optim.ramp_steps, 1), 0, 1)
         return loss * jnp.where(released, ramp, 1), terms
@@ -121,59 +116,13 @@ def augment(images, positives, key, config: ConfigDict, model: ImageTextModel):
     if smoothing:
         labels = jnp.where(labels, 1 - smoothing, smoothing)
     if config.augment.mix:
-        pixels = normalize_pixels(images, model.clip.vision)
+        pixels = normalize_pixels(images, model.towers_config.vision)
         images, share = mix_images(jax.random.fold_in(key, 1), pixels, config.augment.mix)
         labels = share[:, None] * labels + (1 - share[:, None]) * labels[::-1]
     if config.augment.image_tokens:
-        shape = (len(images), model.clip.vision.tokens)
+        shape = (len(images), model.towers_config.vision.tokens)
         keep = keep_tokens(jax.random.fold_in(key, 2), shape, config.augment.image_tokens)
     return images, keep, labels
-
-
-def pair_loss(pair_params, images, texts, labels, key, step, config: ConfigDict, model: ImageTextModel, mesh: Mesh):
-    """The loss that the method names on all pairs of prepared embeddings, and its terms."""
-    valid = jnp.ones(labels.shape, bool)
-    if config.method == "vacsr" and not config.adapter.decoder_width:
-        return vacsr_objective(
-            model.pair,
-            pair_params,
-            images,
-            texts,
-            labels,
-            valid,
-            key,
-            mesh=mesh,
-            tile_pairs=config.train.tile_pairs,
-            dtype=model.dtype,
-            **config.loss,
-        )
-    logits = pair_terms(pair_params, images, texts, key, config=config, model=model, mesh=mesh)
-    if config.method == "propensity":
-        return propensity_loss(logits, pair_params, labels, valid, config)
-    if config.method == "vacsr":
-        return vacsr(logits, labels, valid, **config.loss)
-    if config.method == "pcmepp":
-        pseudo, vib = config.pcmepp.pseudo_positives, config.pcmepp.vib
-        return pcmepp(logits, images, texts, labels, valid, pseudo_positives=pseudo, vib=vib)
-    if config.method == "triplet":
-        hardest = step >= config.triplet.all_negatives_steps
-        return triplet(logits, labels, valid, margin=config.triplet.margin, hardest=hardest)
-    return LOSSES[config.method](logits, labels, valid)
-
-
-def propensity_loss(found, pair_params, labels, valid, config: ConfigDict):
-    """The sigmoid loss of the label logits, or VACSR's with it as reconstruction; above the floor of wrong labels."""
-    variational = config.propensity.match == "vacsr"
-    logits, extra = found.logit if variational else found, {}
-    if config.propensity.noise_floor:
-        noise = noise_logit(pair_params)
-        logits, extra = add_noise_floor(logits, noise, labels, valid), {"noise": jax.nn.sigmoid(noise)}
-    if variational:
-        terms = found._replace(logit=logits)
-        loss, parts = vacsr(terms, labels, valid, error=contrastive.binary_cross_entropy, **config.loss)
-    else:
-        loss, parts = contrastive.sigmoid(logits, labels, valid)
-    return loss, parts | extra
 
 
 def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens: np.ndarray | None) -> jax.Array:
@@ -186,15 +135,15 @@ def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens
 
 
 def embed(params, images, keep, batch, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh, class_tokens):
-    """Prepared embeddings of the images and of the batch's texts, or of all classes'."""
+    """The items of the images, and of the batch's texts or of all classes."""
     if class_tokens is None:
         return model.apply({"params": params}, images, batch["tokens"], keep)
-    vectors = model.apply({"params": params}, images, keep, method="encode_image")
-    return vectors, embed_classes(params, class_tokens, model=model, mesh=mesh, chunk=config.train.text_chunk)
+    items = model.apply({"params": params}, images, keep, method="encode_image")
+    return items, embed_classes(params, class_tokens, model=model, mesh=mesh, chunk=config.train.text_chunk)
 
 
-def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Mesh, chunk: int) -> jax.Array:
-    """Prepared embeddings [c d] of all classes' texts [c l], about `chunk` at a time, a chunk split over the devices.
+def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Mesh, chunk: int) -> Item:
+    """The items of all classes' texts [c l], about `chunk` at a time, a chunk split over the devices.
 
     A chunk is recomputed in the backward pass, so that the memory is that of one chunk's activations.
     """
@@ -209,18 +158,4 @@ def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Me
     rows = NamedSharding(mesh, P("data"))
     encode_chunk = jax.checkpoint(lambda tokens: encode(jax.lax.with_sharding_constraint(tokens, rows)))
     chunks = jax.lax.map(encode_chunk, padded.reshape(-1, chunk, tokens.shape[1]))
-    return chunks.reshape(len(padded), -1)[: len(tokens)]
-
-
-def pair_terms(pair_params, images, texts, key, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh):
-    """The pair model on all b x b pairs: in tiles, each device its own images' rows; logits, or VACSR's `PairTerms`."""
-    noise = () if model.latent is None else model.latent.draw_noise(key, len(images), len(texts))
-
-    def local_rows(params, rows, columns, noise):
-        def tile(image_tile, text_tile, noise_tile):
-            arguments = (image_tile, text_tile) if noise_tile == () else (image_tile, text_tile, noise_tile)
-            return model.pair.apply({"params": params}, *arguments)
-
-        return map_pairs(tile, rows, columns, noise, tile_pairs=config.train.tile_pairs)
-
-    return shard_pairs(local_rows, mesh, pair_params, images, texts, noise)
+    return jax.tree.map(lambda x: x.reshape(len(padded), *x.shape[2:])[: len(tokens)], chunks)

@@ -1,0 +1,163 @@
+"""The whole model: two towers and a pair model on top, built from a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
+
+from vacsr_jax.pair import build_pair_model, describe_pair_model, find_method, pair_model_from
+from vacsr_jax.pair.base import Item, PairModel, Scorer
+from vacsr_jax.towers import TOWERS, describe_towers
+from vacsr_jax.towers.base import Encoded, Images, Tokens, TowerOutput, TowersConfig, check_numbers, field_types
+from vacsr_jax.towers.pooling import POOLING, GPOHead, LogVarBranch
+
+
+class ImageTextModel(nn.Module):
+    """Images and texts to items that are ready to be paired, and the pair model that scores them.
+
+    Attributes:
+      towers_config: shape of the two towers.
+      pair: the pair model.
+      dtype: of compute.
+      pooling: "clip": the towers' own pooling and projections; "gpo": every token is projected, then GPO. The image
+        tower then ends without its final norm (Chun 2024).
+      dim: of the embeddings with "gpo"; 0: the towers' own.
+      initial_log_var: of log sigma^2 at the start, where the pair model wants one.
+    """
+
+    towers_config: TowersConfig
+    pair: PairModel
+    dtype: Any = jnp.float32
+    pooling: str = "clip"
+    dim: int = 0
+    initial_log_var: float = 0.0
+
+    @property
+    def embedding_dim(self) -> int:
+        """How many numbers an embedding has, before the pair model prepares items of it."""
+        return self.dim or self.towers_config.embedding_dim
+
+    def setup(self):
+        gpo, vision, text = self.pooling == "gpo", self.towers_config.vision, self.towers_config.text
+        self.towers = self.towers_config.build(self.dtype, vision_norm=not gpo)
+        if gpo:
+            self.image_head = GPOHead(self.dim, vision.tokens, self.dtype)
+            self.text_head = GPOHead(self.dim, text.context_length, self.dtype)
+        if self.pair.wants_log_var:
+            eps, start = self.towers_config.layer_norm_eps, self.initial_log_var
+            lengths = (vision.tokens, text.context_length) if gpo else (0, 0)
+            self.image_spread = LogVarBranch(vision, eps, self.embedding_dim, lengths[0], start, self.dtype)
+            self.text_spread = LogVarBranch(text, eps, self.embedding_dim, lengths[1], start, self.dtype)
+
+    def encode_image(self, images: Images, keep: Bool[Array, "b l"] | None = None) -> Item:
+        """Items of uint8 (or normalized float) images [b s s 3]: what the pair model works on.
+
+        `keep` says which of an image's tokens GPO sees (size augmentation); None: all.
+        """
+        out = self.towers.vision(images)
+        valid = out.valid if keep is None else keep
+        if self.pooling == "gpo":
+            embedding = self.image_head(out.tokens, valid)
+        else:
+            embedding = self.towers.project_image(out.pooled)
+        log_var = self._log_var("image_spread", out, valid)
+        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var))
+
+    def encode_text(self, tokens: Tokens) -> Item:
+        """Items of token ids [b l]."""
+        out = self.towers.text(tokens)
+        if self.pooling == "gpo":
+            embedding = self.text_head(out.tokens, out.valid)
+        else:
+            embedding = self.towers.project_text(out.pooled)
+        log_var = self._log_var("text_spread", out, out.valid)
+        return self.pair.prepare_text(Encoded(embedding, out.tokens, out.valid, log_var))
+
+    def _log_var(self, branch: str, out: TowerOutput, valid: Bool[Array, "b l"]) -> Float[Array, "b d"] | None:
+        return getattr(self, branch)(out.before_last, valid, out.mask) if self.pair.wants_log_var else None
+
+    def __call__(self, images: Images, tokens: Tokens, keep: Bool[Array, "b p"] | None = None) -> tuple[Item, Item]:
+        """Both sides' items."""
+        return self.encode_image(images, keep), self.encode_text(tokens)
+
+    def touch_all(self, images: Images, tokens: Tokens) -> None:
+        """Uses every parameter; what `init` runs."""
+        self(images, tokens)
+        self.scorer()
+
+    def scorer(self) -> Scorer:
+        """What scoring needs of the pair model."""
+        return self.pair.scorer()
+
+
+OPTIONS = ("pooling", "dim", "initial_log_var")
+FORMAT = 2  # of a description; raise it when old checkpoints stop loading
+
+
+def describe(model: ImageTextModel) -> dict[str, Any]:
+    """Plain JSON values that say what a model is; kept in checkpoints and exports. `from_description` inverts it."""
+    return {
+        "format": FORMAT,
+        **describe_towers(model.towers_config),
+        "pair": describe_pair_model(model.pair),
+        "dtype": jnp.dtype(model.dtype).name,
+        **{name: getattr(model, name) for name in OPTIONS},
+    }
+
+
+def from_description(description: dict[str, Any]) -> ImageTextModel:
+    """The model that `describe` described.
+
+    Raises:
+      ValueError: naming what is unknown, missing, or of another format.
+    """
+    if not isinstance(description, dict) or "format" not in description:
+        raise ValueError(f"model description: got fields {sorted(description or ())}, expected a format among them")
+    if description["format"] != FORMAT:
+        raise ValueError(
+            f"model description: got format {description['format']}, this version reads {FORMAT}; "
+            "load it with the version that wrote it, or train again"
+        )
+    families = [name for name in TOWERS if name in description]
+    wanted = {"format", *(families[:1] or TOWERS), "pair", "dtype", *OPTIONS}
+    if set(description) != wanted:
+        raise ValueError(f"model description: got fields {sorted(description)}, expected {sorted(wanted)}")
+    options = {name: description[name] for name in OPTIONS}
+    check_numbers(options, field_types(ImageTextModel), "model description")
+    check_choices(description["dtype"], options["pooling"])
+    try:
+        config = TOWERS[families[0]].config.from_dict(description[families[0]])
+        pair = pair_model_from(description["pair"])
+    except RecursionError:
+        raise ValueError("model description: pair models stand in each other without end; it was damaged") from None
+    return ImageTextModel(config, pair, jnp.dtype(description["dtype"]), **options)
+
+
+def check_choices(dtype: str, pooling: str) -> None:
+    """Raises ValueError for a type of compute, or a pooling, that there is not."""
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype: got {dtype!r}, expected float32 or bfloat16")
+    if pooling not in POOLING:
+        raise ValueError(f"model.pooling: got {pooling!r}, expected one of {', '.join(POOLING)}")
+
+
+def build_model(config: ConfigDict, towers: TowersConfig, texts: int = 0) -> ImageTextModel:
+    """The model of a run's config on towers of the given shape; `texts` as in `pair.build_pair_model`.
+
+    Raises:
+      ValueError: for an unknown method, dtype or pooling, or a dimension that the towers' own projections do not have.
+    """
+    model = config.model
+    check_choices(model.dtype, model.pooling)
+    if model.pooling == "clip" and model.embedding_dim not in (0, towers.embedding_dim):
+        raise ValueError(
+            f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "
+            f"give {towers.embedding_dim}; leave it 0, or set model.pooling=gpo"
+        )
+    dim = model.embedding_dim or towers.embedding_dim
+    options = {"pooling": model.pooling, "dim": dim, **find_method(config.method).options(config, dim)}
+    return ImageTextModel(towers, build_pair_model(config, dim, texts), jnp.dtype(model.dtype), **options)

@@ -1,0 +1,94 @@
+"""The ways to compare an image with a text, by name: the one registry of methods."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from vacsr_jax.pair.adapter import DETERMINISTIC
+from vacsr_jax.pair.base import Method, PairModel, import_named
+from vacsr_jax.pair.conjunction import CONJUNCTION
+from vacsr_jax.pair.cosine import CROSS_ENTROPY, INFONCE, SIGMOID, TRIPLET
+from vacsr_jax.pair.pcmepp import PCMEPP
+from vacsr_jax.pair.propensity import PROPENSITY
+from vacsr_jax.pair.vacsr_objective import VACSR
+from vacsr_jax.towers.base import check_numbers, field_types
+
+METHODS: dict[str, Method] = {
+    "infonce": INFONCE,
+    "cross_entropy": CROSS_ENTROPY,
+    "sigmoid": SIGMOID,
+    "triplet": TRIPLET,
+    "pcmepp": PCMEPP,
+    "conjunction": CONJUNCTION,
+    "deterministic": DETERMINISTIC,
+    "vacsr": VACSR,
+    "propensity": PROPENSITY,
+}
+PAIR_MODELS = {method.model.__name__: method.model for method in METHODS.values()}
+
+
+def find_method(name: str) -> Method:
+    """The method of a config's `method`: a name of `METHODS`, or "my_package.my_module:MyMethod" of another package.
+
+    Raises:
+      ValueError: if there is none of this name.
+    """
+    if ":" in name:
+        return import_named(name, Method)
+    if name not in METHODS:
+        raise ValueError(
+            f"method: got {name!r}, expected one of {', '.join(METHODS)}, or my_package.my_module:MyMethod"
+        )
+    return METHODS[name]
+
+
+def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
+    """The pair model of the config's method, for embeddings of `dim` numbers.
+
+    Its first logit is the base rate of positives, log(1 / (texts - 1)), unless `adapter.base_rate_bias` is off.
+    `texts` are what an image is compared with; 0: the batch's.
+    """
+    base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
+    return find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
+
+
+def describe_pair_model(pair: PairModel) -> dict[str, Any]:
+    """Plain JSON values that say what a pair model is; `pair_model_from` inverts it."""
+    values = {name: getattr(pair, name) for name in field_types(type(pair))}
+    described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
+    return {"type": type_name(type(pair))} | described
+
+
+def type_name(model: type[PairModel]) -> str:
+    """A model of this package by its class's name, others by module and name, as `import_named` reads it."""
+    own = PAIR_MODELS.get(model.__name__) is model
+    return model.__name__ if own else f"{model.__module__}:{model.__qualname__}"
+
+
+def pair_model_from(description: dict[str, Any] | None) -> PairModel:
+    """The pair model that `describe_pair_model` described.
+
+    Raises:
+      ValueError: naming what is unknown, missing or of a wrong type.
+    """
+    values = dict(description) if isinstance(description, dict) else {}
+    kind = values.pop("type", None)
+    if isinstance(kind, str) and ":" in kind:
+        model = import_named(kind, PairModel)
+    elif isinstance(kind, str) and kind in PAIR_MODELS:
+        model = PAIR_MODELS[kind]
+    else:
+        raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
+    fields = field_types(model)
+    differing = set(values) ^ set(fields)
+    if differing:
+        raise ValueError(
+            f"model description: {kind} has the fields {', '.join(fields)}; "
+            f"{', '.join(sorted(differing))} is missing or unknown"
+        )
+    check_numbers(values, fields, f"model description: {kind}")
+    return model(**{name: pair_model_from(x) if isinstance(x, dict) else x for name, x in values.items()})

@@ -1,0 +1,226 @@
+"""The adapter: a hidden layer on the similarity vector of a pair. Its scoring, and the adapter without a latent."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vacsr_jax.losses import contrastive
+from vacsr_jax.ops import fused_scores
+from vacsr_jax.ops.pairwise import similarity_vectors
+from vacsr_jax.ops.products import product
+from vacsr_jax.ops.vectors import unit
+from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+
+EMBEDDINGS = ("unit", "raw")
+MOST_PAIRS = 1 << 18  # of a tile: more fill no accelerator better
+AGREEMENT = 0.02  # how far the fused kernel's scores may be from XLA's
+
+
+def hidden_units(
+    similarity: Float[Array, "*b d"], kernel: Float[Array, "d h"], bias: Float[Array, " h"]
+) -> Float[Array, "*b h"]:
+    """gelu(s W + b) of every pair: the one matrix product that each pair costs, in the kernel's precision."""
+    return nn.gelu(product(similarity, kernel) + bias)
+
+
+class AdapterScorer(Scorer):
+    """What scoring needs of an adapter.
+
+    logit = gelu(s trunk_kernel + trunk_bias) . readout + bias. With a decoder of one hidden layer `readout` is
+    [h, e] and the logit is gelu(...) . decoder. `log_var_kernel` [h, k d] gives the log-variances, None without a
+    latent.
+    """
+
+    trunk_kernel: Leaf  # [d, h]
+    trunk_bias: Leaf  # [h]
+    readout: Leaf  # [h, e]
+    readout_bias: Leaf  # [e]
+    decoder: Leaf | None = None  # [e]
+    decoder_bias: Leaf | None = None  # []
+    log_var_kernel: Leaf | None = None  # [h, k d]
+    log_var_bias: Leaf | None = None  # [k d]
+    weights: Leaf | None = None  # [k]
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        return self.log_var_kernel is not None
+
+    def score_tile(self, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> PairScores:
+        return self.score_vectors(similarity_vectors(images, texts))
+
+    def score_listed(self, images: Float[Array, "r d"], texts: Float[Array, "r k d"]) -> PairScores:
+        return self.score_vectors(images[:, None, :] * texts)
+
+    def score_vectors(self, similarity: Float[Array, "r c d"]) -> PairScores:
+        """The score m(mu_bar) and the uncertainty mean_d sigma of pairs, from their similarity vectors.
+
+        Wei et al. 2026, section 3.5: sigma_d^2 = sum_k alpha_k sigma_kd^2, and no sampling. One matrix product of the
+        hidden layer for the logit, one more per component for the log-variances where there are any.
+        """
+        hidden = hidden_units(similarity, self.trunk_kernel, self.trunk_bias)
+        out = hidden @ self.readout + self.readout_bias
+        logit = out[..., 0] if self.decoder is None else nn.gelu(out) @ self.decoder + self.decoder_bias
+        if self.log_var_kernel is None:
+            return PairScores(logit, None)
+        # exp(log sigma^2 + log alpha): the weights cost nothing when they stand in the bias.
+        log_var = product(hidden, self.log_var_kernel) + self.log_var_bias
+        log_var = log_var.reshape(*log_var.shape[:-1], len(self.weights), -1)
+        variance = jnp.sum(jnp.exp(log_var + jnp.log(self.weights)[:, None]), axis=-2)
+        return PairScores(logit, jnp.mean(jnp.sqrt(variance), axis=-1))
+
+    def tile_function(self):
+        """XLA's form; on a GPU the fused kernel, where it fits and gives the same.
+
+        On a machine where the kernel fails, or differs from XLA's result on a few pairs, there is one warning.
+        """
+        if jax.default_backend() != "gpu" or self.decoder is not None:
+            return AdapterScorer.score_tile
+        d, h = self.trunk_kernel.shape
+        components = 0 if self.weights is None else len(self.weights)
+        fits = fused_scores.fits(d, h) and kernel_agrees(d, h, components, jnp.dtype(self.trunk_kernel.dtype))
+        return score_tile_fused if fits else AdapterScorer.score_tile
+
+    def for_ranking(self) -> AdapterScorer:
+        """The scorer for logits alone, at 1 / (k + 1) of the cost."""
+        return self.replace(log_var_kernel=None, log_var_bias=None, weights=None)
+
+    def in_precision(self, dtype: Any) -> AdapterScorer:
+        log_var_kernel = None if self.log_var_kernel is None else self.log_var_kernel.astype(dtype)
+        return self.replace(trunk_kernel=self.trunk_kernel.astype(dtype), log_var_kernel=log_var_kernel)
+
+    def pairs_per_tile(self, tile_bytes: int) -> int:
+        """A pair holds its similarity vector, its hidden layer in float32 and again in the products' precision, and its
+        log-variances."""
+        d, h = self.trunk_kernel.shape
+        size = self.trunk_kernel.dtype.itemsize
+        of_variance = 0 if self.log_var_kernel is None else size * h + 4 * self.log_var_kernel.shape[1]
+        return max(1, min(MOST_PAIRS, tile_bytes // (size * d + 4 * h + of_variance)))
+
+
+def score_tile_fused(
+    scorer: AdapterScorer, images: Float[Array, "r d"], texts: Float[Array, "c d"], *, interpret: bool = False
+) -> PairScores:
+    """`score_tile` of an adapter with a linear readout by the fused GPU kernel, whose reference `score_tile` is."""
+    of_variance, components = (), 0
+    if scorer.log_var_kernel is not None:
+        components = len(scorer.weights)
+        log_weights = jnp.repeat(jnp.log(scorer.weights), len(scorer.log_var_bias) // components)
+        of_variance = (scorer.log_var_kernel, scorer.log_var_bias + log_weights)
+    trunk = (scorer.trunk_kernel, scorer.trunk_bias, scorer.readout[:, 0])
+    logit, uncertainty = fused_scores.fused_scores(
+        images, texts, *trunk, *of_variance, components=components, interpret=interpret
+    )
+    return PairScores(logit + scorer.readout_bias, uncertainty)
+
+
+@functools.cache
+def kernel_agrees(d: int, h: int, components: int, dtype: jnp.dtype) -> bool:
+    """Whether the fused kernel gives XLA's scores of a few random pairs on this machine; a warning if not."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape, scale=1.0):
+        return jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
+
+    of_variance = (
+        normal(h, components * d, scale=h**-0.5),
+        normal(components * d),
+        jnp.full(components, 1 / components) if components else None,
+    )
+    scorer = AdapterScorer(normal(d, h, scale=d**-0.5), normal(h), normal(h, 1, scale=h**-0.5), normal(1))
+    if components:
+        scorer = scorer.replace(log_var_kernel=of_variance[0], log_var_bias=of_variance[1], weights=of_variance[2])
+    scorer, images, texts = scorer.in_precision(dtype), normal(9, d), normal(17, d)
+    try:
+        ours, plain = jax.device_get((score_tile_fused(scorer, images, texts), scorer.score_tile(images, texts)))
+    except Exception as error:  # whatever a compiler or driver raises: the kernel is an option, not a need
+        warnings.warn(f"the fused GPU kernel does not run here and XLA's form is used: {error}", stacklevel=2)
+        return False
+    differ = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True))
+    if differ > AGREEMENT:
+        warnings.warn(f"the fused GPU kernel is off by {differ:.3f} here and XLA's form is used", stacklevel=2)
+    return bool(differ <= AGREEMENT)
+
+
+class AdapterModel(PairModel):
+    """What the adapters share: an item is a scaled embedding, and the hidden layer comes first.
+
+    Attributes:
+      dim: d, of the embeddings.
+      width: h, of the hidden layer.
+      embeddings: "unit" or "raw", see `scale_embedding`.
+      initial_logit: of every pair at the start.
+    """
+
+    dim: int
+    width: int
+    embeddings: str
+    initial_logit: float
+
+    @nn.nowrap
+    def prepare(self, embedding: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        return scale_embedding(embedding, self.embeddings)
+
+    @nn.nowrap
+    def from_unit(self, vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        if self.embeddings != "unit":
+            raise ValueError("the model was trained on raw embeddings, and files of embeddings hold unit vectors")
+        return self.prepare(vectors)
+
+
+class DeterministicAdapter(AdapterModel):
+    """logit = gelu(s W + b) . f + c: VACSR's hidden layer and a linear head, no latent.
+
+    d^2 + 2 d + 1 parameters at h = d. The attributes are those of `AdapterModel`.
+    """
+
+    @property
+    def meaning(self) -> Meaning:
+        return Meaning("log odds that the pair is labelled a match", "that the pair is labelled a match", None)
+
+    def setup(self):
+        self.trunk_kernel, self.trunk_bias = trunk_parameters(self)
+        self.head = self.param("head", nn.initializers.lecun_normal(), (self.width, 1))
+        self.bias = self.param("bias", nn.initializers.constant(self.initial_logit), (1,))
+
+    def scorer(self) -> AdapterScorer:
+        return AdapterScorer(self.trunk_kernel, self.trunk_bias, self.head, self.bias)
+
+
+def trunk_parameters(module: nn.Module) -> tuple[Array, Array]:
+    """The hidden layer's kernel [d, h] and bias [h]."""
+    kernel = module.param("trunk_kernel", nn.initializers.lecun_normal(), (module.dim, module.width))
+    return kernel, module.param("trunk_bias", nn.initializers.zeros, (module.width,))
+
+
+def scale_embedding(x: Float[Array, "b d"], embeddings: str) -> Float[Array, "b d"]:
+    """sqrt(d) x / |x| for "unit", so that the entries of s are O(1) and s sums to d cos; x itself for "raw".
+
+    Raises:
+      ValueError: for another choice.
+    """
+    if embeddings not in EMBEDDINGS:
+        raise ValueError(f"adapter.embeddings: got {embeddings!r}, expected one of {', '.join(EMBEDDINGS)}")
+    return x if embeddings == "raw" else unit(x) * x.shape[-1] ** 0.5
+
+
+def adapter_fields(config, dim: int, initial_logit: float) -> dict[str, Any]:
+    """The fields of `AdapterModel` that a config gives."""
+    adapter = config.adapter
+    shape = {"dim": dim, "width": adapter.width or dim, "embeddings": adapter.embeddings}
+    return {**shape, "initial_logit": initial_logit}
+
+
+DETERMINISTIC = Method(
+    "model: the adapter without a latent; the sigmoid loss",
+    DeterministicAdapter,
+    lambda config, dim, initial_logit: DeterministicAdapter(**adapter_fields(config, dim, initial_logit)),
+    of_logits(contrastive.sigmoid),
+)

@@ -1,0 +1,292 @@
+"""What a way to compare an image with a text must give: `PairModel` for inference, `Method` for training.
+
+An item (an image or a text) is a pytree of arrays with one row for each item: one vector, a mean and a variance, or
+many token vectors. Only its own pair model looks inside.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
+
+from vacsr_jax.losses.contrastive import Labels, Terms
+from vacsr_jax.ops.pairwise import count, map_pairs, shard_pairs
+from vacsr_jax.towers.base import Encoded
+
+Leaf = Any  # an array of a pytree, as jax or numpy holds it, or what a transformation puts in its place
+
+
+class Items(struct.PyTreeNode):
+    """Items that are more than one vector each: arrays [b ...] of the same b, cut and counted together."""
+
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self)[0])
+
+    def __getitem__(self, rows) -> Items:
+        return jax.tree.map(lambda x: x[rows], self)
+
+
+Item = Any  # an array [b, d], `Items`, or any other pytree of arrays [b ...]
+Params = Any
+Found = Any  # what a pair model says of every pair in training: logits [n m], or a tuple of such arrays
+
+
+class PairScores(NamedTuple):
+    """Scores of r x c pairs.
+
+    Attributes:
+      logit: [r, c] larger is better; what it means is in `PairModel.meaning`.
+      uncertainty: [r, c] mean latent standard deviation (PCME++: summed variance of both), or None without a latent.
+      label_score: [r, c] ranks by how likely the pair is to be the labelled one; None: as `logit` does.
+      match_score: [r, c] ranks by how likely it is to be a match; None: as `logit` does.
+    """
+
+    logit: Float[Array, "r c"]
+    uncertainty: Float[Array, "r c"] | None
+    label_score: Float[Array, "r c"] | None = None
+    match_score: Float[Array, "r c"] | None = None
+
+    def by_label(self):
+        """What to rank by where the question is which text was written for an image."""
+        return self.logit if self.label_score is None else self.label_score
+
+    def by_match(self):
+        """What to rank by where the question is which texts are true of an image."""
+        return self.logit if self.match_score is None else self.match_score
+
+
+class Meaning(NamedTuple):
+    """What the numbers of a pair model mean, in one sentence each; None for a number that it does not give."""
+
+    logit: str
+    probability: str | None
+    uncertainty: str | None
+
+
+class Scorer(struct.PyTreeNode):
+    """What scoring needs of a pair model, computed once from its parameters: a pytree of arrays.
+
+    A subclass must have `score_tile`. The other methods have defaults that are right for every model.
+    """
+
+    gives_uncertainty: ClassVar[bool] = False
+
+    def score_tile(self, images: Item, texts: Item) -> PairScores:
+        """Scores [r, c] of every pair of r images and c texts."""
+        raise NotImplementedError(f"{type(self).__name__} must have score_tile(images, texts)")
+
+    def score_listed(self, images: Item, texts: Item) -> PairScores:
+        """Scores [r, k] of every image [r ...] with k texts of its own [r k ...]."""
+        one_image = jax.vmap(lambda image, texts: self.score_tile(jax.tree.map(lambda x: x[None], image), texts))
+        return jax.tree.map(lambda x: x[:, 0], one_image(images, texts))
+
+    def tile_function(self) -> Callable[[Any, Item, Item], PairScores]:
+        """`score_tile`, or a faster kernel that gives the same on this machine; static under `jit`."""
+        return type(self).score_tile
+
+    def for_ranking(self) -> Scorer:
+        """The scorer without what ranking does not need (the uncertainty)."""
+        return self
+
+    def in_precision(self, dtype: Any) -> Scorer:
+        """The scorer with the matrices that multiply pairs in `dtype`; sums and biases stay float32."""
+        return self
+
+    def pairs_per_tile(self, tile_bytes: int) -> int:
+        """How many pairs a tile may have that shall take `tile_bytes` of memory."""
+        return 1 << 20
+
+
+class PairModel(nn.Module):
+    """From what the towers say of images and texts to scores of their pairs.
+
+    A subclass is a Linen module. Its fields are plain values (or another pair model), since they are written into
+    checkpoints. It must have `prepare` (or `prepare_image` and `prepare_text`) and `scorer`.
+    """
+
+    wants_log_var: ClassVar[bool] = False  # whether the towers get a branch that gives `Encoded.log_var`
+    draws: ClassVar[bool] = False  # whether a training step draws random numbers for each pair (`draw_noise`)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What logit, probability and uncertainty mean."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its scores mean (`meaning`)")
+
+    def prepare_image(self, encoded: Encoded) -> Item:
+        """The images as items, ready to be scored."""
+        return self.prepare(encoded.embedding)
+
+    def prepare_text(self, encoded: Encoded) -> Item:
+        """The texts as items, ready to be scored."""
+        return self.prepare(encoded.embedding)
+
+    def prepare(self, embedding: Float[Array, "b d"]) -> Item:
+        """Items of embeddings as the towers give them, not normalized."""
+        raise NotImplementedError(f"{type(self).__name__} must have prepare(embedding)")
+
+    def scorer(self) -> Scorer:
+        """What inference needs of the parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must have scorer()")
+
+    def __call__(self, images: Item, texts: Item, noise: Any = ()) -> Found:
+        """What the loss needs of every pair: the logit [r, c], unless the model says more. `noise`: of `draw_noise`."""
+        return self.scorer().score_tile(images, texts).logit
+
+    def draw_noise(self, key: jax.Array | None, n: int, m: int) -> Any:
+        """The random numbers of one training step for n x m pairs: a pytree of [n m ...], empty if nothing is drawn."""
+        return ()
+
+    def direction(self, items: Item) -> Float[Array, "b d"]:
+        """The vector of each item whose cosines compare items: what a vector store holds.
+
+        Raises:
+          ValueError: if an item has no such vector.
+        """
+        if not isinstance(items, jax.Array | np.ndarray) or items.ndim != 2:
+            raise ValueError(f"{type(self).__name__}: an item is not one vector, so a vector store cannot hold it")
+        return items
+
+    def from_unit(self, vectors: Float[Array, "b d"]) -> Item:
+        """Items of unit vectors, as files of embeddings hold them.
+
+        Raises:
+          ValueError: if the length of an embedding, or more than its direction, counts for this model.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not score unit vectors alone; score the images and texts themselves"
+        )
+
+    def sample(self, key: jax.Array, images: Item, texts: Item, n: int) -> Float[Array, "n r c"]:
+        """n draws of the match logit of every pair.
+
+        Raises:
+          ValueError: if the model has no latent.
+        """
+        raise ValueError(f"{type(self).__name__} has no latent to sample; load a model of method vacsr")
+
+    def noise_rate(self, params: Params) -> Float[Array, ""] | None:
+        """The share of training labels that the model holds to be wrong; None if it does not estimate it."""
+        return None
+
+    def with_scale(self, params: Params, log_scale: Array) -> Params:
+        """`params` that start at the logarithm of a pretrained model's scale, where the model has one to learn."""
+        return params
+
+
+class Batch(NamedTuple):
+    """What a loss is computed of: n images and m texts, and how to compute it.
+
+    Attributes:
+      images, texts: items, as the pair model prepared them; split over the mesh.
+      labels: [n, m] how much a pair is a match, 0 to 1.
+      valid: bool [n, m] which pairs count.
+      own_text: whether text i was drawn with image i (False: texts are classes).
+      key: of the step's random numbers; None for a pair model that draws none.
+      step: int32, how many steps are done.
+      mesh, tile_pairs, dtype: the devices, how many pairs are worked on at once, the type of compute.
+    """
+
+    images: Item
+    texts: Item
+    labels: Labels
+    valid: Bool[Array, "n m"]
+    own_text: bool
+    key: jax.Array | None
+    step: Int[Array, ""]
+    mesh: Mesh
+    tile_pairs: int
+    dtype: Any
+
+
+Loss = Callable[[Found, Batch, ConfigDict], tuple[Float[Array, ""], Terms]]
+Objective = Callable[[PairModel, Params, Batch, ConfigDict], tuple[Float[Array, ""], Terms]]
+Floor = Callable[[Float[Array, "n m"]], Float[Array, "n m"]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: a pair model and its loss.
+
+    Attributes:
+      about: what it is, in one line: a loss on a known model, a model of its own, or a wrapper around one.
+      model: the class of its pair model.
+      build: (config, d, initial_logit) -> pair model for embeddings of d numbers. `initial_logit` is the base rate of
+        positives as log odds; a model whose logit is to be a probability starts there.
+      loss: (what the pair model says of every pair, batch, config) -> loss, and its terms by name. It may be left out
+        where there is an `objective`.
+      label_loss: (what the pair model says, floor, batch, config) -> the same where a propensity model wraps this one.
+        `floor` lifts label logits over the odds of a wrong label. None: `loss` of the lifted logits.
+      objective: (pair model, its params, batch, config) -> loss and terms; None: `loss` of all pairs.
+      options: (config, d) -> fields of `ImageTextModel` that this method sets.
+    """
+
+    about: str
+    model: type[PairModel]
+    build: Callable[[ConfigDict, int, float], PairModel]
+    loss: Loss | None = None
+    label_loss: Callable[[Found, Floor, Batch, ConfigDict], tuple[Float[Array, ""], Terms]] | None = None
+    objective: Objective | None = None
+    options: Callable[[ConfigDict, int], dict[str, Any]] = lambda config, dim: {}
+
+    def loss_above(self, floor: Floor, found: Found, batch: Batch, config: ConfigDict):
+        """The loss of label logits that `floor` lifts, and its terms."""
+        if self.label_loss is not None:
+            return self.label_loss(found, floor, batch, config)
+        return self.loss(floor(found), batch, config)
+
+    def loss_of_batch(self, pair: PairModel, params: Params, batch: Batch, config: ConfigDict):
+        """The loss of a batch and its terms; differentiable in `params` and in the batch's items."""
+        if self.objective is not None:
+            return self.objective(pair, params, batch, config)
+        return self.loss(all_pairs(pair, params, batch), batch, config)
+
+
+def all_pairs(pair: PairModel, params: Params, batch: Batch) -> Found:
+    """The pair model on all n x m pairs, in tiles; each device works on the rows of its own images."""
+    noise = pair.draw_noise(batch.key, count(batch.images), count(batch.texts))
+
+    def local_rows(params, rows, columns, noise):
+        def tile(images, texts, noise):
+            return pair.apply({"params": params}, images, texts, noise)
+
+        return map_pairs(tile, rows, columns, noise, tile_pairs=batch.tile_pairs)
+
+    return shard_pairs(local_rows, batch.mesh, params, batch.images, batch.texts, noise)
+
+
+def of_logits(loss: Callable) -> Loss:
+    """A loss of (logits, labels, valid) as a method's."""
+    return lambda logits, batch, config: loss(logits, batch.labels, batch.valid)
+
+
+def import_named(path: str, kind: type) -> Any:
+    """The object at "package.module:Name", which must be a `kind` (or, for a type of classes, a subclass).
+
+    The module must be importable. Modules of Python's own library are refused, so that a damaged or hostile file
+    cannot name one that does something when it is imported.
+
+    Raises:
+      ValueError: if there is no such module or name, or it is something else.
+    """
+    module_name, _, name = path.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names or not module_name or not name:
+        raise ValueError(f"{path!r:.80}: expected my_package.my_module:Name")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}; install its package, or put its folder on PYTHONPATH") from error
+    fits = issubclass(found, kind) if isinstance(found, type) else isinstance(found, kind)
+    if not fits:
+        raise ValueError(f"{path}: got {type(found).__name__}, expected a {kind.__name__}")
+    return found

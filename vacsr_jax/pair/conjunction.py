@@ -1,0 +1,131 @@
+"""A match as a conjunction: a caption is true of an image if each of the few claims that it makes is."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vacsr_jax.losses import contrastive
+from vacsr_jax.ops.products import product
+from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+
+TAIL = 15.0  # where log(1 + exp(-x)) is exp(-x) to float32's precision
+
+
+class ConjunctionScorer(Scorer):
+    """What scoring needs of a `ConjunctionModel`."""
+
+    scale: Leaf  # []
+    bias: Leaf  # [claims]
+
+    def score_tile(self, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> PairScores:
+        return PairScores(conjunction_logit(self, images, texts[None]), None)
+
+    def score_listed(self, images: Float[Array, "r d"], texts: Float[Array, "r k d"]) -> PairScores:
+        return PairScores(conjunction_logit(self, images, texts), None)
+
+
+class ConjunctionModel(PairModel):
+    """P(match_ij) = prod_k sigmoid(a^k_ij),  a^k_ij = exp(log_scale) <v^k_i, t^k_j> + bias_k,  k = 1 .. claims.
+
+    v^k and t^k are the k-th of `claims` equal parts of an embedding that is scaled to length sqrt(claims), so the mean
+    of a^k over the claims is exp(log_scale) cos(v_i, t_j) + mean bias; with one claim it is `CosineModel`. A cosine
+    lets a strong agreement on one fact make up for a disagreement on another; a product does not. Each factor ends at
+    1, which leaves less room than an adapter has for how general a text is. A caption that makes no k-th claim has a
+    short t^k, and its factor is sigmoid(bias_k) for every image.
+
+    Attributes:
+      dim: d, of the embeddings.
+      claims: parts of an embedding; divides `dim`.
+      initial_logit: of a match at the start, where the claims are alike.
+      scale: at the start.
+      learn_scale: False: scale and biases stay as they are.
+
+    Raises:
+      ValueError: if the claims do not divide the dimension.
+    """
+
+    dim: int
+    claims: int
+    initial_logit: float
+    scale: float = 10.0
+    learn_scale: bool = True
+
+    @property
+    def meaning(self) -> Meaning:
+        return Meaning(
+            "log odds that the pair is labelled a match", "that every claim of the text is true of the image", None
+        )
+
+    def setup(self):
+        if self.claims < 1 or self.dim % self.claims:
+            raise ValueError(f"conjunction.claims: got {self.claims}, expected a divisor of the {self.dim} dimensions")
+        of_one = -math.log1p(math.exp(-self.initial_logit)) / self.claims
+        start = of_one - math.log(-math.expm1(of_one))
+        self.log_scale = self.param("log_scale", lambda key: jnp.asarray(math.log(self.scale), jnp.float32))
+        self.bias = self.param("bias", nn.initializers.constant(start), (self.claims,))
+
+    def prepare(self, embedding: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        """Vectors of length sqrt(claims); a zero vector stays zero."""
+        squares = jnp.sum(embedding**2, axis=-1, keepdims=True) / self.claims
+        return embedding * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+    @nn.nowrap
+    def from_unit(self, vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        return vectors * self.claims**0.5
+
+    def scorer(self) -> ConjunctionScorer:
+        held = (lambda x: x) if self.learn_scale else jax.lax.stop_gradient
+        return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
+
+    @nn.nowrap
+    def with_scale(self, params, log_scale):
+        return {**params, "log_scale": log_scale} if self.learn_scale else params
+
+
+def conjunction_logit(
+    scorer: ConjunctionScorer, images: Float[Array, "r d"], texts: Float[Array, "#r c d"]
+) -> Float[Array, "r c"]:
+    """The match logit of each image with texts of its own, or with those that all share (#r = 1)."""
+    claims = len(scorer.bias)
+
+    def agreement(v, t):
+        return product(v, t[0].T) if len(t) == 1 else jnp.einsum("re,rce->rc", v, t)
+
+    parts = zip(*(jnp.split(side, claims, axis=-1) for side in (images, texts)), scorer.bias, strict=True)
+    return logit_of_all(jnp.stack([scorer.scale * agreement(v, t) + bias for v, t, bias in parts]))
+
+
+def logit_of_all(logits: Float[Array, "k r c"]) -> Float[Array, "r c"]:
+    """logit(prod_k sigmoid(a^k)) of logits a^k, the log odds that all of k independent statements hold.
+
+    = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)); u is kept as a logarithm, so that value and gradient,
+    sigmoid(-a^k) / sigmoid(-a), are finite for every finite a^k.
+    """
+    log_u = jax.scipy.special.logsumexp(log_softplus(-logits), axis=0)
+    small = log_u < -TAIL
+    u = jnp.exp(jnp.where(small, 0, log_u))
+    return jnp.where(small, -log_u, -u - jnp.log(-jnp.expm1(-u)))
+
+
+def log_softplus(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """log log(1 + exp(x)), finite for every finite x."""
+    small = x < -TAIL
+    return jnp.where(small, x, jnp.log(jax.nn.softplus(jnp.where(small, 0, x))))
+
+
+def build(config, dim: int, initial_logit: float) -> ConjunctionModel:
+    scale = config.cosine.scale or ConjunctionModel.scale
+    return ConjunctionModel(dim, config.conjunction.claims, initial_logit, scale, config.cosine.learn_scale)
+
+
+CONJUNCTION = Method(
+    "model: a product of few claims, each by the sigmoid of its own cosine; the sigmoid loss",
+    ConjunctionModel,
+    build,
+    of_logits(contrastive.sigmoid),
+)

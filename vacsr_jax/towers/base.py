@@ -1,0 +1,367 @@
+"""What a two-tower model must give: its config, what its towers say of a batch, and the checks at its border.
+
+A tower is one file beside this one and one line in `towers.TOWERS`. Its config is a frozen dataclass with the fields of
+`TowersConfig`; the module that the config builds has the methods of `Towers`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+# A file that says more is damaged: the shapes of such a model would take minutes, and its weights all memory.
+LARGEST, MOST_LAYERS = 2**20, 2**8
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+# CLIP's own pixel statistics (Radford et al. 2021), for pixels in [0, 1]; most image towers use them.
+CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# ImageNet's, which PCME++ feeds CLIP's towers with.
+IMAGENET_PIXEL_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+AnyArray = Array | np.ndarray
+Images = UInt8[AnyArray, "b s s 3"] | Float[AnyArray, "b s s 3"]
+Tokens = Int[AnyArray, "b l"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A vision transformer over square patches.
+
+    `pool` is "cls" (a class token is prepended) or "mean" (no class token). With `patch_normalization` every
+    patch loses its mean per channel and is divided by its own standard deviation; the means are appended as
+    inputs. `pixel_mean` and `pixel_std` apply to pixels in [0, 1]. `position_std` is the initial scale only. `resize`
+    says how an image becomes a square (`data.preprocess`).
+
+    Raises:
+      ValueError: for a choice or a size that does not fit.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str = "quick_gelu"
+    pool: str = "cls"
+    patch_normalization: bool = False
+    pixel_mean: tuple[float, float, float] = CLIP_PIXEL_MEAN
+    pixel_std: tuple[float, float, float] = CLIP_PIXEL_STD
+    position_std: float = 0.02
+    resize: str = "crop"
+
+    def __post_init__(self):
+        _check_tower(self, pools=("cls", "mean"))
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+
+    @property
+    def patches(self) -> int:
+        """How many patches an image has."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the tower works on: the patches, and the class token if there is one."""
+        return self.patches + (self.pool == "cls")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A text transformer.
+
+    `pool` is "end" (the first end token) or "mean" (all tokens but pads). Pads are masked where `causal` is
+    false; a causal tower needs no mask, since pads stand behind the end token. The two `_std` are initial
+    scales only.
+
+    Raises:
+      ValueError: for a choice or a size that does not fit, or for a pad id that would hide a real token.
+    """
+
+    vocab_size: int
+    context_length: int
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str = "quick_gelu"
+    pool: str = "end"
+    causal: bool = True
+    start_id: int = 49406
+    end_id: int = 49407
+    pad_id: int = 49407
+    token_std: float = 0.02
+    position_std: float = 0.01
+
+    def __post_init__(self):
+        _check_tower(self, pools=("end", "mean"))
+        for name in ("start_id", "end_id", "pad_id"):
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected an id below {self.vocab_size}")
+        if self.pool == "mean" and self.pad_id in (self.start_id, self.end_id):
+            raise ValueError(
+                f"pad_id: got {self.pad_id}, which is also the start or end id; mean pooling needs a pad id of its own"
+            )
+
+
+class TowerOutput(NamedTuple):
+    """What a tower makes of a batch.
+
+    Attributes:
+      tokens: [b, l, w] all tokens, after the tower's final norm if it has one.
+      pooled: [b, w] the class or end token, or the mean over valid tokens.
+      before_last: [b, l, w] what the last block is given.
+      valid: bool [b, l] which tokens are the item's own.
+      mask: which tokens each token sees, as the blocks take it; None: all.
+    """
+
+    tokens: Float[Array, "b l w"]
+    pooled: Float[Array, "b w"]
+    before_last: Float[Array, "b l w"]
+    valid: Bool[Array, "b l"]
+    mask: Bool[Array, "#b 1 #l l"] | None = None
+
+
+class Encoded(NamedTuple):
+    """What the towers say of a batch of items: what a pair model prepares items from.
+
+    Attributes:
+      embedding: [b, d] in the space that both towers share, float32, not normalized.
+      tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype; w differs between the towers.
+      valid: bool [b, l] which tokens are the item's own.
+      log_var: [b, d] log sigma^2 of the item, for a pair model that wants it (`PairModel.wants_log_var`), else None.
+    """
+
+    embedding: Float[Array, "b d"]
+    tokens: Float[Array, "b l w"]
+    valid: Bool[Array, "b l"]
+    log_var: Float[Array, "b d"] | None = None
+
+
+class Towers(Protocol):
+    """The Linen module of a two-tower model.
+
+    The projections are methods of their own, since a model that pools tokens itself has no parameters for them.
+    """
+
+    def vision(self, images: Images) -> TowerOutput:
+        """The image tower on uint8 (or normalized float) images [b s s 3]."""
+        ...
+
+    def text(self, tokens: Tokens) -> TowerOutput:
+        """The text tower on token ids [b l]."""
+        ...
+
+    def project_image(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
+        """The pooled image in the space that both towers share, float32."""
+        ...
+
+    def project_text(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
+        """The pooled text in that space, float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class TowersConfig:
+    """The config of a two-tower model: frozen, so that it is static under `jit`. A family of towers has a subclass.
+
+    Attributes:
+      vision, text: shapes of the towers.
+      embedding_dim: d, of the space that both share.
+      layer_norm_eps: of both towers' layer norms.
+    """
+
+    vision: VisionConfig
+    text: TextConfig
+    embedding_dim: int
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        check_numbers(
+            {"embedding_dim": self.embedding_dim, "layer_norm_eps": self.layer_norm_eps},
+            field_types(type(self)),
+            type(self).__name__,
+        )
+
+    def build(self, dtype: Any, *, vision_norm: bool = True) -> nn.Module:
+        """The module, with the methods of `Towers`; `vision_norm`: whether the image tower ends with its final norm."""
+        raise NotImplementedError(f"{type(self).__name__} must have build(dtype, vision_norm)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict that survives JSON; `from_dict` is its inverse."""
+        values = dataclasses.asdict(self)
+        for name in ("pixel_mean", "pixel_std"):
+            values["vision"][name] = list(values["vision"][name])
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TowersConfig:
+        """Config from what `to_dict` gave.
+
+        Raises:
+          ValueError: for an unknown or a missing key.
+        """
+        name = f"{cls.__name__.removesuffix('Config')} config"
+        check_keys(cls, values, name)
+        if not all(isinstance(values[side], Mapping) for side in ("vision", "text")):
+            raise ValueError(f"{name}: vision and text: expected an object each")
+        vision, text = dict(values["vision"]), dict(values["text"])
+        check_keys(VisionConfig, vision, f"{name}, vision")
+        check_keys(TextConfig, text, f"{name}, text")
+        for key in {"pixel_mean", "pixel_std"} & set(vision):
+            vision[key] = tuple(vision[key]) if isinstance(vision[key], list) else vision[key]
+        top = {key: value for key, value in values.items() if key not in ("vision", "text")}
+        for kind, given in ((cls, top), (VisionConfig, vision), (TextConfig, text)):
+            check_numbers(given, field_types(kind), kind.__name__)
+        return cls(**top, vision=VisionConfig(**vision), text=TextConfig(**text))
+
+
+def adapt_towers(config: TowersConfig, *, image_size: int, context_length: int, **text: int) -> TowersConfig:
+    """`config` for other data: sizes (0 keeps the preset's), and the vocabulary and ids of a tokenizer."""
+    vision = dataclasses.replace(config.vision, image_size=image_size or config.vision.image_size)
+    length = context_length or config.text.context_length
+    return dataclasses.replace(
+        config, vision=vision, text=dataclasses.replace(config.text, context_length=length, **text)
+    )
+
+
+def normalize_pixels(images: Images, config: VisionConfig) -> Float[Array, "b s s 3"]:
+    """(x / 255 - pixel_mean) / pixel_std for uint8; floats are taken as normalized already.
+
+    Raises:
+      ValueError: if the images are not [b, image_size, image_size, 3].
+    """
+    size = config.image_size
+    if images.shape[1:] != (size, size, 3):
+        raise ValueError(
+            f"images: got shape {list(images.shape)}, expected [b, {size}, {size}, 3]; "
+            "resize them with vacsr_jax.data.preprocess"
+        )
+    if images.dtype != jnp.uint8:
+        return jnp.asarray(images)
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (config.pixel_mean, config.pixel_std))
+    return (jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std
+
+
+def valid_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "b l"]:
+    """True for a text's own tokens: up to the first end token (pool "end"), else all that are not pads.
+
+    CLIP's tokenizers pad with the end token, with "!" or with others; where a text ends is the same in all.
+    """
+    tokens = jnp.asarray(tokens)
+    if config.pool == "end":
+        ends = (tokens == config.end_id).astype(jnp.int32)
+        return jnp.cumsum(ends, axis=1) - ends == 0
+    return tokens != config.pad_id
+
+
+def attention_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "#b 1 #l l"]:
+    """Causal towers see what stands before; others see every token of the text (`valid_mask`)."""
+    if config.causal:
+        length = tokens.shape[1]
+        return jnp.tril(jnp.ones((1, 1, length, length), bool))
+    return valid_mask(tokens, config)[:, None, None, :]
+
+
+def check_tokens(tokens: np.ndarray, config: TextConfig) -> None:
+    """Host-side check of what a compiled model cannot raise about.
+
+    Raises:
+      ValueError: if `tokens` is not an integer [n, l <= context_length] array, an id is out of range,
+        a row has no end token (pool "end"), or a row is all pads (pool "mean").
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(f"tokens: got {tokens.dtype} {list(tokens.shape)}, expected integers [n, length]")
+    if tokens.shape[1] > config.context_length:
+        raise ValueError(f"tokens: got length {tokens.shape[1]}, the tower takes {config.context_length} at most")
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= config.vocab_size):
+        raise ValueError(
+            f"tokens: got ids in [{tokens.min()}, {tokens.max()}], expected [0, {config.vocab_size}); "
+            "the tokenizer does not belong to this tower"
+        )
+    if config.pool == "end":
+        bad, what = ~(tokens == config.end_id).any(axis=1), f"no end token ({config.end_id})"
+    else:
+        bad, what = (tokens == config.pad_id).all(axis=1), "nothing but pads"
+    if bad.any():
+        raise ValueError(f"tokens: row {int(bad.argmax())} has {what}; use the tokenizer that belongs to the tower")
+
+
+def check_keys(cls: type, values: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError if `values` is no object, has a key the dataclass `cls` lacks, or lacks one it needs."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: got {_short(values)}, expected an object")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields) or sorted(fields)
+            raise ValueError(f"{where}: unknown key {key!r}; did you mean {' or '.join(map(repr, near))}?")
+    missing = [k for k, f in fields.items() if f.default is dataclasses.MISSING and k not in values]
+    if missing:
+        raise ValueError(f"{where}: missing {', '.join(missing)}")
+
+
+def check_numbers(values: Mapping[str, Any], types: Mapping[str, str], where: str) -> None:
+    """Checks values that come from files against the types of a dataclass, by name; other types are not looked at.
+
+    Raises:
+      ValueError: unless sizes are whole numbers from 1 to 2^20 (layers: 2^8; ids from 0, and so what may be left out),
+        scales finite numbers, and pixel statistics three of these.
+    """
+    for name, value in values.items():
+        kind = types[name].removesuffix(" | None")
+        if value is None and kind != types[name]:
+            continue
+        least = 0 if name.endswith("_id") or name in ("dim", "decoder_width") else 1
+        most = MOST_LAYERS if name == "layers" else LARGEST
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind == "int" and not (number and isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a whole number from {least} to {most}")
+        if kind == "float" and not (number and abs(value) < float("inf")):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a finite number")
+        if kind == "bool" and not isinstance(value, bool):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected true or false")
+        if kind == "str" and not isinstance(value, str):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a text")
+        if kind.startswith("tuple") and not (
+            isinstance(value, tuple) and len(value) == 3 and all(map(_is_finite, value))
+        ):
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected three finite numbers, a channel each")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _short(value: object) -> str:
+    return f"{value!r:.60}"
+
+
+def field_types(cls: type) -> dict[str, str]:
+    """Name -> annotation of the fields of a dataclass (a module's own, without Flax's)."""
+    return {f.name: str(f.type) for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
+
+
+def _check_tower(tower: VisionConfig | TextConfig, pools: tuple[str, str]) -> None:
+    name = type(tower).__name__
+    check_numbers(vars(tower), field_types(type(tower)), name)
+    if tower.activation not in ACTIVATIONS:
+        raise ValueError(f"{name}.activation: got {tower.activation!r}, expected one of {ACTIVATIONS}")
+    if tower.pool not in pools:
+        raise ValueError(f"{name}.pool: got {tower.pool!r}, expected one of {pools}")
+    if tower.width % tower.heads:
+        raise ValueError(f"{name}: width {tower.width} is not a multiple of heads {tower.heads}")

@@ -1,0 +1,199 @@
+"""CLIP (Radford et al. 2021) in Linen: two towers and the projections to the space they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vacsr_jax.towers.base import (
+    Images,
+    TextConfig,
+    Tokens,
+    TowerOutput,
+    TowersConfig,
+    VisionConfig,
+    attention_mask,
+    normalize_pixels,
+    valid_mask,
+)
+from vacsr_jax.towers.transformer import Transformer, layer_norm
+
+
+@dataclass(frozen=True)
+class CLIPConfig(TowersConfig):
+    """Both towers and the dimension of the space they share."""
+
+    def build(self, dtype: Any, *, vision_norm: bool = True) -> CLIP:
+        return CLIP(self, dtype, vision_norm)
+
+
+class Features(NamedTuple):
+    """What a tower says about a batch.
+
+    Attributes:
+      tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype.
+      pooled: [b, w] the class or end token, or the mean over valid tokens, in the compute dtype.
+      embedding: [b, d] `pooled` projected to the shared space, float32, not normalized.
+    """
+
+    tokens: Float[Array, "b l w"]
+    pooled: Float[Array, "b w"]
+    embedding: Float[Array, "b d"]
+
+
+def to_patches(pixels: Float[Array, "b s s 3"], patch_size: int) -> Float[Array, "b l p 3"]:
+    """Cuts images into patches, row by row; `p` runs over the pixels of a patch, row by row."""
+    b, size, _, _ = pixels.shape
+    grid = size // patch_size
+    x = pixels.reshape(b, grid, patch_size, grid, patch_size, 3)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, patch_size * patch_size, 3)
+
+
+def flatten_patches(patches: Float[Array, "b l p 3"]) -> Float[Array, "b l f"]:
+    """Each patch as one vector, channels innermost."""
+    return patches.reshape(*patches.shape[:2], -1)
+
+
+def normalize_patches(patches: Float[Array, "b l p 3"]) -> Float[Array, "b l f"]:
+    """Each patch minus its channel means, over its one standard deviation + .05, with the means appended.
+
+    Raw pixels are badly conditioned for a small tower: a patch's colour drowns its shape. f = 3 p + 3.
+    """
+    means = patches.mean(axis=2, keepdims=True)
+    centred = patches - means
+    # The 1e-6 keeps the gradient finite on a flat patch.
+    std = jnp.sqrt(jnp.square(centred).mean(axis=(2, 3), keepdims=True) + 1e-6)
+    return flatten_patches(jnp.concatenate([centred / (std + 0.05), means], axis=2))
+
+
+class VisionTower(nn.Module):
+    """Patches, positions, transformer, and a norm if `final_norm`."""
+
+    config: VisionConfig
+    eps: float
+    dtype: Any = jnp.float32
+    final_norm: bool = True
+
+    @nn.compact
+    def __call__(self, images: Images) -> TowerOutput:
+        c = self.config
+        patches = to_patches(normalize_pixels(images, c), c.patch_size)
+        flat = normalize_patches(patches) if c.patch_normalization else flatten_patches(patches)
+        # A matmul, not the convolution it equals: inside lax.scan on a CPU a convolution is 27x slower.
+        x = nn.Dense(c.width, use_bias=False, dtype=self.dtype, name="patch_embedding")(flat)
+        if c.pool == "cls":
+            cls = self.param("class_embedding", nn.initializers.normal(c.width**-0.5), (c.width,))
+            first = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, c.width))
+            x = jnp.concatenate([first, x], axis=1)
+        position_init = nn.initializers.normal(c.position_std)
+        positions = self.param("position_embedding", position_init, (c.tokens, c.width))
+        x = layer_norm(x + positions.astype(self.dtype)[None], self.eps, self.dtype, "pre_norm")
+        x, before_last = Transformer(
+            c.width, c.layers, c.heads, c.mlp_width, c.activation, self.eps, self.dtype, name="transformer"
+        )(x)
+        tokens = layer_norm(x, self.eps, self.dtype, "post_norm") if self.final_norm else x
+        pooled = tokens[:, 0] if c.pool == "cls" else tokens.mean(axis=1)
+        return TowerOutput(tokens, pooled, before_last, jnp.ones(tokens.shape[:2], bool))
+
+
+class TextTower(nn.Module):
+    """Token and position embeddings, transformer, norm."""
+
+    config: TextConfig
+    eps: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Tokens) -> TowerOutput:
+        c = self.config
+        length = tokens.shape[1]
+        if length > c.context_length:
+            raise ValueError(f"tokens: got length {length}, expected {c.context_length} at most; truncate them")
+        token_init, position_init = (
+            nn.initializers.normal(c.token_std),
+            nn.initializers.normal(c.position_std),
+        )
+        table = self.param("token_embedding", token_init, (c.vocab_size, c.width))
+        positions = self.param("position_embedding", position_init, (c.context_length, c.width))
+        x = table[jnp.asarray(tokens)] + positions[None, :length]
+        mask = attention_mask(tokens, c)
+        x, before_last = Transformer(
+            c.width, c.layers, c.heads, c.mlp_width, c.activation, self.eps, self.dtype, name="transformer"
+        )(x.astype(self.dtype), mask)
+        x = layer_norm(x, self.eps, self.dtype, "final_norm")
+        return TowerOutput(x, pool_text(x, tokens, c), before_last, valid_mask(tokens, c), mask)
+
+
+def pool_text(x: Float[Array, "b l w"], tokens: Tokens, config: TextConfig) -> Float[Array, "b w"]:
+    """Features at the first end token, or their mean over all tokens but pads (see `TextConfig.pool`)."""
+    if config.pool == "end":
+        # argmax of a bool array is the first True; a row without an end token is `check_tokens`' business.
+        end = (jnp.asarray(tokens) == config.end_id).argmax(axis=1)
+        return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+    valid = valid_mask(tokens, config).astype(x.dtype)
+    return jnp.einsum("blw,bl->bw", x, valid) / jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
+
+
+class CLIP(nn.Module):
+    """Both towers and their projections; every method is a pure function of `params` through `apply`.
+
+    `dtype` is the compute dtype; parameters and embeddings are float32. `logit_scale` is CLIP's log inverse
+    temperature: a leaf that pretrained weights fill, read by a loss if it wants it. Without `vision_norm` the image
+    tower ends at its last block, and its own pooling means nothing: for heads that read all tokens.
+    """
+
+    config: CLIPConfig
+    dtype: Any = jnp.float32
+    vision_norm: bool = True
+
+    def setup(self):
+        c = self.config
+        self.vision = VisionTower(c.vision, c.layer_norm_eps, self.dtype, self.vision_norm)
+        self.text = TextTower(c.text, c.layer_norm_eps, self.dtype)
+        self.vision_projection = self._projection(c.vision.width)
+        self.text_projection = self._projection(c.text.width)
+        self.logit_scale = self.param("logit_scale", lambda key: jnp.asarray(np.log(1 / 0.07), jnp.float32))
+
+    def _projection(self, width: int) -> nn.Dense:
+        init = nn.initializers.normal(width**-0.5)
+        return nn.Dense(self.config.embedding_dim, use_bias=False, dtype=self.dtype, kernel_init=init)
+
+    def project_image(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
+        """The pooled image in the shared space, float32."""
+        return self.vision_projection(pooled).astype(jnp.float32)
+
+    def project_text(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
+        """The pooled text in the shared space, float32."""
+        return self.text_projection(pooled).astype(jnp.float32)
+
+    def image_features(self, images: Images) -> Features:
+        """Features of uint8 images (normalized here) or float images (normalized already), [b, s, s, 3]."""
+        out = self.vision(images)
+        return Features(out.tokens, out.pooled, self.project_image(out.pooled))
+
+    def text_features(self, tokens: Tokens) -> Features:
+        """Features of token ids [b, l], l at most the context length."""
+        out = self.text(tokens)
+        return Features(out.tokens, out.pooled, self.project_text(out.pooled))
+
+    def encode_image(self, images: Images, *, normalize: bool) -> Float[Array, "b d"]:
+        """Image embeddings, float32, of unit length if `normalize`."""
+        return maybe_unit(self.image_features(images).embedding, normalize)
+
+    def encode_text(self, tokens: Tokens, *, normalize: bool) -> Float[Array, "b d"]:
+        """Text embeddings, float32, of unit length if `normalize`."""
+        return maybe_unit(self.text_features(tokens).embedding, normalize)
+
+    def __call__(self, images: Images, tokens: Tokens) -> tuple[Float[Array, "b d"], Float[Array, "c d"]]:
+        """Both embeddings, not normalized."""
+        return self.image_features(images).embedding, self.text_features(tokens).embedding
+
+
+def maybe_unit(x: Float[Array, "b d"], normalize: bool) -> Float[Array, "b d"]:
+    """`x` over its Euclidean norm if `normalize`, else `x`."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True) if normalize else x

@@ -1,0 +1,183 @@
+"""Hugging Face's description of a CLIP (config.json, preprocessor_config.json) to and from `CLIPConfig`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vacsr_jax.towers.base import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from vacsr_jax.towers.clip import CLIPConfig
+from vacsr_jax.towers.hf import read_object
+
+PREPROCESSOR = "preprocessor_config.json"
+
+# What Hugging Face assumes where config.json is silent.
+TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "hidden_size": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "intermediate_size": 2048,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 1,
+}
+VISION_DEFAULTS = {
+    "image_size": 224,
+    "patch_size": 32,
+    "num_channels": 3,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+
+
+def read_hf_config(folder: Path) -> CLIPConfig:
+    """`CLIPConfig` of a folder's config.json, with the pixel statistics of its image processor.
+
+    Raises:
+      ValueError: if there is no config.json, or it is not that of a CLIP with three channels and one epsilon.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json; expected a Hugging Face CLIP folder")
+    raw = read_object(folder / "config.json")
+    if raw.get("model_type") != "clip":
+        raise ValueError(f"{folder}: model_type is {raw.get('model_type')!r}, expected 'clip'")
+    # Where old files carry both, Hugging Face lets `*_config_dict` win.
+    given = {name: raw.get(f"{name}_config_dict") or raw.get(f"{name}_config") or {} for name in ("text", "vision")}
+    if not all(isinstance(values, dict) for values in given.values()):
+        raise ValueError(f"{folder / 'config.json'}: text_config and vision_config: expected objects")
+    text, vision = {**TEXT_DEFAULTS, **given["text"]}, {**VISION_DEFAULTS, **given["vision"]}
+    if vision["num_channels"] != 3:
+        raise ValueError(f"{folder}: num_channels is {vision['num_channels']}, expected 3")
+    if text["layer_norm_eps"] != vision["layer_norm_eps"]:
+        raise ValueError(f"{folder}: the towers' layer_norm_eps differ; expected one for both")
+    start_id, end_id, pad_id = special_ids(text)
+    mean, std = read_pixel_statistics(folder)
+    sizes = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
+    ids = {"start_id": start_id, "end_id": end_id, "pad_id": pad_id}
+    lengths = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
+    values = {
+        "vision": {**sizes, "pixel_mean": mean, "pixel_std": std, **tower_fields(vision)},
+        "text": {**lengths, **ids, **tower_fields(text)},
+        "embedding_dim": raw.get("projection_dim", 512),
+        "layer_norm_eps": text["layer_norm_eps"],
+    }
+    return CLIPConfig.from_dict(values)
+
+
+def tower_fields(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields both towers share, from Hugging Face's names to ours."""
+    return {
+        "width": tower["hidden_size"],
+        "layers": tower["num_hidden_layers"],
+        "heads": tower["num_attention_heads"],
+        "mlp_width": tower["intermediate_size"],
+        "activation": tower["hidden_act"],
+    }
+
+
+def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Start, end and pad id.
+
+    OpenAI's files say `eos_token_id: 2`, for which Hugging Face pools at the largest id of a row; in CLIP's
+    own vocabulary that is the first 49407, and in any other it is not an end token at all.
+    """
+    if text["eos_token_id"] != 2:
+        end_id = text["eos_token_id"]
+        pad_id = end_id if text["pad_token_id"] is None else text["pad_token_id"]
+        return text["bos_token_id"], end_id, pad_id
+    if text["vocab_size"] != 49408:
+        raise ValueError(
+            f"eos_token_id is 2 with a vocabulary of {text['vocab_size']}: that pools at the largest id of a "
+            "row, which is not supported; set eos_token_id in config.json to the id of the real end token"
+        )
+    return 49406, 49407, 49407
+
+
+def read_pixel_statistics(folder: Path) -> tuple[Any, Any]:
+    """image_mean and image_std of the folder's image processor, CLIP's own where it has none."""
+    values = {}
+    if (folder / PREPROCESSOR).is_file():
+        values = read_object(folder / PREPROCESSOR)
+    elif (folder / "processor_config.json").is_file():  # where transformers 5 keeps it
+        values = read_object(folder / "processor_config.json").get("image_processor", {})
+    values = values if isinstance(values, dict) else {}
+    found = [values.get("image_mean", CLIP_PIXEL_MEAN), values.get("image_std", CLIP_PIXEL_STD)]
+    return tuple(found)  # CLIPConfig says if they are no three numbers
+
+
+def check_expressible(config: CLIPConfig) -> None:
+    """Raises ValueError, with the reasons, for a config Hugging Face's CLIP has no words for."""
+    v, t = config.vision, config.text
+    cannot = {
+        "vision.pool must be 'cls'": v.pool != "cls",
+        "vision.patch_normalization must be off": v.patch_normalization,
+        "text.pool must be 'end'": t.pool != "end",
+        "text.causal must be on": not t.causal,
+        "text.end_id must not be 2 (it stands for another pooling there)": t.end_id == 2,
+    }
+    if any(cannot.values()):
+        reasons = "; ".join(reason for reason, holds in cannot.items() if holds)
+        raise ValueError(f"Hugging Face's CLIP cannot express this config: {reasons}")
+
+
+def write_hf_config(config: CLIPConfig) -> bytes:
+    """config.json of a config that `check_expressible` accepts."""
+    v, t = config.vision, config.text
+    shared = {"layer_norm_eps": config.layer_norm_eps, "projection_dim": config.embedding_dim}
+    ids = {"bos_token_id": t.start_id, "eos_token_id": t.end_id, "pad_token_id": t.pad_id}
+    text = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
+    vision = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
+    for tower, values in ((t, text), (v, vision)):
+        values |= {
+            "hidden_size": tower.width,
+            "num_hidden_layers": tower.layers,
+            "num_attention_heads": tower.heads,
+            "intermediate_size": tower.mlp_width,
+            "hidden_act": tower.activation,
+            **shared,
+        }
+    return to_json(
+        {
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            "projection_dim": config.embedding_dim,
+            "text_config": {"model_type": "clip_text_model", **text},
+            "vision_config": {"model_type": "clip_vision_model", **vision},
+        }
+    )
+
+
+def write_preprocessor(config: CLIPConfig) -> bytes:
+    """preprocessor_config.json: bicubic resize of the shorter side, centre crop, normalization."""
+    size = config.vision.image_size
+    return to_json(
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"shortest_edge": size},
+            "resample": 3,
+            "do_center_crop": True,
+            "crop_size": {"height": size, "width": size},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(config.vision.pixel_mean),
+            "image_std": list(config.vision.pixel_std),
+        }
+    )
+
+
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """Indented, with a final newline."""
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

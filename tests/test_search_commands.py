@@ -12,7 +12,7 @@ from PIL import Image
 import vacsr_jax
 from vacsr_jax.main import main
 from vacsr_jax.search.index import MixedIndex
-from vacsr_jax.search.text_entropy import make_bank, save
+from vacsr_jax.search.text_entropy import make_reference_images, save
 
 GOLDEN = Path(__file__).parent / "parity" / "golden" / "hf_clip"
 TEXTS = ["a red dot", "blue", "green square", "two cats", "red", "a dog"]
@@ -139,7 +139,9 @@ def test_embeddings_of_any_model(files, tmp_path, capsys):
     assert [line for line in out.splitlines() if line in arrays["ids"]] == ["p0.png", "q1", "q2"]
     assert len(rows(out)) == 9
 
-    save(make_bank(np.random.default_rng(1).normal(size=(4, 24)), 1.0, weight=9.0), tmp_path / "entropy.npz")
+    save(
+        make_reference_images(np.random.default_rng(1).normal(size=(4, 24)), 1.0, weight=9.0), tmp_path / "entropy.npz"
+    )
     main([*bank, f"--image_bank={tmp_path / 'entropy.npz'}", f"--out={tmp_path / 'corrected'}"])
     corrected, plain = (MixedIndex.load(tmp_path / name) for name in ("corrected", "index"))
     asked = {"queries": queries, "k": 3, "per_modality_k": {"image": 0}}
@@ -185,7 +187,7 @@ MISTAKES = {
     "no bank": (["index", "--bank={texts.txt}", "--out={new}"], "texts.txt cannot be read as npz"),
     "not an index": (
         ["index", "--model={clip}", "--texts={texts.txt}", "--out={pictures}"],
-        "is there and is no index",
+        "exists and is not an index",
     ),
     "texts without model": (["index", "--bank={bank}", "--queries={texts.txt}", "--out={new}"], "texts need --model"),
     "other bank": (["index", "--bank={bank}", "--model={clip}", "--out={new}"], "embeddings of model elsewhere"),

@@ -14,9 +14,10 @@ from vacsr_jax.pretrained import Pretrained, load, read_image
 from vacsr_jax.report.search_page import Answer, Found, write_search_page
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.search import text_entropy
-from vacsr_jax.search.index import FEW_QUERIES, MixedIndex
-from vacsr_jax.search.mixed import Hits
-from vacsr_jax.search.rerank import Reranked, rerank
+from vacsr_jax.search.index import MixedIndex
+from vacsr_jax.search.index.rerank import Reranked, rerank_hits
+from vacsr_jax.search.standardize.ranking import Hits
+from vacsr_jax.search.standardize.statistics import FEW_QUERIES
 
 OWN_QUERIES = 2000  # of its own documents an index is fitted with, where no queries are given
 CHUNK = 65_536  # documents added at once
@@ -43,7 +44,7 @@ def build_index(
     else:
         if loaded is None:
             raise ValueError("--model: needed to embed --images and --texts; or give --bank=FILE.npz")
-        index = MixedIndex(loaded.fingerprint(), image_bank=kept)
+        index = MixedIndex(loaded.fingerprint(), reference_images=kept)
         index.add(*embed_files(loaded, images, texts))
     if model:
         index.about["model"] = str(Path(model).resolve()) if Path(model).exists() else model
@@ -55,7 +56,9 @@ def build_index(
     print(f"\n{out}: {len(index)} documents; scale of {', '.join(fitted)}")
 
 
-def index_of_npz(path: Path, model_id: str | None, image_bank: text_entropy.ImageBank | None = None) -> MixedIndex:
+def index_of_npz(
+    path: Path, model_id: str | None, reference_images: text_entropy.ReferenceImages | None = None
+) -> MixedIndex:
     """An index of a file as `vacsr embed` writes it.
 
     Raises:
@@ -65,7 +68,7 @@ def index_of_npz(path: Path, model_id: str | None, image_bank: text_entropy.Imag
     named = bank.model_id
     if model_id and named and model_id != named:
         raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
-    index = MixedIndex(model_id or named, image_bank=image_bank)
+    index = MixedIndex(model_id or named, reference_images=reference_images)
     for start in range(0, len(bank), CHUNK):
         part = slice(start, start + CHUNK)
         index.add(bank.vectors[part], bank.ids[part].tolist(), bank.modality[part].tolist())
@@ -187,11 +190,11 @@ def second_look(hits: Hits, index: MixedIndex, model: Pretrained, query: str, mo
         found = [index.contents[x] for x in ids]
         return model.score(found, [query]) if modality == "text" else model.score([query], found)
 
-    return rerank(hits, score, OTHER[modality])
+    return rerank_hits(hits, score, OTHER[modality])
 
 
 def without_second(hits: Hits) -> Reranked:
-    return rerank(hits, lambda _: None, "")
+    return rerank_hits(hits, lambda _: None, "")
 
 
 def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> None:

@@ -85,8 +85,8 @@ def test_ids_may_be_a_vector_a_list_or_lines(name, text, tmp_path):
         ("i.json", "[true]", "i.json: entry 1 is True"),
         ("i.json", '{"a": 1}', "i.json: got dict, expected a JSON list"),
         ("i.json", "[1", "i.json is not JSON"),
-        ("i.npy", b"\x93NUMPY", "i.npy is no .npy file"),
-        ("i.npy", b"", "i.npy is no .npy file"),
+        ("i.npy", b"\x93NUMPY", "i.npy is not a .npy file"),
+        ("i.npy", b"", "i.npy is not a .npy file"),
         ("i.npy", np.ones(3), r"i.npy: got float64 [3], expected a vector of integers"),
         ("i.npy", np.ones((2, 2), int), r"i.npy: got int64 [2, 2], expected a vector of integers"),
         ("none.npy", None, "none.npy"),
@@ -105,7 +105,7 @@ def test_a_matrix_that_is_none_is_refused(files, capsys):
     np.savez(files["similarity"].with_name("several.npz"), a=SCORES)
     assert "several arrays" in refused(files | {"similarity": files["similarity"].with_name("several.npz")}, capsys)
     np.save(files["similarity"], np.array([[None]]), allow_pickle=True)
-    assert "S.npy is no .npy file of numbers" in refused(files, capsys)
+    assert "S.npy is not a .npy file of numbers" in refused(files, capsys)
 
 
 def test_nan_and_a_wrong_shape_are_refused(files, capsys):

@@ -31,7 +31,7 @@ GOOD = {
     "text": ("a red circle",),
     "queries": ("queries.npz", "texts.txt"),
     "fit": ("queries.npz",),
-    "bank": ("bank.npz",),
+    "documents": ("bank.npz",),
     "stats": ("stats.json",),
     "index": ("index",),
     "manifest": ("split_zhou_Own.json",),

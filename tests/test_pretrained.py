@@ -372,9 +372,9 @@ def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
 def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     with pytest.raises(SystemExit):
-        main(["evaluate", f"--workdir={clip_folder}"])
-    assert "give --config=FILE with the data to judge it on" in capsys.readouterr().err
-    main(["evaluate", f"--workdir={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
+        main(["evaluate", f"--model={clip_folder}"])
+    assert "give --config=FILE with the data to evaluate on" in capsys.readouterr().err
+    main(["evaluate", f"--model={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
     metrics = json.loads(out.read_text())
     assert (metrics["protocol"]["images"], metrics["protocol"]["preprocess"]) == (12, "clip")
     assert 0 <= metrics["i2t/R@1"] <= 1

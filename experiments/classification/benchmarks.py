@@ -1,7 +1,7 @@
 """The published protocols on real data: base-to-novel over data sets, trained depth and epochs, and zero-shot CLIP.
 
 `python -m experiments.classification.benchmarks --root=DATA --datasets eurosat dtd` trains each setting for each seed;
-`--zero-shot` judges the pretrained model alone, with CoOp's prompts: a check of loader and towers to the digit.
+`--zero-shot` evaluates the pretrained model alone, with CoOp's prompts: a check of loader and towers to the digit.
 The setting of a data set is chosen by the accuracy on its base validation images, never by a test image.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     )
     parser.add_argument("--epochs", nargs="+", type=int, default=[5])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--zero-shot", metavar="MODEL", help="judge a model as it is, and train nothing")
+    parser.add_argument("--zero-shot", metavar="MODEL", help="evaluate a model as it is, and train nothing")
     parser.add_argument("--out", default="runs/experiments/benchmarks", help="folder of runs and results")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
     options = parser.parse_args()

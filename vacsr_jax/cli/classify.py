@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vacsr_jax.cli.verbs import Verbs
+
 EXAMPLE = """example:
   vacsr classify --model=openai/clip-vit-base-patch16 --root=DATA --dataset=eurosat --template=per-dataset
   vacsr classify --model=runs/eurosat --root=DATA --dataset=eurosat --split=test_new --out=new.json
@@ -14,7 +16,7 @@ first ceil(n / 2) classes among themselves), test_new (the others). The JSON hol
 hash of the list of images."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("classify", run, "Classify a benchmark's test images with any model.", EXAMPLE)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--root", help="the folder that holds all data sets", required=True)

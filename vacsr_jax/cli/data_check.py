@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from vacsr_jax.cli.verbs import Verbs
+
 GROUP = ("data", "Check data sets and draw few-shot lists.")
 
 EXAMPLE = """example:
@@ -17,7 +19,7 @@ Says what is found below the root, what is missing, where it belongs and where t
 something is missing."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.group(*GROUP).add("check", run, "Say what of a data set is there and what is missing.", EXAMPLE)
     parser.add_argument(
         "name", help="coco, flickr30k, flickr8k, a classification data set, or classification: all 15 of these"

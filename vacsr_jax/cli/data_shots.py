@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vacsr_jax.cli.data_check import GROUP
+from vacsr_jax.cli.verbs import Verbs
 
 EXAMPLE = """example:
   vacsr data shots --manifest=split_zhou_EuroSAT.json --shots=16 --seed=1 --subset=all --out=shots.json
@@ -16,7 +17,7 @@ no val). --subset=base keeps the first ceil(n / 2) classes, new the others: the 
 classes are dropped, and labels are renumbered from 0. Prints the file's SHA-256."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.group(*GROUP).add("shots", run, "Write the images of a few-shot draw.", EXAMPLE)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--manifest", help="a split_zhou_*.json")

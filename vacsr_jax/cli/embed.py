@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vacsr_jax.cli.verbs import Verbs
+
 if TYPE_CHECKING:
     from vacsr_jax.pretrained import Pretrained
 
@@ -22,7 +24,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 CHUNK = 1024  # pictures decoded at once
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.config_files import apply_overrides, load_config
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EXAMPLE = """example:
 The last command evaluates a CLIP as it is (zero-shot) on the data of a config."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data (default: the model's)")

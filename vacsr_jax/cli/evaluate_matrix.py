@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vacsr_jax.cli.verbs import Verbs
+
 EXAMPLE = """example:
   vacsr evaluate-matrix --similarity=S.npy --image_ids=images.txt --caption_ids=captions.npy --ground_truth=eccv_caption/data --out=metrics.json
 
@@ -21,7 +23,7 @@ SUMMARY = "COCO, CxC and ECCV Caption metrics of a similarity matrix."
 OLD_NAME = "The old name of evaluate-matrix; the next release removes it."
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     add_options(verbs.add("evaluate-matrix", run, SUMMARY, EXAMPLE))
     add_options(verbs.add("score", run_as_score, OLD_NAME, EXAMPLE))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from vacsr_jax.cli.verbs import Verbs
+
 EXAMPLE = """example:
   vacsr export --model=runs/scenes --out=exported
   python -c "import vacsr_jax; print(vacsr_jax.load('exported').score(['a.png'], ['a red square']))"
@@ -11,7 +13,7 @@ EXAMPLE = """example:
 Writes model.safetensors, config.json and tokenizer/; loading them needs no Orbax."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("export", run, "Write a trained model as safetensors and JSON.", EXAMPLE)
     parser.add_argument("--model", help="a workdir", required=True)
     parser.add_argument("--out", help="folder to write", required=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vacsr_jax.cli.embed import embed_files, read_lines
+from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings
 from vacsr_jax.report.tables import format_table
 
@@ -37,7 +38,7 @@ OWN_QUERIES = 2000  # documents that stand in for the queries of a modality
 CHUNK = 65_536  # documents added at once
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("index", run, "Index pictures and texts for a search that is fair to both.", EXAMPLE)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP")
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")

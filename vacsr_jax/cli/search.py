@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vacsr_jax.cli.embed import PICTURES
+from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.data.embeddings import read_embeddings
 from vacsr_jax.report.tables import format_table
 
@@ -37,7 +38,7 @@ SHOWN = 60  # letters of a text
 Query = tuple[str, np.ndarray, str]  # its text, its picture's file, or its id; its vector; its modality
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add("search", run, "Search an index with texts or pictures.", EXAMPLE)
     parser.add_argument("--index", help="folder that `vacsr index` wrote", required=True)
     parser.add_argument("--text", action="append", default=[], help="a query; may be given more than once")

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.config_files import load_config
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ EVALUATION, REPORT = "evaluation.json", "report.html"  # in a workdir
 SHOTS = "shots.json"  # the training images of a few-shot run, in its workdir
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     parser = verbs.add(
         "train", run, "Train the model of a config, then evaluate the best checkpoint.", EXAMPLE, takes_config=True
     )

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
 FOUNDATION = {"safe_npz", "files", "ops"}
 
 # What a room may import of the package, itself included. `evaluation` sits on models; `training` selects checkpoints
-# by evaluating, and writes no pages; `pretrained` joins all of them for users, `commands` for the command line.
+# by evaluating, and writes no pages; `pretrained` joins all of them for users, `cli` for the command line.
 ALLOWED = {
     "safe_npz": set(),
     "files": set(),
@@ -26,21 +26,17 @@ ALLOWED = {
     "report": {"report", "evaluation", "data", "metrics", "files"},
     "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
-    "classify": {"pretrained", "report", "evaluation", "data", "files"},
-    "commands": {"classify", "pretrained", "report", "training", "evaluation", "data", "files", "metrics"},
-    "search_commands": {"commands", "pretrained", "report", "search", "data"},
     "config_files": set(),
     "cli": {
         "cli",
-        "classify",
-        "commands",
-        "search_commands",
         "config_files",
         "data",
         "evaluation",
         "search",
         "report",
         "metrics",
+        "training",
+        "pretrained",
         "files",
         "__init__",
     },

@@ -166,7 +166,7 @@ class CommandLines:
                 (folder / name).write_text(content)
             from vacsr_jax.main import main
 
-            main(["index", f"--bank={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
+            main(["index", f"--documents={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
 
         files.Target(self.name, make, make).write(here, outside)
         stop_before_training()

@@ -197,7 +197,7 @@ def write_index(folder: Path) -> None:
 
     write_embeddings(folder)
     (folder / "stats.json").unlink()
-    main(["index", f"--bank={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
+    main(["index", f"--documents={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
 
 
 def read_index(folder: Path) -> None:

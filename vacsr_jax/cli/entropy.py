@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vacsr_jax.cli.verbs import Verbs
+
 FIT_EXAMPLE = """example:
   vacsr entropy fit --images=train.npz --scale=100 --size=500 --out=reference.npz
   vacsr entropy fit --images=train.npz --validation=val.npz --choose_weight --out=reference.npz
@@ -34,7 +36,7 @@ best first. If the queries have answers [n], ids of texts separated by spaces, p
 ranked for a text need no correction, because it does not change their order."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     group = verbs.group(
         "entropy", "Rank captions for an image whether they are general or specific; nothing is trained."
     )

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vacsr_jax.cli.verbs import Verbs
+
 FILES = """
 Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings. Queries may have
 exclude [n]: ids of documents, separated by spaces, that are no candidates of a query. A document with the query's own
@@ -46,7 +48,7 @@ Everything is fitted on the queries themselves, without their answers, unless --
 documents. Only `labelled` reads answers. vacsr_jax/search/standardize/fusion.py says what the methods are."""
 
 
-def register(verbs) -> None:
+def register(verbs: Verbs) -> None:
     group = verbs.group("standardize", "Fair search over texts and images, with embeddings of any model.")
     fit = group.add("fit", run_fit, "Learn the scale of each modality from unlabelled queries.", FIT_EXAMPLE)
     apply = group.add("apply", run_apply, "Search documents with standardized scores.", APPLY_EXAMPLE)

@@ -1,4 +1,4 @@
-"""`vacsr index` and `vacsr search`, with Hugging Face's tiny CLIP of the parity tests; and what they refuse."""
+"""`vacsr index` and `vacsr search`, with the tiny Hugging Face CLIP of the parity tests; and what they refuse."""
 
 import re
 import shutil
@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 import vacsr_jax
+from vacsr_jax.cli.index import fit_index
 from vacsr_jax.main import main
 from vacsr_jax.search.index import MixedIndex
 from vacsr_jax.search.text_entropy import make_reference_images, save
 
-GOLDEN = Path(__file__).parent / "parity" / "golden" / "hf_clip"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "hf_clip"
 TEXTS = ["a red dot", "blue", "green square", "two cats", "red", "a dog"]
 
 
@@ -46,22 +47,6 @@ def files(tmp_path_factory):
 
 def index_options(folder):
     return [f"--model={folder / 'clip'}", f"--images={folder / 'pictures'}", f"--texts={folder / 'texts.txt'}"]
-
-
-@pytest.fixture
-def refuse(capsys):
-    """Runs a command that must end with status 2 and one message; returns the message."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert ended.value.code == 2
-        assert "Traceback" not in err + out
-        return err
-
-    return run
 
 
 def rows(out):
@@ -121,7 +106,7 @@ def test_the_second_stage_orders_the_pictures_of_a_text(files, capsys):
 
 
 def test_embeddings_of_any_model(files, tmp_path, capsys):
-    main(["embed", *index_options(files), f"--out={tmp_path / 'bank.npz'}"])
+    main(["embed", *index_options(files), f"--out={tmp_path / 'documents.npz'}"])
     queries = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
     arrays = {
         "embeddings": queries,
@@ -129,20 +114,19 @@ def test_embeddings_of_any_model(files, tmp_path, capsys):
         "modality": np.array(["image", "text", "text"]),
     }
     np.savez(tmp_path / "q.npz", **arrays, exclude=np.array(["texts.txt:1", "", ""]))
-    bank = ["index", f"--bank={tmp_path / 'bank.npz'}"]
+    index = ["index", f"--documents={tmp_path / 'documents.npz'}"]
     text = arrays["modality"] == "text"
     np.savez(tmp_path / "texts.npz", **{name: x[text] for name, x in arrays.items()})
-    main([*bank, f"--queries={tmp_path / 'texts.npz'}", f"--out={tmp_path / 'index'}"])
+    main([*index, f"--queries={tmp_path / 'texts.npz'}", f"--out={tmp_path / 'index'}"])
     assert "11 documents; scale of 2 text queries, 5 of its own image documents (few)" in capsys.readouterr().out
     main(["search", f"--index={tmp_path / 'index'}", f"--queries={tmp_path / 'q.npz'}", "--k=3"])
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line in arrays["ids"]] == ["p0.png", "q1", "q2"]
     assert len(rows(out)) == 9
 
-    save(
-        make_reference_images(np.random.default_rng(1).normal(size=(4, 24)), 1.0, weight=9.0), tmp_path / "entropy.npz"
-    )
-    main([*bank, f"--image_bank={tmp_path / 'entropy.npz'}", f"--out={tmp_path / 'corrected'}"])
+    reference_images = make_reference_images(np.random.default_rng(1).normal(size=(4, 24)), 1.0, weight=9.0)
+    save(reference_images, tmp_path / "entropy.npz")
+    main([*index, f"--reference_images={tmp_path / 'entropy.npz'}", f"--out={tmp_path / 'corrected'}"])
     corrected, plain = (MixedIndex.load(tmp_path / name) for name in ("corrected", "index"))
     asked = {"queries": queries, "k": 3, "per_modality_k": {"image": 0}}
     by_image, by_text = (corrected.search(**asked, query_modality=kind).score for kind in ("image", "text"))
@@ -151,8 +135,6 @@ def test_embeddings_of_any_model(files, tmp_path, capsys):
 
 
 def test_excluded_ids_reach_the_fit(files, tmp_path):
-    from vacsr_jax.search_commands import fit
-
     index = MixedIndex.load(files / "index")
     queries = np.random.default_rng(0).normal(size=(2, 24)).astype(np.float32)
     np.savez(
@@ -162,7 +144,7 @@ def test_excluded_ids_reach_the_fit(files, tmp_path):
         modality=np.array(["text", "text"]),
         exclude=np.array(["p0.png texts.txt:1", ""]),
     )
-    fit(index, None, str(tmp_path / "q.npz"))
+    fit_index(index, None, str(tmp_path / "q.npz"))
     assert [sorted(x) for x in index.fits["text"].exclude] == [["p0.png", "texts.txt:1", "texts.txt:3"], []]
 
 
@@ -181,29 +163,35 @@ MISTAKES = {
     "k": (["search", "--index={index}", "--text=a", "--k=12"], "k: got 12, expected a whole number from 1 to 11"),
     "empty text": (["search", "--index={index}", "--text= "], "not blank"),
     "no picture": (["search", "--index={index}", "--image={texts.txt}"], "texts.txt cannot be read"),
-    "both": (["search", "--index={index}", "--text=a", "--queries=q.npz"], "--queries: embeddings only"),
+    "both": (["search", "--index={index}", "--text=a", "--queries=q.npz"], "--queries: these are embeddings; leave"),
     "nothing": (["index", "--out={new}"], "--model: needed to embed"),
-    "both sources": (["index", "--bank=b.npz", "--texts={texts.txt}", "--out={new}"], "--bank: has embeddings already"),
-    "no bank": (["index", "--bank={texts.txt}", "--out={new}"], "texts.txt cannot be read as npz"),
+    "both sources": (
+        ["index", "--documents=b.npz", "--texts={texts.txt}", "--out={new}"],
+        "--documents: these are embeddings",
+    ),
+    "no documents": (["index", "--documents={texts.txt}", "--out={new}"], "texts.txt cannot be read as npz"),
     "not an index": (
         ["index", "--model={clip}", "--texts={texts.txt}", "--out={pictures}"],
         "exists and is not an index",
     ),
-    "texts without model": (["index", "--bank={bank}", "--queries={texts.txt}", "--out={new}"], "texts need --model"),
-    "other bank": (["index", "--bank={bank}", "--model={clip}", "--out={new}"], "embeddings of model elsewhere"),
+    "texts without model": (
+        ["index", "--documents={npz}", "--queries={texts.txt}", "--out={new}"],
+        "texts need --model",
+    ),
+    "other model": (["index", "--documents={npz}", "--model={clip}", "--out={new}"], "embeddings of model elsewhere"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_named(mistake, files, refuse):
     command, message = MISTAKES[mistake]
-    bank = {
+    documents = {
         "embeddings": np.eye(4, dtype=np.float32),
         "ids": np.array(list("abcd")),
         "modality": np.array(["text"] * 4),
     }
-    np.savez(files / "bank", **bank, model_id=np.array("elsewhere"))
-    command = [re.sub(r"\{(.*)\}", lambda m: str(files / m[1].replace("bank", "bank.npz")), x) for x in command]
+    np.savez(files / "documents.npz", **documents, model_id=np.array("elsewhere"))
+    command = [re.sub(r"\{(.*)\}", lambda m: str(files / m[1].replace("npz", "documents.npz")), x) for x in command]
     assert message in " ".join(refuse(*command).split())
     assert not (files / "new").exists()
 

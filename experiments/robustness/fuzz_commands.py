@@ -92,7 +92,7 @@ CONFIGS = {
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """The parser of every verb, by its words."""
     from vacsr_jax.cli.verbs import Verbs
-    from vacsr_jax.main import MODULES
+    from vacsr_jax.main import VERBS
 
     found = {}
 
@@ -104,7 +104,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
             walk(inner)
 
     top = Verbs(argparse.ArgumentParser())
-    for module in MODULES:
+    for module in VERBS:
         module.register(top)
     walk(top)
     return found

@@ -25,7 +25,7 @@ from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training import loop
-from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
 from vacsr_jax.training.checksums import write_checksums
 from vacsr_jax.training.sharding import make_mesh
 from vacsr_jax.training.state import init_params, init_state
@@ -58,7 +58,7 @@ def original_workdir(saved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("workdir")
     checkpoints = Checkpoints(folder)
     state = init_state(jax.device_put(saved.params), optax.sgd(0.1)).replace(step=jax.numpy.int32(STEP))
-    checkpoints.save(state, {"config": saved.config, "model": describe(saved.model)}, {"rsum": 1.0})
+    checkpoints.save(state, {"config": saved.config, "model": describe(saved.model)}, Selection("validation/rsum", 1.0))
     checkpoints.close()
     saved.tokenizer.save(folder / "tokenizer")
     return folder
@@ -375,9 +375,9 @@ def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
 def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     with pytest.raises(SystemExit):
-        main(["evaluate", f"--workdir={clip_folder}"])
-    assert "give --config=FILE with the data to judge it on" in capsys.readouterr().err
-    main(["evaluate", f"--workdir={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
+        main(["evaluate", f"--model={clip_folder}"])
+    assert "give --config=FILE with the data to evaluate on" in capsys.readouterr().err
+    main(["evaluate", f"--model={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
     metrics = json.loads(out.read_text())
     assert (metrics["protocol"]["images"], metrics["protocol"]["preprocess"]) == (12, "clip")
     assert 0 <= metrics["i2t/R@1"] <= 1
@@ -395,8 +395,8 @@ def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images,
     trained = vacsr_jax.load(tmp_path / "run", checkpoint="last")
     assert same(trained.params, jax.device_get(state.average))
     assert not same(trained.params, jax.device_get(state.params))
-    assert trained.model.clip.vision.resize == "squash"
-    assert trained.preprocess(images[0]).shape == (trained.model.clip.vision.image_size,) * 2 + (3,)
+    assert trained.model.towers_config.vision.resize == "squash"
+    assert trained.preprocess(images[0]).shape == (trained.model.towers_config.vision.image_size,) * 2 + (3,)
     _, resumed = loop.train(config, tmp_path / "run")  # nothing is left to do: the state is what was saved
     assert same(jax.device_get(resumed.params), jax.device_get(state.params))
     assert same(jax.device_get(resumed.average), jax.device_get(state.average))

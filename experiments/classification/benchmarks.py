@@ -1,7 +1,7 @@
 """The published protocols on real data: base-to-novel over data sets, trained depth and epochs, and zero-shot CLIP.
 
 `python -m experiments.classification.benchmarks --root=DATA --datasets eurosat dtd` trains each setting for each seed;
-`--zero-shot` judges the pretrained model alone, with CoOp's prompts: a check of loader and towers to the digit.
+`--zero-shot` evaluates the pretrained model alone, with CoOp's prompts: a check of loader and towers to the digit.
 The setting of a data set is chosen by the accuracy on its base validation images, never by a test image.
 """
 
@@ -41,13 +41,13 @@ def main() -> None:
     )
     parser.add_argument("--epochs", nargs="+", type=int, default=[5])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--zero-shot", metavar="MODEL", help="judge a model as it is, and train nothing")
+    parser.add_argument("--zero-shot", metavar="MODEL", help="evaluate a model as it is, and train nothing")
     parser.add_argument("--out", default="runs/experiments/benchmarks", help="folder of runs and results")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
     options = parser.parse_args()
     out = Path(options.out)
     if options.zero_shot:
-        print(zero_shot_table(judge_zero_shot(options.zero_shot, options.root, options.datasets, out)))
+        print(zero_shot_table(evaluate_zero_shot(options.zero_shot, options.root, options.datasets, out)))
         return
     settings = [Setting(*map(int, pair.split("/")), n) for pair in options.blocks for n in options.epochs]
     fields = dict(item.split("=", 1) for item in options.set)
@@ -108,11 +108,11 @@ def novel_table(results: Mapping[str, Mapping[Setting, list[dict]]]) -> str:
     return format_table(rows, ["data set", "blocks, epochs", "base", "new", "HM"], markdown=True, digits=2)
 
 
-def judge_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> dict[str, dict]:
-    """Base and new accuracy of a model as it is; a data set that is judged already is not judged again."""
+def evaluate_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> dict[str, dict]:
+    """Base and new accuracy of a model as it is; a data set that has a result already is left out."""
     from vacsr_jax import load
-    from vacsr_jax.classify import judge
     from vacsr_jax.data.classification.source import open_classes
+    from vacsr_jax.evaluation.loaded_model import evaluate_classes
 
     loaded, results = None, {}
     for dataset in datasets:
@@ -120,7 +120,9 @@ def judge_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> di
         if results[dataset] is None:
             loaded = loaded or load(model)
             sources = {half: open_classes(dataset, root, half) for half in HALVES}
-            results[dataset] = {half: judge(loaded, source, "per-dataset") for half, source in sources.items()}
+            results[dataset] = {
+                half: evaluate_classes(loaded, source, "per-dataset") for half, source in sources.items()
+            }
             out.mkdir(parents=True, exist_ok=True)
             result_file(out, f"zero-shot-{dataset}").write_text(json.dumps(results[dataset], indent=2) + "\n")
     return results

@@ -15,19 +15,20 @@ from experiments.robustness.fuzz_targets import Target
 def small_model():
     """A model of the tiny preset that was never trained."""
     import jax
-    from vacsr_jax.models.clip_config import CLIP_CONFIGS
-    from vacsr_jax.models.image_text import adapt_towers, build_model
 
     from configs import scenes
     from vacsr_jax.data.tokenizer import train_tokenizer
+    from vacsr_jax.image_text import build_model
     from vacsr_jax.pretrained import Pretrained
+    from vacsr_jax.towers.base import adapt_towers
+    from vacsr_jax.towers.presets import PRESETS
     from vacsr_jax.training.checkpoint import config_to_dict
     from vacsr_jax.training.state import init_params
 
     config = scenes.get_config()
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(CLIP_CONFIGS["tiny"], image_size=0, context_length=8, **ids))
+    model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
     return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer, config_to_dict(config), 3)
 
 
@@ -38,9 +39,9 @@ def write_export(folder: Path) -> None:
 def write_workdir(folder: Path) -> None:
     import jax
     import optax
-    from vacsr_jax.models.image_text import describe
 
     from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
     from vacsr_jax.training.run import CONFIG
     from vacsr_jax.training.state import init_state
@@ -59,8 +60,10 @@ def write_clip(folder: Path) -> None:
     from flax.traverse_util import unflatten_dict
     from safetensors.numpy import load_file, save_file
     from transformers import CLIPTokenizer
-    from vacsr_jax.models import clip_weights
-    from vacsr_jax.models.clip_config import CLIPConfig, TextConfig, VisionConfig
+
+    from vacsr_jax.towers import clip_weights
+    from vacsr_jax.towers.base import TextConfig, VisionConfig
+    from vacsr_jax.towers.clip import CLIPConfig
 
     letters = [c + end for c in "abcdefghij" for end in ("", "</w>")]
     words = [*letters, "<|pad|>", "<|startoftext|>", "<|endoftext|>"]

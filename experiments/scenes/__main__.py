@@ -1,4 +1,4 @@
-"""VACSR and its baselines on scenes, judged against known truth.
+"""VACSR and its baselines on scenes, evaluated against known truth.
 
 `python -m experiments.scenes` trains and prints the one-seed table; `--full` is the table of this folder's README
 (three noise levels, three seeds, step-matched and compute-matched); `--silences` tries each option where the paper

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.robustness.fuzz_targets import Target
+from tests.fuzz.targets import Target
 
 
 @functools.cache

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from experiments.robustness import fuzz_models as models
-from experiments.robustness import fuzz_targets as files
-from experiments.robustness.fuzz_inputs import DEPTH, PICKLE, png
+from tests.fuzz import models
+from tests.fuzz import targets as files
+from tests.fuzz.inputs import DEPTH, PICKLE, png
 
 TOUCH = "from pathlib import Path\nPath('executed').touch()\n"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from experiments.robustness import fuzz_models as models
-from experiments.robustness import fuzz_targets as files
-from experiments.robustness.fuzz_inputs import TEXTS as ALL_TEXTS
+from tests.fuzz import models
+from tests.fuzz import targets as files
+from tests.fuzz.inputs import TEXTS as ALL_TEXTS
 
 ROOT = Path(__file__).parents[2]
 # A user may name any file of his own: on a command line no name leads out.

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.robustness.fuzz_inputs import PICKLE, broken
+from tests.fuzz.inputs import PICKLE, broken
 
 SPLITS = ("train", "train", "train", "train", "val", "test")
 PICTURES = ("p0.png", "p1.jpg", "p2.gif", "p3.webp", "p4.png", "p5.jpg")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"arrays", "files", "ops"}
+FOUNDATION = {"arrays", "atomic_files", "ops"}
 
 # What a room may import of the package, itself included. `evaluation` sits on models; `training` selects checkpoints
 # by evaluating, and writes no pages; `pretrained` joins all of them for users, `commands` for the command line.
 ALLOWED = {
     "arrays": set(),
-    "files": set(),
+    "atomic_files": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "models": {"models", *FOUNDATION},
@@ -23,11 +23,11 @@ ALLOWED = {
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
     "evaluation": {"evaluation", "search", "data", "metrics", "models", *FOUNDATION},
-    "report": {"report", "evaluation", "data", "metrics", "files"},
+    "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
-    "classify": {"pretrained", "report", "evaluation", "data", "files"},
-    "commands": {"classify", "pretrained", "report", "training", "evaluation", "data", "files", "metrics"},
+    "classify": {"pretrained", "report", "evaluation", "data", "atomic_files"},
+    "commands": {"classify", "pretrained", "report", "training", "evaluation", "data", "atomic_files", "metrics"},
     "search_commands": {"commands", "pretrained", "report", "search", "data"},
     "config_files": set(),
     "cli": {
@@ -41,7 +41,7 @@ ALLOWED = {
         "search",
         "report",
         "metrics",
-        "files",
+        "atomic_files",
         "__init__",
     },
     "main": {"cli"},

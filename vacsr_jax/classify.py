@@ -10,12 +10,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.classification.protocol import manifest_hash, shots_of_subset, to_manifest
 from vacsr_jax.data.classification.source import ClassSource, load_benchmark
 from vacsr_jax.data.datasets import open_class_split
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.evaluation.classification import classify, result_of, summary
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.report.tables import format_table
 

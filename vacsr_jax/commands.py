@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.classify import classify_split, finish_run
 from vacsr_jax.data.datasets import open_class_split, open_split
 from vacsr_jax.data.embeddings import write_embeddings
@@ -19,7 +20,6 @@ from vacsr_jax.data.source import Source
 from vacsr_jax.evaluation.coco import read_caption_truth
 from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
 from vacsr_jax.evaluation.retrieval import Judged, evaluate
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.coco import CaptionTruth
 from vacsr_jax.pretrained import Pretrained, load, load_workdir
 from vacsr_jax.report.html import write_report

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 from scipy.special import expit
 
+from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
@@ -24,7 +25,6 @@ from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.pair_scoring import TopK, top_k
 from vacsr_jax.evaluation.retrieval import fold, probabilities, score_pairs
 from vacsr_jax.evaluation.sampling import Samples, sample_similarity
-from vacsr_jax.files import replace_whole, to_json, write_text
 from vacsr_jax.models.clip import check_tokens
 from vacsr_jax.models.clip_hf_config import read_object
 from vacsr_jax.models.clip_weights import find_folder, load_hf_clip

@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 
 from experiments.benchmarks import baselines
 from experiments.benchmarks.timing import best_seconds, copy_gigabytes_per_second, machine, seconds
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.evaluation import pair_scoring
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.models.pair_models import in_precision, scale_embedding, without_uncertainty
 from vacsr_jax.models.variational_adapter import VariationalAdapter
 from vacsr_jax.report.tables import format_table

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.timing import best_seconds
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation import pair_scoring
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.retrieval import fold
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
 from vacsr_jax.models.pair_models import FoldedCosine, without_uncertainty
 from vacsr_jax.pretrained import load

@@ -103,7 +103,7 @@ def share_compilations(out: Path) -> None:
 
 def quick(out: Path, jobs: int) -> None:
     """Writes {method: {"0": {metric: value}, "0.5": ...}} to `out`, its runs beside it."""
-    from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.atomic_files import to_json, write_text
 
     folder = out.with_suffix("") / "runs"
     share_compilations(folder)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.beyond.corrections import NOTHING, Scored, biases
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.embeddings import Embeddings, check_same_space, read_embeddings
 from vacsr_jax.evaluation.coco import read_caption_truth
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.coco import CaptionTruth, Scores, coco_metrics
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.search import text_entropy

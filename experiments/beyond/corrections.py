@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import logsumexp
 
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.metrics.retrieval import RSUM_KS, average_precision_at_r, rank_positives, recall_at_k
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.search.text_entropy import score_entropy

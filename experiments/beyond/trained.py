@@ -17,10 +17,10 @@ from experiments.beyond.words import MOSTLY, TRUE, coverage, names_of, true_pair
 from experiments.emoji.__main__ import TRAIN, UNSEEN
 from experiments.emoji.grid import FIELDS
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import Source, concatenate
-from vacsr_jax.files import write_text
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
 from vacsr_jax.training.loop import train

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.embed import embed_images
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir

@@ -14,11 +14,11 @@ import numpy as np
 
 from experiments.emoji.__main__ import TRAIN, UNSEEN
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import load_workdir

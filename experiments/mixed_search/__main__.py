@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import vacsr_jax
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.embeddings import Embeddings
 from vacsr_jax.data.mixed_corpus import IMAGE, TEXT, mixed_corpus
@@ -21,7 +22,6 @@ from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
 from vacsr_jax.evaluation.mixed_problem import Problem, fit, make_problem, z_scores
 from vacsr_jax.evaluation.mixed_search import compare, match_by, summarize
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.retrieval import rank_positives
 from vacsr_jax.pretrained import Pretrained

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from experiments.robustness.processes import CONFIG, overrides
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.config_files import load_config
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.training import loop
 from vacsr_jax.training.metric_writer import MetricWriter
 

@@ -63,9 +63,9 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
 
     `measure(best model, config, folder) -> dict` adds what an experiment wants beyond them.
     """
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.commands import judge
     from vacsr_jax.data.datasets import open_split
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
@@ -98,7 +98,7 @@ def matched_steps(out: Path, common: dict) -> dict[str, int]:
     """Steps of each baseline that take as long as VACSR's, by step times measured side by side."""
     file = out / "matched_steps.json"
     if not file.exists():
-        from vacsr_jax.files import to_json, write_text
+        from vacsr_jax.atomic_files import to_json, write_text
 
         seconds = step_seconds({method: make_config({"method": method, **common}) for method in METHODS}, out)
         total = make_config(common).train.steps * seconds["vacsr"]

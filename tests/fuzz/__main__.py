@@ -62,7 +62,7 @@ def main() -> None:
     total = sum(sum(result["counts"].values()) for result in found)
     print(f"\n{total:,} inputs in {minutes:.1f} minutes, seed {options.seed}: {bad} kinds of failure")
     if options.out:
-        from vacsr_jax.files import to_json, write_text
+        from vacsr_jax.atomic_files import to_json, write_text
 
         write_text(Path(options.out), to_json({"seed": options.seed, "minutes": minutes, "targets": found}))
     sys.exit(1 if bad else 0)

@@ -39,7 +39,7 @@ def write_workdir(folder: Path) -> None:
     import jax
     import optax
 
-    from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.models.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
     from vacsr_jax.training.run import CONFIG

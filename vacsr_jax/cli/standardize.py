@@ -100,9 +100,9 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.embeddings import read_embeddings
     from vacsr_jax.evaluation.mixed_problem import best_candidates, cautions, make_problem, z_scores
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.search import fusion, standardization
 
     stats = standardization.load(options.stats)
@@ -155,8 +155,8 @@ def run_diagnose(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def run_compare(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.evaluation.mixed_search import compare, match_by, table_rows
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.report.tables import format_table
 
     ks = read_numbers(options.k)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vacsr_jax.arrays import read_npz
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 
 UNIT = 1e-2  # a length within this of 1 is rounding (of half precision at most), not a vector left as it came
 SHOWN = 3  # names in a message

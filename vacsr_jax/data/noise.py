@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vacsr_jax.arrays import read_npy
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 
 MOST_WRONG = 0.95  # above it, a file is taken for the index of other captions
 

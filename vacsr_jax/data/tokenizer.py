@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 
 TOKENIZER, LENGTHS = "tokenizer.json", "vacsr_tokenizer.json"
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"

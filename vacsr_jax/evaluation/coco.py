@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vacsr_jax.arrays import read_npy
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.metrics.coco import FOLDS, CaptionTruth, Matches, Scores, coco_metrics
 
 SETS = ("original", "cxc", "eccv")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.models.clip_config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, CLIPConfig
 
 PREPROCESSOR = "preprocessor_config.json"

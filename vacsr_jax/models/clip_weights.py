@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.models.clip import CLIP
 from vacsr_jax.models.clip_config import CLIPConfig
 from vacsr_jax.models.clip_hf_config import (

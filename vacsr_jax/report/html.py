@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vacsr_jax.files import write_text
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.metrics.calibration import Reliability
 from vacsr_jax.metrics.uncertainty import UncertaintyBins
 from vacsr_jax.report import plots

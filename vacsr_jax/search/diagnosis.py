@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.search.checks import Vectors
 from vacsr_jax.search.exact import ExactStore
 from vacsr_jax.search.mixed import Hits, search, top1_scores

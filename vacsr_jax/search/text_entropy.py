@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
 from vacsr_jax.arrays import read_npz
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.pseudo_positives import BANK, CHUNK_SCORES, QUERY, Array, cosines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vacsr_jax.arrays import read_npy
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.captions.source import Record
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 
 YEARS = ("train2014", "val2014")  # COCO's parts, which name their image folders too
 LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> file name's

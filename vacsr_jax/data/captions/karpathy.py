@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.captions.source import Record
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 
 # Where archives of the three data sets put their images.
 IMAGE_FOLDERS = ("", "images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Images")

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
 from vacsr_jax.data.image_folder import FORMATS, decode_image
-from vacsr_jax.files import write_text
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 INDEX = "vacsr_paths.json"  # kept beside the array_record files: finding out costs a pass over all of them

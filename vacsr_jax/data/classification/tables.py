@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.classification.benchmarks import CLASS_NAMES, SPLIT_FILES, Benchmark
 from vacsr_jax.data.image_folder import hashed_split, read_image_folder
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 
 SPLITS = ("train", "val", "test")
 ARCHIVE = "the archive of its images"

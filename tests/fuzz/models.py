@@ -1,4 +1,4 @@
-"""What is fed with bad models: an export, a workdir, and a Hugging Face CLIP, each as small as it can be."""
+"""Targets that read models: an export, a workdir, and a Hugging Face CLIP, each as small as possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fuzz.targets import Target
 
 @functools.cache
 def small_model():
-    """A model of the tiny preset that was never trained."""
+    """Makes an untrained model of the tiny preset."""
     import jax
 
     from configs import scenes
@@ -55,7 +55,7 @@ def write_workdir(folder: Path) -> None:
 
 
 def write_clip(folder: Path) -> None:
-    """Hugging Face's files of a CLIP with one block a tower, in two safetensors files with an index."""
+    """Writes Hugging Face's files of a CLIP with one block per tower, in two safetensors files with an index."""
     from flax.traverse_util import unflatten_dict
     from safetensors.numpy import load_file, save_file
     from transformers import CLIPTokenizer

@@ -20,7 +20,7 @@ TEST = [
 setup(
     name="vacsr_jax",
     version="0.1.0",
-    description="Variational similarity of images and texts (VACSR) in JAX/Flax: train, judge, load.",
+    description="Variational similarity of images and texts (VACSR) in JAX/Flax: train, evaluate, load.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

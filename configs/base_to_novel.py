@@ -1,4 +1,4 @@
-"""Base-to-novel: 16 shots of the first half of the classes, judged on both halves.
+"""Base-to-novel: 16 shots of the first half of the classes, evaluated on both halves.
 
 `base_to_novel.py:dataset=eurosat,root=DATA,method=vacsr`; for a data set of your own name its folder below root.
 """
@@ -22,5 +22,5 @@ def get_config(argument: str = ""):
     config.optim.image_lr = config.optim.text_lr = 0.005  # the towers' rate is 5e-6; the paper prints none
     config.train.epochs = 5
     config.train.batch_size = 16
-    config.checkpoint.every = 1_000_000  # only the last model is judged
+    config.checkpoint.every = 1_000_000  # only the last model is evaluated
     return config

@@ -84,13 +84,13 @@ def get_config() -> ConfigDict:
     config.data.dataset = ""  # coco | flickr30k | flickr8k, with its published counts; "": a part, or data of one's own
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
     config.data.captions_per_image = 5  # the first so many of each image; 0: all
-    config.data.ground_truth = ""  # folder of COCO's, CxC's and ECCV Caption's ground truth, to judge the test split
+    config.data.ground_truth = ""  # folder of COCO's, CxC's and ECCV Caption's ground truth, for the test split
     # classification: every image against a text for each class; data.path holds the data sets' folders, and
     # data.dataset names a benchmark (vacsr data check classification) or a folder of one's own
     config.data.subset = "all"  # classes to train on: all | base | new
     config.data.shots = 16  # training images of each class; 0: all of them
     config.data.template = "single"  # single: "a photo of a {}." | per-dataset: CoOp's | a text with {}
-    config.data.tests = ("test_base", "test_new")  # what is judged in the end: splits, or dataset/split
+    config.data.tests = ("test_base", "test_new")  # what is evaluated at the end: splits, or dataset/split
     config.data.tfds = ""  # TFDS's data_dir, to read images from there instead of from folders
 
     config.optim = ConfigDict()

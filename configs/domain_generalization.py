@@ -1,4 +1,4 @@
-"""Domain generalization: 16 shots of ImageNet's 1,000 classes, judged on four other ImageNets.
+"""Domain generalization: 16 shots of ImageNet's 1,000 classes, evaluated on four other ImageNets.
 
 `domain_generalization.py:root=DATA,method=vacsr`
 """
@@ -26,5 +26,5 @@ def get_config(argument: str = ""):
     config.optim.text_blocks = 3
     config.train.epochs = 5
     config.train.batch_size = 32
-    config.checkpoint.every = 1_000_000  # only the last model is judged
+    config.checkpoint.every = 1_000_000  # only the last model is evaluated
     return config

@@ -2,10 +2,12 @@
 
 import mmap
 import os
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 
@@ -16,6 +18,24 @@ def xla_knows(flag):
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
         return library.find(flag.encode()) >= 0
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Runs a command that must end with status 2 and one message; returns the message."""
+    from vacsr_jax.main import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2
+        assert not out
+        assert "Traceback" not in err
+        assert len(re.findall("^vacsr", err, re.M)) == 1
+        return err
+
+    return run
 
 
 # Set by the process that pytest starts with; its workers and whatever tests start inherit them.

@@ -8,39 +8,35 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"arrays", "atomic_files", "ops"}
+FOUNDATION = {"safe_npz", "atomic_files", "ops"}
 
 # What a room may import of the package, itself included. `evaluation` sits on models; `training` selects checkpoints
-# by evaluating, and writes no pages; `pretrained` joins all of them for users, `commands` for the command line.
+# by evaluating, and writes no pages; `pretrained` joins all of them for users, `cli` for the command line.
 ALLOWED = {
-    "arrays": set(),
+    "safe_npz": set(),
     "atomic_files": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "models": {"models", *FOUNDATION},
     "metrics": {"metrics"},
-    "search": {"search", *FOUNDATION},
+    "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
     "evaluation": {"evaluation", "search", "data", "metrics", "models", *FOUNDATION},
     "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
-    "classify": {"pretrained", "report", "evaluation", "data", "atomic_files"},
-    "commands": {"classify", "pretrained", "report", "training", "evaluation", "data", "atomic_files", "metrics"},
-    "search_commands": {"commands", "pretrained", "report", "search", "data"},
     "config_files": set(),
     "cli": {
         "cli",
-        "classify",
-        "commands",
-        "search_commands",
         "config_files",
         "data",
         "evaluation",
         "search",
         "report",
         "metrics",
+        "training",
+        "pretrained",
         "atomic_files",
         "__init__",
     },
@@ -49,24 +45,41 @@ ALLOWED = {
     "__main__": {"main"},
 }
 
+# What a room inside `search` may import of `search`, itself included, and which of them read the rooms beside it.
+ALLOWED_IN_SEARCH = {
+    "checks": set(),
+    "standardize": {"standardize", "checks"},
+    "text_entropy": {"standardize", "checks"},
+    "stores": {"stores", "standardize", "checks"},
+    "index": {"index", "standardize", "text_entropy", "checks"},
+}
+FROM_SEARCH_OUTWARD = {
+    "data": {
+        "search/checks.py",
+        "search/standardize/problem.py",
+    },  # vectors of any length; problems are read from files
+    "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, to compare and to choose by
+}
 
-def imported_rooms(path):
-    """The rooms of the package that a file imports, wherever in the file."""
+
+def imported_rooms(path, of="vacsr_jax"):
+    """The rooms of a package that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports here are absolute"
             names = [node.module]
-            if node.module == "vacsr_jax":  # `from vacsr_jax import load` is the package's own name
-                names = [f"vacsr_jax.{a.name}" if is_room(a.name) else "vacsr_jax.__init__" for a in node.names]
+            if node.module == of:  # `from vacsr_jax import load` is the package's own name
+                names = [f"{of}.{a.name}" if is_room(a.name, of) else f"{of}.__init__" for a in node.names]
         else:
             continue
-        yield from (name.split(".")[1] for name in names if name.startswith("vacsr_jax."))
+        yield from (name.removeprefix(f"{of}.").split(".")[0] for name in names if name.startswith(f"{of}."))
 
 
-def is_room(name):
-    return (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+def is_room(name, of="vacsr_jax"):
+    folder = PACKAGE.parent.joinpath(*of.split("."))
+    return (folder / name).is_dir() or (folder / f"{name}.py").is_file()
 
 
 def room_of(path):
@@ -84,8 +97,27 @@ def test_imports_point_downward(room):
     assert {name: rooms for name, rooms in wrong.items() if rooms} == {}
 
 
-def test_the_rules_themselves_have_no_cycle():
-    below, left = set(), dict(ALLOWED)
+def test_imports_inside_search_point_downward():
+    search = PACKAGE / "search"
+    room_in_search = {
+        path: path.relative_to(search).with_suffix("").parts[0]
+        for path in search.rglob("*.py")
+        if path != search / "__init__.py"
+    }
+    assert set(room_in_search.values()) == set(ALLOWED_IN_SEARCH)
+    for path, room in room_in_search.items():
+        assert set(imported_rooms(path, of="vacsr_jax.search")) <= ALLOWED_IN_SEARCH[room], path
+
+
+@pytest.mark.parametrize("room", FROM_SEARCH_OUTWARD)
+def test_few_files_of_search_read_other_rooms(room):
+    readers = {path for path in (PACKAGE / "search").rglob("*.py") if room in imported_rooms(path)}
+    assert {path.relative_to(PACKAGE).as_posix() for path in readers} == FROM_SEARCH_OUTWARD[room]
+
+
+@pytest.mark.parametrize("rules", [ALLOWED, ALLOWED_IN_SEARCH], ids=["package", "search"])
+def test_the_rules_themselves_have_no_cycle(rules):
+    below, left = set(), dict(rules)
     while left:
         free = {room for room, rooms in left.items() if rooms - {room, "__init__"} <= below}
         assert free, f"{sorted(left)} import each other"

@@ -2,35 +2,28 @@
 
 import ast
 import inspect
-import os
 import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
 
 import vacsr_jax
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.datasets import open_split
-from vacsr_jax.data.tokenizer import train_tokenizer
 from vacsr_jax.losses.vacsr import vacsr
+from vacsr_jax.main import VERBS as MODULES
 from vacsr_jax.main import main
-from vacsr_jax.models.clip_config import CLIP_CONFIGS
-from vacsr_jax.models.image_text import adapt_towers, build_model
-from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.training.checkpoint import config_from_dict, config_to_dict
-from vacsr_jax.training.state import init_params
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
-VERBS = ("train", "evaluate", "embed", "export", "score", "index", "search")
+VERBS = ("train", "evaluate", "embed", "export", "evaluate-matrix", "index", "search")
 DATA_VERBS = ("classify", "data check", "data shots")
 STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
 ENTROPY_VERBS = tuple(f"entropy {verb}" for verb in ("fit", "bias", "apply"))
@@ -40,50 +33,9 @@ def run_program(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-@pytest.fixture
-def refuse(capsys):
-    """Runs a command that must end with status 2 and one message; returns the message."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert ended.value.code == 2
-        assert not out
-        assert "Traceback" not in err
-        assert len(re.findall("^vacsr", err, re.M)) == 1
-        return err
-
-    return run
-
-
 def leaves(config, prefix=""):
     for name, value in config.items():
         yield from leaves(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [(prefix + name, value)]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    """An export of a model that was never trained."""
-    config = load_config(str(SCENES), [])
-    tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
-    ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(CLIP_CONFIGS["tiny"], image_size=0, context_length=8, **ids))
-    params = jax.device_get(init_params(model, 0))
-    folder = tmp_path_factory.mktemp("export")
-    Pretrained(model, params, tokenizer, config_to_dict(config), 3).save(folder)
-    return folder
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    (folder / "more").mkdir(parents=True)
-    for i, name in enumerate(("a.png", "more/b.JPG")):
-        Image.new("RGB", (40, 30), (90 * i, 10, 200)).save(folder / name)
-    (folder / "notes.md").write_text("no picture")
-    os.mkfifo(folder / "pipe.png")  # nor is this, and who opens it waits for ever
-    return folder
 
 
 # What the programs say.
@@ -97,7 +49,7 @@ def pictures(tmp_path):
 def test_both_programs_list_the_verbs(program):
     text = run_program(*program, "--help")
     assert text.startswith("usage: vacsr ")
-    assert all(re.search(rf"^ +{verb} ", text, re.M) for verb in VERBS)
+    assert all(re.search(rf"^ +{verb}\s", text, re.M) for verb in VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS + DATA_VERBS + STANDARDIZE_VERBS + ENTROPY_VERBS)
@@ -110,6 +62,64 @@ def test_the_help_of_each_verb_shows_an_example_that_parses(verb, capsys):
     for example in examples:
         options, _ = vacsr_jax.main.parse(shlex.split(example)[1:])
         assert options.verb == verb
+
+
+def test_help_of_every_verb_answers_without_jax():
+    verbs = [verb.split() for verb in (*VERBS, "score", *DATA_VERBS, *STANDARDIZE_VERBS, *ENTROPY_VERBS)]
+    code = f"""
+import contextlib, sys
+from vacsr_jax.main import main
+for verb in {verbs}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
+        main([*verb, "--help"])
+print(*{{name.split('.')[0] for name in sys.modules}})
+"""
+    loaded = set(run_program(sys.executable, "-c", code).split())
+    assert "vacsr_jax" in loaded
+    assert not {"jax", "flax", "orbax", "ml_collections", "transformers", "scipy", "PIL", "matplotlib"} & loaded
+
+
+# Adding a verb.
+
+
+def test_a_verb_is_a_module_in_the_tuple_and_nothing_else(monkeypatch, capsys):
+    greet = types.ModuleType("greet")
+    source = """
+def register(verbs):
+    parser = verbs.add("greet", run, "Greet someone.", "example:\\n  vacsr greet --name=Ada", takes_config=True)
+    parser.add_argument("--name", required=True)
+
+def run(options, overrides):
+    print(f"{options.verb} {options.name} {overrides}")
+"""
+    exec(source, greet.__dict__)
+    monkeypatch.setattr(vacsr_jax.main, "VERBS", (*MODULES, greet))
+    main(["greet", "--name=Ada", "--config.seed=1"])
+    assert capsys.readouterr().out == "greet Ada ['--config.seed=1']\n"
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "greet " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["greet", "--nane=Ada", "--name=Ada"])
+    assert "(did you mean --name?)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_every_file_of_the_folder_is_a_verb_in_the_tuple():
+    files = {path.stem for path in (ROOT / "vacsr_jax" / "cli").glob("*.py")} - {"__init__", "verbs"}
+    assert sorted(files) == sorted(module.__name__.rpartition(".")[2] for module in MODULES)
+
+
+def test_the_old_name_of_evaluate_matrix_says_so(tmp_path, capsys):
+    options = [f"--{name}={tmp_path / name}" for name in ("similarity", "image_ids", "caption_ids", "ground_truth")]
+    errors = []
+    for name in ("score", "evaluate-matrix"):
+        with pytest.raises(SystemExit) as ended:
+            main([name, *options, f"--out={tmp_path / 'm.json'}"])
+        assert ended.value.code == 2
+        errors.append(capsys.readouterr().err.splitlines())
+    (note, old), (new,) = errors
+    assert note == "note: `vacsr score` is now `vacsr evaluate-matrix`; the next release removes the old name"
+    assert old == new.replace("vacsr evaluate-matrix:", "vacsr score:")
 
 
 # Configs.
@@ -263,90 +273,3 @@ def test_incomplete_commands_end_with_status_two(arguments, capsys):
 def test_a_workdir_that_is_a_file(refuse, tmp_path):
     (tmp_path / "run").write_text("")
     assert "run" in refuse("train", f"--config={SCENES}", f"--workdir={tmp_path / 'run'}", *SMALL)
-
-
-@pytest.mark.parametrize("verb", ["evaluate", "export"])
-def test_an_empty_folder_is_no_run(verb, refuse, tmp_path):
-    options = [f"--out={tmp_path / 'out'}"] if verb == "export" else []
-    assert f"{tmp_path} holds no checkpoints/" in refuse(verb, f"--workdir={tmp_path}", *options)
-
-
-def test_a_run_without_a_finished_checkpoint(refuse, tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    assert "no checkpoint is finished yet" in refuse("evaluate", f"--workdir={tmp_path}")
-
-
-@pytest.mark.parametrize("split", ["all", "tset"])
-def test_a_split_that_scenes_do_not_have(split, refuse, model_folder):
-    error = refuse("evaluate", f"--workdir={model_folder}", f"--split={split}")
-    assert f"got {split!r}, expected one of train, validation, test" in error
-
-
-def test_evaluate_refuses_an_unknown_field(refuse, model_folder):
-    error = refuse("evaluate", f"--workdir={model_folder}", "--config.data.pth=x")
-    assert "did you mean data.path" in error
-
-
-def test_export_to_a_file(refuse, model_folder, tmp_path):
-    (tmp_path / "out").write_text("kept")
-    assert "out" in refuse("export", f"--workdir={model_folder}", f"--out={tmp_path / 'out'}")
-    assert (tmp_path / "out").read_text() == "kept"
-
-
-def test_embed_with_nothing(refuse, model_folder, tmp_path):
-    error = refuse("embed", f"--model={model_folder}", f"--out={tmp_path / 'e.npz'}")
-    assert "nothing to embed; give --images=FOLDER, --texts=FILE" in error
-
-
-def test_embed_of_a_folder_without_pictures(refuse, model_folder, tmp_path):
-    (tmp_path / "notes.md").write_text("")
-    embed = ("embed", f"--model={model_folder}", f"--out={tmp_path / 'e.npz'}")
-    assert f"{tmp_path} holds no picture" in refuse(*embed, f"--images={tmp_path}")
-    assert "is no folder" in refuse(*embed, f"--images={tmp_path / 'notes.md'}")
-
-
-@pytest.mark.parametrize("left", [0, 30, 100, 700])
-@pytest.mark.parametrize("name", ["a.png", "more/b.JPG"])
-def test_embed_of_a_truncated_picture_names_it_and_writes_nothing(name, left, refuse, model_folder, pictures, tmp_path):
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(pictures / name)
-    (pictures / name).write_bytes((pictures / name).read_bytes()[:left])
-    out = tmp_path / "e.npz"
-    assert Path(name).name in refuse("embed", f"--model={model_folder}", f"--images={pictures}", f"--out={out}")
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(("text", "number"), [("", 1), ("one\n\nthree\n", 2), ("one\n \t\n", 2), ("one\ntwo\n\n", 3)])
-def test_embed_of_an_empty_line_names_its_number(text, number, refuse, model_folder, tmp_path):
-    (tmp_path / "t.txt").write_text(text)
-    error = refuse("embed", f"--model={model_folder}", f"--texts={tmp_path / 't.txt'}", f"--out={tmp_path / 'e.npz'}")
-    assert f"t.txt: line {number} is empty" in error
-
-
-def test_embed_of_a_file_that_is_no_text(refuse, model_folder, tmp_path):
-    (tmp_path / "t.txt").write_bytes(b"\xff\xfe\x00red")
-    error = refuse("embed", f"--model={model_folder}", f"--texts={tmp_path / 't.txt'}", f"--out={tmp_path / 'e.npz'}")
-    assert "t.txt is not UTF-8 text" in error
-
-
-def test_embed_of_a_missing_text_file(refuse, model_folder, tmp_path):
-    error = refuse("embed", f"--model={model_folder}", f"--texts={tmp_path / 't.txt'}", f"--out={tmp_path / 'e.npz'}")
-    assert "t.txt" in error
-
-
-# What embed writes.
-
-
-def test_embed_writes_embeddings_ids_and_modality(model_folder, pictures, tmp_path, capsys):
-    (tmp_path / "t.txt").write_text("a red circle\r\na blue\u2028square\nthree", encoding="utf-8", newline="")
-    out = tmp_path / "new" / "embeddings"
-    options = [f"--images={pictures}", f"--texts={tmp_path / 't.txt'}", f"--out={out}"]
-    main(["embed", f"--model={model_folder}", *options])
-    assert capsys.readouterr().out == f"{out}: 5 embeddings\n"
-    with np.load(out) as written:
-        assert written["embeddings"].shape == (5, 64)
-        assert written["embeddings"].dtype == np.float32
-        assert written["ids"].tolist() == ["a.png", "more/b.JPG", "t.txt:1", "t.txt:2", "t.txt:3"]
-        assert written["modality"].tolist() == ["image"] * 2 + ["text"] * 3
-        expected = vacsr_jax.load(model_folder).encode_texts(["a red circle", "a blue\u2028square", "three"])
-        np.testing.assert_array_equal(written["embeddings"][2:], expected)

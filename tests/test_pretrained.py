@@ -22,7 +22,7 @@ from vacsr_jax.models.clip_weights import load_hf_clip, save_hf_clip
 from vacsr_jax.models.image_text import METHODS, adapt_towers, build_model, describe
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.training import loop
-from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
 from vacsr_jax.training.checksums import write_checksums
 from vacsr_jax.training.sharding import make_mesh
 from vacsr_jax.training.state import init_params, init_state
@@ -55,7 +55,7 @@ def original_workdir(saved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("workdir")
     checkpoints = Checkpoints(folder)
     state = init_state(jax.device_put(saved.params), optax.sgd(0.1)).replace(step=jax.numpy.int32(STEP))
-    checkpoints.save(state, {"config": saved.config, "model": describe(saved.model)}, {"rsum": 1.0})
+    checkpoints.save(state, {"config": saved.config, "model": describe(saved.model)}, Selection("validation/rsum", 1.0))
     checkpoints.close()
     saved.tokenizer.save(folder / "tokenizer")
     return folder
@@ -372,9 +372,9 @@ def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
 def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     with pytest.raises(SystemExit):
-        main(["evaluate", f"--workdir={clip_folder}"])
-    assert "give --config=FILE with the data to judge it on" in capsys.readouterr().err
-    main(["evaluate", f"--workdir={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
+        main(["evaluate", f"--model={clip_folder}"])
+    assert "give --config=FILE with the data to evaluate on" in capsys.readouterr().err
+    main(["evaluate", f"--model={clip_folder}", f"--config={SCENES}", "--config.data.test_size=12", f"--out={out}"])
     metrics = json.loads(out.read_text())
     assert (metrics["protocol"]["images"], metrics["protocol"]["preprocess"]) == (12, "clip")
     assert 0 <= metrics["i2t/R@1"] <= 1

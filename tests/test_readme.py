@@ -35,7 +35,7 @@ def test_every_verb_and_extra_is_mentioned():
         "vacsr evaluate",
         "vacsr embed",
         "vacsr export",
-        "vacsr score",
+        "vacsr evaluate-matrix",
         "vacsr standardize fit",
     ):
         assert verb in README

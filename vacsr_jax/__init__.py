@@ -1,4 +1,4 @@
-"""VACSR in JAX: image-text similarity as a latent variable, trained, judged and loaded.
+"""VACSR in JAX: image-text similarity as a latent variable, trained, evaluated and loaded.
 
 `vacsr_jax.load(path_or_hub_name)` is the one call most people need, `vacsr_jax.optim.adamp` an optimizer in optax's
 form; everything else is imported from its module.

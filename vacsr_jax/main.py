@@ -1,4 +1,4 @@
-"""The command line: `vacsr VERB`, each with --help. The verbs are in `cli/`."""
+"""The command line: `vacsr VERB`, each with --help. A verb is a file of `cli/` and a name in VERBS."""
 
 from __future__ import annotations
 
@@ -10,12 +10,39 @@ import signal
 import sys
 import warnings
 
-from vacsr_jax.cli import classification, data, entropy, models, score, search, standardize
+from vacsr_jax.cli import (
+    classify,
+    data_check,
+    data_shots,
+    embed,
+    entropy,
+    evaluate,
+    evaluate_matrix,
+    export,
+    index,
+    search,
+    standardize,
+    train,
+)
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
 
-ORDINARY = warnings.formatwarning
-MODULES = (models, classification, data, score, search, standardize, entropy)
+# The order of --help. Each module has `register(verbs)`, which adds its verb; see `cli.verbs`.
+VERBS = (
+    train,
+    evaluate,
+    embed,
+    export,
+    index,
+    search,
+    standardize,
+    entropy,
+    classify,
+    evaluate_matrix,
+    data_check,
+    data_shots,
+)
+ORDINARY_FORMAT = warnings.formatwarning
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,9 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.run(options, overrides)
     except KeyboardInterrupt as stopped:
-        said = str(stopped) or "the same command again goes on from the last checkpoint"
-        print(f"\nvacsr: stopped; {said}", file=sys.stderr)
-        sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # as a shell reports a program that a signal ended
+        advice = str(stopped) or "run the same command again to continue from the last checkpoint"
+        print(f"\nvacsr: stopped; {advice}", file=sys.stderr)
+        sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # how a shell reports a program ended by a signal
     except (ValueError, OSError) as error:
         print(f"vacsr {options.verb}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -39,24 +66,24 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
     verbs = Verbs(parser)
-    for module in MODULES:
+    for module in VERBS:
         module.register(verbs)
     return parse_verb(parser, arguments)
 
 
 def quiet() -> None:
-    """Libraries' information that no user asked for stays out of the terminal; warnings of ours are one line each."""
+    """Keeps what libraries log out of the terminal, and prints each of our warnings in one line."""
     warnings.formatwarning = format_warning
     sys.unraisablehook = report_unraisable
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises what it logs as an error
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also raises what it logs as an error
 
 
 def format_warning(message, category, *where, **line) -> str:
-    return f"vacsr: {message}\n" if category is UserWarning else ORDINARY(message, category, *where, **line)
+    return f"vacsr: {message}\n" if category is UserWarning else ORDINARY_FORMAT(message, category, *where, **line)
 
 
 def report_unraisable(unraisable) -> None:
-    """All but what TensorStore's threads say, many times, after a save that failed: that one is raised already."""
+    """Drops what TensorStore's threads repeat after a save has failed: the failure itself was raised already."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -20,7 +20,7 @@ import time
 import numpy as np
 
 from vacsr_jax.report.tables import format_table
-from vacsr_jax.search import mixed
+from vacsr_jax.search.standardize import ranking
 
 FLAT = "FAISS IndexFlatIP, float32"
 BLAS = f"{FLAT}, BLAS from 20 queries on"  # FAISS 1.15's default is 250
@@ -73,13 +73,13 @@ def measure(options: argparse.Namespace, system: str) -> dict:
         add(vectors, ids, MODALITIES[i % 2])
         built += time.perf_counter() - begun
     begun = time.perf_counter()
-    stats = mixed.fit(store, queries[:FIT_QUERIES])
+    stats = ranking.fit(store, queries[:FIT_QUERIES])
     result = {"build": built, "fit": time.perf_counter() - begun}
     for batch in BATCHES:
         seconds = []
         for _ in range(options.repeats + 1):  # the first compiles
             begun, used = time.perf_counter(), time.process_time()
-            hits = mixed.search(store, stats, queries[:batch], options.k)
+            hits = ranking.search(store, stats, queries[:batch], options.k)
             seconds.append((time.perf_counter() - begun, time.process_time() - used))
         result[f"batch {batch}"] = seconds[1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
@@ -95,7 +95,7 @@ def make(system: str, dim: int):
         return index.store, index.add, lambda: index.store.nbytes
     import faiss
 
-    from vacsr_jax.search.faiss_store import FaissStore
+    from vacsr_jax.search.stores import FaissStore
 
     def make_bfloat16(_):
         return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT)

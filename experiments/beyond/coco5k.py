@@ -37,7 +37,7 @@ def coco5k(options: argparse.Namespace) -> None:
 
 
 def before_and_after(
-    images: Embeddings, captions: Embeddings, bank: text_entropy.ImageBank, truth: CaptionTruth
+    images: Embeddings, captions: Embeddings, bank: text_entropy.ReferenceImages, truth: CaptionTruth
 ) -> dict[str, Scores]:
     """Computes `coco_metrics` of the cosines alone, with the entropy at the bank's weight, and with the controls.
 

@@ -49,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     out = Path(options.out)
     if options.zero_shot:
-        print(zero_shot_table(judge_zero_shot(options.zero_shot, options.root, options.datasets, out)))
+        print(zero_shot_table(evaluate_zero_shot(options.zero_shot, options.root, options.datasets, out)))
         return
     settings = [Setting(*map(int, pair.split("/")), n) for pair in options.blocks for n in options.epochs]
     fields = dict(item.split("=", 1) for item in options.set)
@@ -110,11 +110,11 @@ def novel_table(results: Mapping[str, Mapping[Setting, list[dict]]]) -> str:
     return format_table(rows, ["data set", "blocks, epochs", "base", "new", "HM"], markdown=True, digits=2)
 
 
-def judge_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> dict[str, dict]:
+def evaluate_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> dict[str, dict]:
     """Evaluates base and new accuracy of a model without training. Finished data sets are not repeated."""
     from vacsr_jax import load
-    from vacsr_jax.classify import judge
     from vacsr_jax.data.classification.source import open_classes
+    from vacsr_jax.evaluation.loaded_model import evaluate_classes
 
     loaded, results = None, {}
     for dataset in datasets:
@@ -122,7 +122,9 @@ def judge_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> di
         if results[dataset] is None:
             loaded = loaded or load(model)
             sources = {half: open_classes(dataset, root, half) for half in HALVES}
-            results[dataset] = {half: judge(loaded, source, "per-dataset") for half, source in sources.items()}
+            results[dataset] = {
+                half: evaluate_classes(loaded, source, "per-dataset") for half, source in sources.items()
+            }
             out.mkdir(parents=True, exist_ok=True)
             result_file(out, f"zero-shot-{dataset}").write_text(json.dumps(results[dataset], indent=2) + "\n")
     return results

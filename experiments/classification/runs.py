@@ -38,7 +38,7 @@ def run_all(tasks: Sequence[Task], out: Path) -> None:
 
 
 def run_one(task: Task, out: Path) -> None:
-    from vacsr_jax import commands
+    from vacsr_jax.cli.train import EVALUATION, train_and_evaluate
     from vacsr_jax.config_files import load_config
     from vacsr_jax.training.loop import DivergedError
 
@@ -46,8 +46,8 @@ def run_one(task: Task, out: Path) -> None:
     workdir = out / "workdirs" / task.name
     began = time.monotonic()
     try:
-        commands.train(config, workdir, "")
-        result = json.loads((workdir / commands.EVALUATION).read_text())
+        train_and_evaluate(config, workdir)
+        result = json.loads((workdir / EVALUATION).read_text())
     except DivergedError as error:
         result = {"diverged": str(error)}
     result["seconds"] = time.monotonic() - began

@@ -14,11 +14,11 @@ import numpy as np
 
 from experiments.emoji.truth import frequent_words, graded_relevance
 from vacsr_jax.atomic_files import to_json, write_text
-from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.embed import embed_images
+from vacsr_jax.evaluation.loaded_model import evaluate_captions
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
@@ -122,13 +122,13 @@ def with_text(data: Path, model: Pretrained) -> dict[str, float]:
         ignored = frequent_words(read_image_folder(data / vendor).records)
         for split in ("train", "test"):
             source = read_image_folder(data / vendor, split=split)
-            judged = judge(model, source)
+            evaluation = evaluate_captions(model, source)
             _, image_index = caption_pairs(source)
             grades = graded_relevance(source.records, source.records, ignored=ignored)[:, image_index] / 3
             name = f"{vendor}, {split} ids"
-            found[f"{name}: i2t R@1"] = judged.metrics["i2t/R@1"]
-            found[f"{name}: t2i R@1"] = judged.metrics["t2i/R@1"]
-            score = judged.scores.by_match()
+            found[f"{name}: i2t R@1"] = evaluation.metrics["i2t/R@1"]
+            found[f"{name}: t2i R@1"] = evaluation.metrics["t2i/R@1"]
+            score = evaluation.scores.by_match()
             both = ndcg(score, grades), ndcg(score.T, grades.T)
             found[f"{name}: nDCG"] = sum(both) / 2
     return found

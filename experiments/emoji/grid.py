@@ -15,10 +15,10 @@ import numpy as np
 from experiments.emoji.__main__ import TRAIN, UNSEEN
 from experiments.emoji.truth import frequent_words, graded_relevance
 from vacsr_jax.atomic_files import to_json, write_text
-from vacsr_jax.commands import judge
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs
+from vacsr_jax.evaluation.loaded_model import evaluate_captions
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import load_workdir
@@ -81,10 +81,10 @@ def measure(data: Path, model) -> dict[str, float]:
     found = {name: [] for name in METRICS}
     for vendor in UNSEEN:
         source = read_image_folder(data / vendor, split="train")
-        judged, ignored = judge(model, source), frequent_words(read_image_folder(data / vendor).records)
+        evaluation, ignored = evaluate_captions(model, source), frequent_words(read_image_folder(data / vendor).records)
         grades = graded_relevance(source.records, source.records, ignored=ignored)[:, caption_pairs(source)[1]] / 3
-        logit = judged.scores.by_match()
-        found["rsum"].append(judged.metrics["rsum"])
+        logit = evaluation.scores.by_match()
+        found["rsum"].append(evaluation.metrics["rsum"])
         found["nDCG"].append((ndcg(logit, grades) + ndcg(logit.T, grades.T)) / 2)
     return {name: float(np.mean(values)) for name, values in found.items()}
 

@@ -1,8 +1,8 @@
-"""The balanced judge: one caption asks, its picture or another caption answers, and the share of pictures is swept.
+"""The balanced comparison: a caption asks, its picture or another caption answers, and the share of pictures is swept.
 
 `python -m experiments.mixed_search --model=runs/mixed/scenes-sigmoid` prints recall@20 of every method at every share,
-for questions that a picture answers and for those that a text answers. `--temperatures --split=validation` prints those
-of the inverted softmax, to choose one.
+for questions that a picture answers and for those that a text answers. `--temperatures --split=validation` prints the
+temperatures of the inverted softmax instead, to choose one.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 
 import vacsr_jax
+from experiments.mixed_search.corpus import IMAGE, TEXT, mixed_corpus
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.embeddings import Embeddings
-from vacsr_jax.data.mixed_corpus import IMAGE, TEXT, mixed_corpus
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation.embed import embed_images, embed_texts
-from vacsr_jax.evaluation.mixed_problem import Problem, fit, make_problem, z_scores
-from vacsr_jax.evaluation.mixed_search import compare, match_by, summarize
+from vacsr_jax.evaluation.mixed_search import match_by
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.retrieval import rank_positives
+from vacsr_jax.ops.vectors import unit
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.report.tables import format_table
-from vacsr_jax.search import fusion
-from vacsr_jax.search.pseudo_positives import unit
+from vacsr_jax.search.standardize import fusion
+from vacsr_jax.search.standardize.compare import compare, summarize
+from vacsr_jax.search.standardize.problem import RetrievalProblem, fit, make_problem, z_scores
 from vacsr_jax.training.checkpoint import config_from_dict
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,9 +44,11 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a training workdir")
     parser.add_argument("--split", default="test", help="of its data (default: test)")
     parser.add_argument("--seeds", type=int, default=3, help="draws of captions and pictures")
-    parser.add_argument("--distractors", type=float, default=0.5, help="share of pictures that nobody asks for")
-    parser.add_argument("--fit", metavar="SPLIT", help="fit on this split's captions instead of the judged queries")
-    parser.add_argument("--temperatures", action="store_true", help="those of the inverted softmax instead of methods")
+    parser.add_argument("--distractors", type=float, default=0.5, help="share of pictures that no question is about")
+    parser.add_argument("--fit", metavar="SPLIT", help="fit on this split's captions instead of the questions")
+    parser.add_argument(
+        "--temperatures", action="store_true", help="compare temperatures of the inverted softmax instead of methods"
+    )
     parser.add_argument("--out", help="JSON file")
     options = parser.parse_args()
     quiet()
@@ -56,12 +59,12 @@ def main() -> None:
     for share in shares(options.distractors):
         for seed in range(options.seeds):
             corpus = mixed_corpus(image_index, share, seed, distractors=options.distractors)
-            queries, bank = as_embeddings(images, texts, corpus)
-            problem = make_problem(queries, bank)
+            queries, documents = as_embeddings(images, texts, corpus)
+            problem = make_problem(queries, documents)
             if options.temperatures:
                 table = by_temperature(problem)
             else:
-                other = None if strangers is None else make_problem(unlabelled(strangers), bank)
+                other = None if strangers is None else make_problem(unlabelled(strangers), documents)
                 match = match_by(model.model, model.params) if model.model.gives_probability else None
                 table = compare(problem, [K], fit_on=other, match=match)
             tables.setdefault(share, []).append({name: of[f"recall@{K}"] for name, of in table.items()})
@@ -75,9 +78,9 @@ def shares(distractors: float) -> tuple[float, ...]:
 
 
 def embedded(model: Pretrained, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings of a split's pictures and captions, and each caption's picture.
+    """Unit embeddings of a split's pictures and captions, and the picture of each caption.
 
-    Of scenes 1,000 are drawn, and captions that state three facts each: those that state one hardly tell their scene.
+    Scenes are 1,000, with captions that state three facts each, because one fact hardly tells a scene from others.
     """
     config = config_from_dict(model.config)
     if config.data.name == "scenes":
@@ -94,19 +97,19 @@ def embedded(model: Pretrained, split: str) -> tuple[np.ndarray, np.ndarray, np.
 def as_embeddings(images: np.ndarray, texts: np.ndarray, corpus) -> tuple[Embeddings, Embeddings]:
     ids = np.array([f"{IMAGE}:{i}" for i in corpus.image] + [f"{TEXT}:{i}" for i in corpus.caption])
     modality = np.repeat([IMAGE, TEXT], [len(corpus.image), len(corpus.caption)])
-    bank = Embeddings(np.concatenate([images[corpus.image], texts[corpus.caption]]), ids, modality)
+    documents = Embeddings(np.concatenate([images[corpus.image], texts[corpus.caption]]), ids, modality)
     asked = np.array([f"query:{i}" for i in corpus.query])
     answers = tuple((str(x),) for x in ids[corpus.answer])
-    return Embeddings(texts[corpus.query], asked, np.repeat(TEXT, len(asked)), answers), bank
+    return Embeddings(texts[corpus.query], asked, np.repeat(TEXT, len(asked)), answers), documents
 
 
 def unlabelled(texts: np.ndarray) -> Embeddings:
     return Embeddings(texts, np.array([f"stranger:{i}" for i in range(len(texts))]), np.repeat(TEXT, len(texts)))
 
 
-def by_temperature(problem: Problem) -> dict:
+def by_temperature(problem: RetrievalProblem) -> dict:
     z = z_scores(problem, fit(problem))
-    positives = np.arange(len(problem.bank)) == problem.answers
+    positives = np.arange(len(problem.documents)) == problem.answers
     groups = np.array(problem.modalities)[problem.modality[problem.answers[:, 0]]]
     table = {}
     for temperature in TEMPERATURES:
@@ -117,9 +120,9 @@ def by_temperature(problem: Problem) -> dict:
 
 
 def rows(tables: dict[float, list[dict]]) -> tuple[list[list], list[str]]:
-    """A row a method: recall of all questions (picture / text) at each share, their mean, and what LEADER has over it.
+    """A row for each method: recall of all questions (picture / text) at each share, their mean, and the LEADER's lead.
 
-    The last two with standard errors over the draws; the difference is paired.
+    The last two have standard errors over the draws; the lead is a paired difference.
     """
     names = max((of_share[0] for of_share in tables.values()), key=len)
     drawn = {name: over_shares(tables, name) for name in names}
@@ -128,14 +131,14 @@ def rows(tables: dict[float, list[dict]]) -> tuple[list[list], list[str]]:
     found = []
     for name in names:
         cells = [cell([table[name] for table in of_share if name in table]) for of_share in tables.values()]
-        mean = None if drawn[name] is None else spread(drawn[name])
-        lead = None if drawn[name] is None or not leads else spread(drawn[LEADER] - drawn[name])
+        mean = None if drawn[name] is None else mean_and_error(drawn[name])
+        lead = None if drawn[name] is None or not leads else mean_and_error(drawn[LEADER] - drawn[name])
         found.append([name, *cells, mean, *[lead] * leads])
     return found, columns
 
 
 def over_shares(tables: dict[float, list[dict]], name: str) -> np.ndarray | None:
-    """Each draw's mean over the shares; None for a method that some share lacks."""
+    """The mean over the shares of each draw; None for a method that is missing at a share."""
     if not all(name in table for of_share in tables.values() for table in of_share):
         return None
     return np.mean([[table[name]["all"] for table in of_share] for of_share in tables.values()], axis=0)
@@ -149,7 +152,7 @@ def cell(runs: list[dict]) -> str | None:
     return f"{np.mean([run['all'] for run in runs]):.3f} ({sides})"
 
 
-def spread(values: np.ndarray):
+def mean_and_error(values: np.ndarray):
     return float(values[0]) if len(values) == 1 else (values.mean(), values.std(ddof=1) / len(values) ** 0.5)
 
 

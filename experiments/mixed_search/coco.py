@@ -1,8 +1,8 @@
 """Real CLIP features as the files that `vacsr standardize` reads: every caption asks for its image.
 
 `python -m experiments.mixed_search.coco --features=FOLDER --out=runs/mixed/coco`; the folder holds features.npz with
-`image`, `text` [n, d], `coco_image_id`, `caption_id` [n]. The bank is all images and all captions; a query's own
-caption is excluded.
+`image`, `text` [n, d], `coco_image_id`, `caption_id` [n]. The documents are all images and all captions; the caption
+that asks is excluded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
         prog="python -m experiments.mixed_search.coco", description=__doc__.split("\n", maxsplit=1)[0]
     )
     parser.add_argument("--features", required=True, help="folder with features.npz")
-    parser.add_argument("--out", required=True, help="folder for queries.npz and bank.npz")
+    parser.add_argument("--out", required=True, help="folder for queries.npz and documents.npz")
     parser.add_argument("--random-init", action="store_true", help="the same network before training, as a control")
     options = parser.parse_args()
     suffix = "_random_init" if options.random_init else ""
@@ -30,7 +30,7 @@ def main() -> None:
                                   for name, key in (("image", "coco_image_id"), ("caption", "caption_id")))  # fmt: skip
     n, out = len(images), Path(options.out)
     write_embeddings(
-        out / "bank.npz",
+        out / "documents.npz",
         embeddings=np.concatenate([images, texts]),
         ids=np.concatenate([image_ids, caption_ids]),
         modality=np.repeat(["image", "text"], n),
@@ -43,7 +43,7 @@ def main() -> None:
         answers=image_ids,
         exclude=caption_ids,
     )
-    print(f"{out}: queries.npz ({n} captions), bank.npz ({n} images, {n} captions)")
+    print(f"{out}: queries.npz ({n} captions), documents.npz ({n} images, {n} captions)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compares `vacsr score` with the public package eccv_caption on matrices of full size, every digit and both times.
+"""Compares `vacsr evaluate-matrix` with the public package eccv_caption on full-size matrices, in digits and time.
 
     pip install eccv_caption==0.1.0
     python -m experiments.retrieval.eccv_caption_parity
@@ -55,13 +55,16 @@ def compare(informative: bool, seed: int, folder: Path) -> None:
         np.save(path, array)
     arguments = [f"--{name}={path}" for name, path in files.items()]
     start, cpu = time.perf_counter(), time.process_time()
-    vacsr(["score", *arguments, f"--ground_truth={GROUND_TRUTH}", f"--out={folder / 'metrics.json'}"])
+    vacsr(["evaluate-matrix", *arguments, f"--ground_truth={GROUND_TRUTH}", f"--out={folder / 'metrics.json'}"])
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     ours = json.loads((folder / "metrics.json").read_text())
     start = time.perf_counter()
     theirs = package_scores(scores, images, captions)
     different = [f"{n}/{d}" for n, x in theirs.items() for d in x if ours[n][d] != x[d]]
-    print(f"{'informative' if informative else 'random'}: vacsr score {wall:.1f} s ({cpu:.1f} s of one core), ", end="")
+    print(
+        f"{'informative' if informative else 'random'}: vacsr evaluate-matrix {wall:.1f} s ({cpu:.1f} s of one core), ",
+        end="",
+    )
     print(f"package {time.perf_counter() - start:.0f} s; {2 * len(theirs)} numbers, different: {different or 'none'}")
 
 

@@ -67,8 +67,8 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
     `measure(best model, config, folder) -> dict` adds numbers of an experiment.
     """
     from vacsr_jax.atomic_files import to_json, write_text
-    from vacsr_jax.commands import judge
     from vacsr_jax.data.datasets import open_split
+    from vacsr_jax.evaluation.loaded_model import evaluate_captions
     from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
@@ -86,9 +86,9 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
         "fields": task.fields,
         "seconds": seconds,
         "step": best.step,
-        "test": judge(best, test).metrics,
-        "validation": judge(best, validation).metrics,
-        "untrained": judge(untrained, test).metrics,
+        "test": evaluate_captions(best, test).metrics,
+        "validation": evaluate_captions(best, validation).metrics,
+        "untrained": evaluate_captions(untrained, test).metrics,
     }
     if measure is not None:
         result |= measure(best, config, out / "measured" / task.name)

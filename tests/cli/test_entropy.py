@@ -60,14 +60,33 @@ def entropy(texts, images, scale):
 
 def test_fit_bias_and_apply_in_turn(files, capsys):
     folder = files()
-    bank, out = folder / "new" / "bank.npz", folder / "out.npz"
-    main(["entropy", "fit", f"--images={folder}/train.npz", "--scale=20", "--size=30", "--weight=0.5", f"--out={bank}"])
-    kept = T.load(bank)
+    reference, out = folder / "new" / "reference.npz", folder / "out.npz"
+    main(
+        [
+            "entropy",
+            "fit",
+            f"--images={folder}/train.npz",
+            "--scale=20",
+            "--size=30",
+            "--weight=0.5",
+            f"--out={reference}",
+        ]
+    )
+    kept = T.load(reference)
     assert (kept.scale, kept.weight, len(kept.ids)) == (20, 0.5, 30)
     np.testing.assert_allclose(kept.images, TRAIN[[int(i) for i in kept.ids]], atol=1e-6)
     assert "30 images, scale 20, weight 0.5" in capsys.readouterr().out
 
-    main(["entropy", "bias", f"--bank={bank}", f"--texts={folder}/texts.npz", "--fold", f"--out={out}"])
+    main(
+        [
+            "entropy",
+            "bias",
+            f"--reference_images={reference}",
+            f"--texts={folder}/texts.npz",
+            "--append_dimension",
+            f"--out={out}",
+        ]
+    )
     expected = entropy(np.concatenate([TEXTS, GENERAL]), kept.images, 20)
     with np.load(out) as file:
         assert file["ids"].tolist() == [*TEXT_IDS, "general", "i0"]
@@ -77,8 +96,8 @@ def test_fit_bias_and_apply_in_turn(files, capsys):
         assert (file["embeddings"][:, -1] == file["bias"]).all()
     assert f"13 texts fit {np.percentile(np.exp(expected), 10):.1f}, " in capsys.readouterr().out
 
-    asked = [f"--queries={folder}/queries.npz", f"--candidates={folder}/texts.npz"]
-    main(["entropy", "apply", f"--bank={bank}", *asked, "--k=3", f"--out={folder / 'r.json'}"])
+    asked = [f"--queries={folder}/queries.npz", f"--documents={folder}/texts.npz"]
+    main(["entropy", "apply", f"--reference_images={reference}", *asked, "--k=3", f"--out={folder / 'r.json'}"])
     cosines = IMAGES @ np.concatenate([TEXTS, GENERAL]).T
     scores = cosines + 0.5 / 20 * expected
     for one, line, raw in zip(json.loads((folder / "r.json").read_text()), scores, cosines, strict=True):
@@ -96,11 +115,11 @@ def test_fit_bias_and_apply_in_turn(files, capsys):
 def test_scale_and_weight_come_from_validation_pairs(files, capsys):
     folder = files()
     main(["entropy", "fit", f"--images={folder}/train.npz", f"--validation={folder}/val.npz", "--choose_weight",
-          f"--out={folder}/bank.npz"])  # fmt: skip
+          f"--out={folder}/reference.npz"])  # fmt: skip
     s = IMAGES.astype(np.float64) @ TEXTS.T
     grid = np.geomspace(1, 1000, 3000)
     best = grid[np.argmax([np.mean(np.diag(g * s) - np.log(np.exp(g * s).sum(axis=0))) for g in grid[grid < 300]])]
-    kept = T.load(folder / "bank.npz")
+    kept = T.load(folder / "reference.npz")
     assert kept.scale == pytest.approx(best, rel=5e-3)
     bias = entropy(TEXTS, TRAIN, kept.scale) / kept.scale
     found = {}
@@ -114,7 +133,7 @@ def test_scale_and_weight_come_from_validation_pairs(files, capsys):
 @pytest.mark.parametrize(
     ("verb", "changes", "message"),
     [
-        ("fit --images={f}/train.npz", {}, "--scale: needed, 100 for CLIP"),
+        ("fit --images={f}/train.npz", {}, "--scale: missing; it is 100 for CLIP"),
         ("fit --images={f}/train.npz --scale=-1", {}, "scale: got -1.0, expected a number above 0"),
         ("fit --images={f}/train.npz --scale=9 --size=41", {}, "--size: got 41, expected 1 to 40"),
         ("fit --images={f}/train.npz --scale=9 --choose_weight", {}, "--choose_weight: needs --validation"),
@@ -122,21 +141,29 @@ def test_scale_and_weight_come_from_validation_pairs(files, capsys):
         (
             "fit --images={f}/train.npz --validation={f}/val.npz",
             {"val": {"answers": np.array(["nobody"] * 2 * N)}},
-            "answers: 1 ids are not in the bank",
+            "answers: 1 ids are not among the documents",
         ),
-        ("bias --bank={f}/train.npz --texts={f}/texts.npz", {}, "train.npz holds no bank of images"),
-        ("bias --bank={f}/ok --texts={f}/train.npz", {}, "no item of modality 'text', only image"),
+        ("bias --reference_images={f}/train.npz --texts={f}/texts.npz", {}, "train.npz holds no reference images"),
         (
-            "bias --bank={f}/ok --texts={f}/texts.npz",
+            "bias --reference_images={f}/ok --texts={f}/train.npz",
+            {},
+            "no item is of the modality 'text', only of image",
+        ),
+        (
+            "bias --reference_images={f}/ok --texts={f}/texts.npz",
             {"texts": {"embeddings": np.eye(N + 2, 5)[:, ::-1] + 1}},
             "texts: got 5 numbers each, expected 8",
         ),
-        ("apply --bank={f}/ok --queries={f}/queries.npz --candidates={f}/texts.npz --k=99", {}, "from 1 to 13"),
+        (
+            "apply --reference_images={f}/ok --queries={f}/queries.npz --documents={f}/texts.npz --k=99",
+            {},
+            "from 1 to 13",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(files, capsys, verb, changes, message):
     folder = files(**changes)
-    T.save(T.make_bank(TRAIN, 20.0), folder / "ok")
+    T.save(T.make_reference_images(TRAIN, 20.0), folder / "ok")
     with pytest.raises(SystemExit) as ended:
         main(["entropy", *verb.format(f=folder).split(), f"--out={folder}/out"])
     out, err = capsys.readouterr()

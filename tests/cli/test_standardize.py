@@ -10,7 +10,7 @@ from vacsr_jax.main import main
 from vacsr_jax.models.clip_config import CLIP_CONFIGS
 from vacsr_jax.models.image_text import ImageTextModel
 from vacsr_jax.models.pair_models import CosineModel
-from vacsr_jax.search import standardization as S
+from vacsr_jax.search.standardize import statistics as S
 
 N, D = 10, 64  # the tiny towers' dimension
 
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 TOPIC = RNG.normal(size=(N, D))
 GAP = 3 * np.eye(D)[0]
 IMAGES, TEXTS, QUERIES = (unit(TOPIC + 0.3 * RNG.normal(size=(N, D)) + side * GAP) for side in (1, -1, -1))
-BANK = {
+DOCUMENTS = {
     "embeddings": np.concatenate([IMAGES, TEXTS]),
     "ids": np.array([f"i{j}" for j in range(N)] + [f"t{j}" for j in range(N)]),
     "modality": np.repeat(["image", "text"], N),
@@ -41,10 +41,10 @@ ASKED = {
 def files(tmp_path):
     """Writes both files, with changes (None: without the array); returns the options that name them."""
 
-    def write(queries=None, bank=None):
-        for name, arrays in (("q", ASKED | (queries or {})), ("b", BANK | (bank or {}))):
+    def write(queries=None, documents=None):
+        for name, arrays in (("q", ASKED | (queries or {})), ("d", DOCUMENTS | (documents or {}))):
             np.savez(tmp_path / f"{name}.npz", **{k: v for k, v in arrays.items() if v is not None})
-        return [f"--queries={tmp_path / 'q.npz'}", f"--bank={tmp_path / 'b.npz'}"]
+        return [f"--queries={tmp_path / 'q.npz'}", f"--documents={tmp_path / 'd.npz'}"]
 
     return write
 
@@ -69,7 +69,7 @@ def test_fit_apply_and_diagnose_in_turn(files, tmp_path, capsys):
     fitted = S.load(stats)
     assert (fitted.modalities, fitted.query_modalities) == (("image", "text"), ("text",))
     assert (fitted.pool_sizes, fitted.model_id) == ((10, 10), "mine")
-    scores = QUERIES @ BANK["embeddings"].T
+    scores = QUERIES @ DOCUMENTS["embeddings"].T
     for j in range(1, N):
         scores[j, j + N if j % 2 == 0 else j] = -np.inf
     best = np.stack([scores[:, :N].max(1), scores[:, N:].max(1)], axis=1).astype(np.float64)
@@ -86,8 +86,8 @@ def test_fit_apply_and_diagnose_in_turn(files, tmp_path, capsys):
     for j, one in enumerate(found):
         assert one["query"] == f"q{j}"
         order = np.argsort(-z[j])[:3]
-        assert [r["id"] for r in one["results"]] == BANK["ids"][order].tolist()
-        assert [r["modality"] for r in one["results"]] == BANK["modality"][order].tolist()
+        assert [r["id"] for r in one["results"]] == DOCUMENTS["ids"][order].tolist()
+        assert [r["modality"] for r in one["results"]] == DOCUMENTS["modality"][order].tolist()
         np.testing.assert_allclose([r["z"] for r in one["results"]], z[j, order], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose([r["score"] for r in one["results"]], scores[j, order], rtol=1e-4, atol=1e-6)
     assert "10 queries; shares of their best 3: image" in capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_fit_apply_and_diagnose_in_turn(files, tmp_path, capsys):
     )
     balanced = z - 2 * np.log(np.mean(np.exp(z / 2), axis=0, where=np.isfinite(z)))
     for j, one in enumerate(json.loads(results.read_text())):
-        assert [r["id"] for r in one["results"]] == BANK["ids"][np.argsort(-balanced[j])[:3]].tolist()
+        assert [r["id"] for r in one["results"]] == DOCUMENTS["ids"][np.argsort(-balanced[j])[:3]].tolist()
 
     picture = tmp_path / "plots" / "d.png"
     main(["standardize", "diagnose", *both, f"--stats={stats}", "--k=5", f"--out={picture}"])
@@ -166,24 +166,24 @@ def test_compare_fits_on_other_queries_and_takes_a_models_score(files, tmp_path,
 
 # What does not fit.
 
-X = BANK["embeddings"]
+X = DOCUMENTS["embeddings"]
 BROKEN = np.where(np.arange(N) == 2, np.nan, 1)[:, None]
 REFUSED = {
-    "dimensions": ({}, {"embeddings": X[:, :5]}, "queries have 64 dimensions and the bank 5"),
-    "dtype": ({}, {"embeddings": (10 * X).astype(int)}, "b.npz: embeddings: got int64"),
+    "dimensions": ({}, {"embeddings": X[:, :5]}, "queries have 64 dimensions and documents 5"),
+    "dtype": ({}, {"embeddings": (10 * X).astype(int)}, "d.npz: embeddings: got int64"),
     "NaN": ({"embeddings": QUERIES * BROKEN}, {}, "q.npz: embeddings: 1 are not finite, the first of ['q2']"),
-    "duplicate ids": ({}, {"ids": np.repeat("same", 2 * N)}, "b.npz: ids: 1 are given twice, the first ['same']"),
-    "pickles": ({}, {"ids": BANK["ids"].astype(object)}, "b.npz cannot be read as npz"),
-    "no array": ({}, {"modality": None}, "b.npz: there is no array 'modality'"),
+    "duplicate ids": ({}, {"ids": np.repeat("same", 2 * N)}, "d.npz: ids: 1 occur twice, the first ['same']"),
+    "pickles": ({}, {"ids": DOCUMENTS["ids"].astype(object)}, "d.npz cannot be read as npz"),
+    "no array": ({}, {"modality": None}, "d.npz: there is no array 'modality'"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("verb", ["fit", "compare"])
 def test_bad_files_are_refused_and_nothing_is_written(verb, case, files, refuse, tmp_path):
-    queries, bank, message = REFUSED[case]
+    queries, documents, message = REFUSED[case]
     out = tmp_path / "out.json"
-    assert message in refuse(verb, *files(queries, bank), f"--out={out}")
+    assert message in refuse(verb, *files(queries, documents), f"--out={out}")
     assert not out.exists()
 
 
@@ -201,7 +201,7 @@ def test_bad_options_are_refused(files, refuse, tmp_path):
     assert "is of model '', not 'clip'" in refuse("apply", *both, f"--stats={stats}", "--model_id=clip", out)
     strange = files({"answers": np.repeat("x9", N)})
     for verb in (["compare"], ["fit", "--labelled"]):
-        assert "answers: 1 ids are not in the bank, the first ['x9']" in refuse(*verb, *strange, out)
+        assert "answers: 1 ids are not among the documents, the first ['x9']" in refuse(*verb, *strange, out)
     unlabelled = files({"answers": None})
     assert "q.npz has no answers" in refuse("fit", *unlabelled, "--labelled", out)
     assert "10 of 10 queries have none" in refuse("compare", *unlabelled, out)
@@ -210,23 +210,25 @@ def test_bad_options_are_refused(files, refuse, tmp_path):
 def test_statistics_of_other_modalities_are_refused(files, refuse, tmp_path):
     stats, out = tmp_path / "stats.json", f"--out={tmp_path / 'out.json'}"
     S.save(S.update(S.empty(("audio", "text")), np.ones((2, 2), np.float32)), stats)
-    assert "bank: unknown modality 'image'; expected audio, text" in refuse("apply", *files(), f"--stats={stats}", out)
+    assert "documents: unknown modality 'image'; expected audio, text" in refuse(
+        "apply", *files(), f"--stats={stats}", out
+    )
     S.save(S.update(S.empty(("image", "text"), query_modalities=("image",)), np.ones((2, 2), np.float32)), stats)
     assert "queries: unknown modality 'text'; expected image" in refuse("apply", *files(), f"--stats={stats}", out)
 
 
 def test_what_is_mended_is_noted(files, tmp_path, capsys):
     stats = tmp_path / "stats.json"
-    main(["standardize", "fit", *files(bank={"embeddings": 5 * X}), f"--out={stats}"])
+    main(["standardize", "fit", *files(documents={"embeddings": 5 * X}), f"--out={stats}"])
     assert "20 of 20 embeddings are not of unit length (5 to 5)" in capsys.readouterr().err
     first = {name: value[:1] for name, value in ASKED.items()}
     main(["standardize", "fit", *files(queries=first), f"--out={stats}"])
-    assert "1 fit queries tell no spread of a modality" in capsys.readouterr().err
-    texts = {name: value[N:] for name, value in BANK.items()}
-    main(["standardize", "fit", *files(bank=texts), f"--out={stats}"])
+    assert "1 fit queries give a modality no standard deviation" in capsys.readouterr().err
+    texts = {name: value[N:] for name, value in DOCUMENTS.items()}
+    main(["standardize", "fit", *files(documents=texts), f"--out={stats}"])
     said = capsys.readouterr().err
-    assert "the bank is all text: the ranking is that of the cosines" in said
-    assert "exclude: 5 ids are not in the bank, so they exclude nothing; the first ['i1', 'i3', 'i5']" in said
+    assert "all documents are of the modality text: cosines rank as z-scores do" in said
+    assert "exclude: 5 ids are not among the documents and exclude nothing, such as ['i1', 'i3', 'i5']" in said
     mixed = {"embeddings": X.astype(np.float16)}
-    main(["standardize", "fit", *files(bank=mixed), f"--out={stats}"])  # float16 beside float32 is read as float32
+    main(["standardize", "fit", *files(documents=mixed), f"--out={stats}"])  # float16 beside float32 is read as float32
     assert "unit length" not in capsys.readouterr().err

@@ -52,10 +52,10 @@ def test_other_float_types_become_float32_unit_vectors(write, dtype):
     assert found.notes == ()
 
 
-def test_vectors_of_other_lengths_are_normalised_with_a_note(write):
+def test_vectors_of_other_lengths_are_scaled_with_a_note(write):
     found = read_embeddings(write(embeddings=good()["embeddings"] * np.array([[1], [5], [0.1]], np.float32)))
     np.testing.assert_allclose(found.vectors, good()["embeddings"], atol=1e-6)
-    assert "2 of 3 embeddings are not of unit length (0.1 to 5); they were normalised" in found.notes[0]
+    assert "2 of 3 embeddings are not of unit length (0.1 to 5); they were scaled to it" in found.notes[0]
 
 
 X = good()["embeddings"]
@@ -63,8 +63,11 @@ BAD = {
     "no array": ({"ids": None}, "there is no array 'ids', only embeddings, modality"),
     "no modality": ({"modality": None}, "there is no array 'modality'"),
     "objects": ({"ids": np.array(["a", "b", None], object)}, "arrays of str, not objects"),
-    "numbers as ids": ({"ids": np.arange(3)}, "ids: got int64 [3], expected strings [n]; use .astype(str)"),
-    "a duplicate": ({"ids": np.array(["a", "b", "a"])}, "ids: 1 are given twice, the first ['a']"),
+    "numbers as ids": (
+        {"ids": np.arange(3)},
+        "ids: got int64 [3], expected strings [n]; convert them with .astype(str)",
+    ),
+    "a duplicate": ({"ids": np.array(["a", "b", "a"])}, "ids: 1 occur twice, the first ['a']"),
     "an empty name": ({"modality": np.array(["text", " ", "text"])}, "modality: 1 are empty, the first of ['b']"),
     "too few names": ({"modality": np.array(["text"])}, "modality: got 1 entries for 3 ids"),
     "too few answers": ({"answers": np.array(["text"])}, "answers: got 1 entries for 3 ids"),
@@ -107,37 +110,37 @@ def test_a_single_array_and_a_missing_file(tmp_path):
         read_embeddings(tmp_path / "none.npz")
 
 
-def test_lists_of_ids_are_rows_of_the_bank(write):
-    bank = read_embeddings(write())
-    np.testing.assert_array_equal(rows_of((("c", "a"), (), ("b",)), bank, "answers"), [[2, 0], [-1, -1], [1, -1]])
-    assert rows_of(((), ()), bank, "answers").shape == (2, 0)
-    with pytest.raises(ValueError, match=r"answers: 2 ids are not in the bank, the first \['d', 'my'\]"):
-        rows_of((("d", "a"), ("my", "a")), bank, "answers")
+def test_lists_of_ids_are_rows_of_the_documents(write):
+    documents = read_embeddings(write())
+    np.testing.assert_array_equal(rows_of((("c", "a"), (), ("b",)), documents, "answers"), [[2, 0], [-1, -1], [1, -1]])
+    assert rows_of(((), ()), documents, "answers").shape == (2, 0)
+    with pytest.raises(ValueError, match=r"answers: 2 ids are not among the documents, the first \['d', 'my'\]"):
+        rows_of((("d", "a"), ("my", "a")), documents, "answers")
 
 
 def test_a_query_is_no_candidate_of_its_own(write):
-    bank = read_embeddings(write())
+    documents = read_embeddings(write())
     queries = read_embeddings(
         write(
             "q.npz",
-            ids=np.array(["a", "b", "c"]),  # b is a text here and an image in the bank
+            ids=np.array(["a", "b", "c"]),  # b is a text here and an image among the documents
             modality=np.array(["text", "text", "text"]),
             exclude=np.array(["b", "unknown", "c"]),
         )
     )
-    np.testing.assert_array_equal(excluded_rows(queries, bank), [[1, 0], [-1, -1], [2, -1]])
+    np.testing.assert_array_equal(excluded_rows(queries, documents), [[1, 0], [-1, -1], [2, -1]])
     answered = read_embeddings(write("q.npz", answers=np.array(["a", "a", "a"])))
-    np.testing.assert_array_equal(excluded_rows(answered, bank), [[-1], [1], [2]])
+    np.testing.assert_array_equal(excluded_rows(answered, documents), [[-1], [1], [2]])
 
 
 def test_modalities_are_numbered_and_unknown_ones_named():
-    np.testing.assert_array_equal(numbered(np.array(["text", "image"]), ("image", "text"), "bank"), [1, 0])
-    with pytest.raises(ValueError, match="bank: unknown modality 'audio'; expected image, text"):
-        numbered(np.array(["text", "audio"]), ("image", "text"), "bank")
+    np.testing.assert_array_equal(numbered(np.array(["text", "image"]), ("image", "text"), "documents"), [1, 0])
+    with pytest.raises(ValueError, match="documents: unknown modality 'audio'; expected image, text"):
+        numbered(np.array(["text", "audio"]), ("image", "text"), "documents")
 
 
-def test_queries_and_bank_of_other_dimensions(write):
-    with pytest.raises(ValueError, match="queries have 4 dimensions and the bank 3"):
+def test_queries_and_documents_of_other_dimensions(write):
+    with pytest.raises(ValueError, match="queries have 4 dimensions and documents 3"):
         check_same_space(read_embeddings(write()), read_embeddings(write("b.npz", embeddings=X[:, :3])))
 
 

@@ -44,7 +44,7 @@ def eurosat(tmp_path_factory):
     return root, train(config, root / "run", f"data.tfds={root / 'tfds'}")
 
 
-def test_a_run_is_judged_on_both_halves_and_says_on_what(eurosat, tmp_path, capsys):
+def test_a_run_is_evaluated_on_both_halves_and_says_on_what(eurosat, tmp_path, capsys):
     root, result = eurosat
     base, new = result["trained"]["test_base"], result["trained"]["test_new"]
     assert base["label_space"] == {"classes": 2, "first": "Annual Crop Land", "last": "Forest"}
@@ -55,6 +55,8 @@ def test_a_run_is_judged_on_both_halves_and_says_on_what(eurosat, tmp_path, caps
     assert result["trained_summary"]["harmonic_mean"] == pytest.approx(2 * b * n / (b + n) if b + n else 0)
     assert "harmonic mean of means" in result["trained_summary"]["hm_convention"]
     assert result["step"] == 2  # 2 epochs of one whole batch of 8
+    selection = json.loads((root / "run/checkpoints/2/metrics/metrics").read_text())
+    assert selection == {"selection": {"by": "step", "value": 2}}
     out = tmp_path / "shots.json"
     manifest = root / "eurosat/split_zhou_EuroSAT.json"
     main(["data", "shots", f"--manifest={manifest}", "--shots=4", "--seed=1", "--subset=base", f"--out={out}"])
@@ -69,7 +71,7 @@ def test_the_folder_and_tfds_give_the_same_numbers(eurosat, tmp_path):
     main([*classify, "--split=test_new", f"--out={out}"])
     assert json.loads(out.read_text()) == wanted
     for fields in ([], ["--config.data.tfds="]):
-        main(["evaluate", f"--workdir={root / 'run'}", "--split=test_new", f"--out={out}", *fields])
+        main(["evaluate", f"--model={root / 'run'}", "--split=test_new", f"--out={out}", *fields])
         assert json.loads(out.read_text()) == wanted
 
 
@@ -84,7 +86,7 @@ def test_a_missing_data_set_is_named(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_imagenet_trains_by_depth_and_is_judged_on_four_others(tmp_path):
+def test_imagenet_trains_by_depth_and_is_evaluated_on_four_others(tmp_path):
     wnids = ("n01440764", "n01443537", "n02119789", "n02120505")
     colours = list(COLOURS.values())
     for label, wnid in enumerate(wnids):

@@ -114,7 +114,7 @@ def test_the_noise_is_kept_and_named(run):
 def test_the_other_form_and_no_ground_truth_give_the_same_numbers(root, tmp_path, capsys):
     workdir = root / "run_karpathy"
     fields = ["data.form=tfds", f"data.path={root / 'tfds'}", "data.ground_truth="]
-    main(["evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'm.json'}", *(f"--config.{f}" for f in fields)])
+    main(["evaluate", f"--model={workdir}", f"--out={tmp_path / 'm.json'}", *(f"--config.{f}" for f in fields)])
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert "ground truth labels" in capsys.readouterr().out
     assert metrics.pop("protocol")["form"] == "tfds"
@@ -129,6 +129,6 @@ def test_a_ground_truth_of_other_images_is_refused(root, tmp_path, capsys):
     entries = json.loads((root / "dataset_mini.json").read_text())["images"]
     write_truth(tmp_path / "truth", entries[:5])
     with pytest.raises(SystemExit) as ended:
-        main(["evaluate", f"--workdir={root / 'run_karpathy'}", f"--config.data.ground_truth={tmp_path / 'truth'}"])
+        main(["evaluate", f"--model={root / 'run_karpathy'}", f"--config.data.ground_truth={tmp_path / 'truth'}"])
     assert ended.value.code == 2
     assert "is not in the ground truth" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_the_result_scores_pictures_by_path(run):
 
 def test_it_is_evaluated_on_another_folder(run, capsys):
     other = draw_folder(run / "c", n=12)
-    main(["evaluate", f"--workdir={run / 'run'}", f"--config.data.path={other}", "--split=all"])
+    main(["evaluate", f"--model={run / 'run'}", f"--config.data.path={other}", "--split=all"])
     assert "i2t/R@1" in capsys.readouterr().out
 
 

@@ -134,7 +134,7 @@ def test_the_report_is_self_contained_and_says_how_it_was_made(workdir):
 
 
 def test_evaluate_gives_the_numbers_of_the_run(workdir, tmp_path, capsys):
-    main(["evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'new' / 'metrics.json'}"])
+    main(["evaluate", f"--model={workdir}", f"--out={tmp_path / 'new' / 'metrics.json'}"])
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert metrics == evaluation(workdir)["trained"] | {
         name: evaluation(workdir)[name] for name in ("distributions", "protocol")
@@ -147,12 +147,19 @@ def test_evaluate_gives_the_numbers_of_the_run(workdir, tmp_path, capsys):
 def test_evaluate_takes_another_split_and_other_fields(workdir, tmp_path):
     out = tmp_path / "metrics.json"
     options = ["--split=test_novel", "--config.data.test_size=30", "--checkpoint=last"]
-    main(["evaluate", f"--workdir={workdir}", f"--out={out}", *options])
+    main(["evaluate", f"--model={workdir}", f"--out={out}", *options])
     metrics = json.loads(out.read_text())
     assert metrics.pop("protocol")["split"] == "test_novel"
     assert metrics.pop("distributions")["uncertainty"]["true negatives"]["mean"] > 0
     assert metrics.keys() == evaluation(workdir)["trained"].keys()
     assert metrics != evaluation(workdir)["trained"]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation_rsum(workdir, model):
+    rsum = {x["step"]: x["validation/rsum"] for x in read_metrics(workdir / "metrics.jsonl") if "validation/rsum" in x}
+    assert model.step == max(rsum, key=rsum.get)
+    selection = json.loads((workdir / f"checkpoints/{model.step}/metrics/metrics").read_text())
+    assert selection == {"selection": {"by": "validation/rsum", "value": rsum[model.step]}}
 
 
 def test_embed_writes_what_the_loaded_model_gives(workdir, model, images, tmp_path):
@@ -170,7 +177,7 @@ def test_embed_writes_what_the_loaded_model_gives(workdir, model, images, tmp_pa
 
 
 def test_an_export_scores_bit_by_bit_as_the_run(workdir, model, images, tmp_path):
-    main(["export", f"--workdir={workdir}", f"--out={tmp_path / 'export'}"])
+    main(["export", f"--model={workdir}", f"--out={tmp_path / 'export'}"])
     assert {p.name for p in (tmp_path / "export").iterdir()} == {"model.safetensors", "config.json", "tokenizer"}
     exported = vacsr_jax.load(tmp_path / "export")
     assert (exported.step, exported.config) == (model.step, model.config)
@@ -346,9 +353,9 @@ def last_state(workdir):
     return step, {name: saved[name] for name in ("params", "optimizer")}
 
 
-def test_a_stopped_run_says_how_to_go_on(interrupted):
+def test_a_stopped_run_says_how_to_continue(interrupted):
     _, ((error, status), *_) = interrupted
-    assert "the same command again goes on from the last checkpoint" in error
+    assert "run the same command again to continue from the last checkpoint" in error
     assert status == 130
 
 

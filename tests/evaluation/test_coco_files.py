@@ -1,4 +1,4 @@
-"""Ground truth and ids from files, and `vacsr score`: what it writes, prints and refuses."""
+"""Ground truth and ids from files, and `vacsr evaluate-matrix`: what it writes, prints and refuses."""
 
 import json
 
@@ -16,7 +16,7 @@ SCORES, IMAGES, CAPTIONS = matrix(TRUTH)
 
 @pytest.fixture
 def files(tmp_path):
-    """The options of `vacsr score` for files that fit each other; a test breaks one of them."""
+    """The options of `vacsr evaluate-matrix` for files that fit each other; a test breaks one of them."""
     folder = tmp_path / "truth"
     folder.mkdir()
     np.save(folder / "coco_test_ids.npy", TRUTH.test_ids)
@@ -30,16 +30,16 @@ def files(tmp_path):
     return options | {"ground_truth": folder, "out": tmp_path / "new" / "metrics.json"}
 
 
-def score(files):
-    main(["score", *(f"--{name}={path}" for name, path in files.items())])
+def evaluate(files):
+    main(["evaluate-matrix", *(f"--{name}={path}" for name, path in files.items())])
 
 
 def refused(files, capsys):
     with pytest.raises(SystemExit) as ended:
-        score(files)
+        evaluate(files)
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
-    assert err.startswith("vacsr score: ")
+    assert err.startswith("vacsr evaluate-matrix: ")
     assert err.count("\n") == 1
     assert not files["out"].exists()
     return err
@@ -51,8 +51,8 @@ def test_the_ground_truth_survives_its_files(files):
     assert (read.original, read.cxc, read.eccv) == (TRUTH.original, TRUTH.cxc, TRUTH.eccv)
 
 
-def test_score_writes_what_the_function_gives_and_prints_it(files, capsys):
-    score(files)
+def test_it_writes_what_the_function_gives_and_prints_it(files, capsys):
+    evaluate(files)
     expected = coco_metrics(SCORES, IMAGES, CAPTIONS, TRUTH)
     assert json.loads(files["out"].read_text()) == expected
     lines = capsys.readouterr().out.splitlines()
@@ -85,8 +85,8 @@ def test_ids_may_be_a_vector_a_list_or_lines(name, text, tmp_path):
         ("i.json", "[true]", "i.json: entry 1 is True"),
         ("i.json", '{"a": 1}', "i.json: got dict, expected a JSON list"),
         ("i.json", "[1", "i.json is not JSON"),
-        ("i.npy", b"\x93NUMPY", "i.npy is no .npy file"),
-        ("i.npy", b"", "i.npy is no .npy file"),
+        ("i.npy", b"\x93NUMPY", "i.npy is not a .npy file"),
+        ("i.npy", b"", "i.npy is not a .npy file"),
         ("i.npy", np.ones(3), r"i.npy: got float64 [3], expected a vector of integers"),
         ("i.npy", np.ones((2, 2), int), r"i.npy: got int64 [2, 2], expected a vector of integers"),
         ("none.npy", None, "none.npy"),
@@ -105,7 +105,7 @@ def test_a_matrix_that_is_none_is_refused(files, capsys):
     np.savez(files["similarity"].with_name("several.npz"), a=SCORES)
     assert "several arrays" in refused(files | {"similarity": files["similarity"].with_name("several.npz")}, capsys)
     np.save(files["similarity"], np.array([[None]]), allow_pickle=True)
-    assert "S.npy is no .npy file of numbers" in refused(files, capsys)
+    assert "S.npy is not a .npy file of numbers" in refused(files, capsys)
 
 
 def test_nan_and_a_wrong_shape_are_refused(files, capsys):

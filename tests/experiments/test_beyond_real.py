@@ -16,7 +16,7 @@ from experiments.beyond.words import MOSTLY, TRUE, coverage, names_of, true_pair
 from tests.parity.make_eccv_caption_golden import drawn_truth
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.metrics.coco import coco_metrics
-from vacsr_jax.search.text_entropy import make_bank, save
+from vacsr_jax.search.text_entropy import make_reference_images, save
 
 RNG = np.random.default_rng(0)
 
@@ -122,7 +122,10 @@ def coco(tmp_path):
         np.savez(
             tmp_path / f"{name}.npz", embeddings=x, ids=np.array(ids).astype(str), modality=np.repeat(kind, len(ids))
         )
-    save(make_bank(RNG.normal(size=(15, 8)), 20.0, weight=0.5, ids=[f"train{i}" for i in range(15)]), tmp_path / "bank")
+    save(
+        make_reference_images(RNG.normal(size=(15, 8)), 20.0, weight=0.5, ids=[f"train{i}" for i in range(15)]),
+        tmp_path / "bank",
+    )
     paths = {name: str(tmp_path / f"{name}.npz") for name in sides}
     return argparse.Namespace(
         **paths, bank=str(tmp_path / "bank"), ground_truth=str(folder), out=str(tmp_path / "out"), truth=truth
@@ -148,7 +151,7 @@ def test_cocos_test_split_before_and_after(coco, tmp_path, capsys):
 
 def test_a_bank_of_test_images_is_refused(coco):
     ids = np.load(coco.images)["ids"][:3]
-    save(make_bank(RNG.normal(size=(3, 8)), 20.0, ids=ids), coco.bank)
+    save(make_reference_images(RNG.normal(size=(3, 8)), 20.0, ids=ids), coco.bank)
     with pytest.raises(ValueError, match="3 images of the bank are in the test split"):
         coco5k(coco)
 

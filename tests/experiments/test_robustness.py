@@ -24,7 +24,7 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(out):
     assert killed.status == -signal.SIGKILL
     assert killed.step - killed.checkpoint <= EVERY
     assert stopped.status == 128 + signal.SIGTERM
-    saved = f"vacsr: stopped; step {stopped.checkpoint} is saved; the same command again goes on from there"
+    saved = f"vacsr: stopped; step {stopped.checkpoint} is saved; run the same command again to continue from it"
     assert stopped.said == saved
 
 

@@ -31,7 +31,7 @@ GOOD = {
     "text": ("a red circle",),
     "queries": ("queries.npz", "texts.txt"),
     "fit": ("queries.npz",),
-    "bank": ("bank.npz",),
+    "documents": ("bank.npz",),
     "stats": ("stats.json",),
     "index": ("index",),
     "manifest": ("split_zhou_Own.json",),
@@ -92,7 +92,7 @@ CONFIGS = {
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every verb, by its words."""
     from vacsr_jax.cli.verbs import Verbs
-    from vacsr_jax.main import MODULES
+    from vacsr_jax.main import VERBS
 
     found = {}
 
@@ -104,7 +104,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
             walk(inner)
 
     top = Verbs(argparse.ArgumentParser())
-    for module in MODULES:
+    for module in VERBS:
         module.register(top)
     walk(top)
     return found
@@ -166,7 +166,7 @@ class CommandLines:
                 (folder / name).write_text(content)
             from vacsr_jax.main import main
 
-            main(["index", f"--bank={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
+            main(["index", f"--documents={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
 
         files.Target(self.name, make, make).write(here, outside)
         stop_before_training()

@@ -181,7 +181,7 @@ def write_embeddings(folder: Path) -> None:
 
 
 def two_files(folder: Path) -> list[str]:
-    return [f"--queries={folder / 'queries.npz'}", f"--bank={folder / 'bank.npz'}"]
+    return [f"--queries={folder / 'queries.npz'}", f"--documents={folder / 'bank.npz'}"]
 
 
 def read_standardized(folder: Path) -> None:
@@ -197,7 +197,7 @@ def write_index(folder: Path) -> None:
 
     write_embeddings(folder)
     (folder / "stats.json").unlink()
-    main(["index", f"--bank={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
+    main(["index", f"--documents={folder / 'bank.npz'}", f"--out={folder / 'index'}"])
 
 
 def read_index(folder: Path) -> None:

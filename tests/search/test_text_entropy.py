@@ -1,12 +1,12 @@
-"""Text entropy: against numpy in float64, masked, in chunks, on a mesh, from a bank that was saved."""
+"""Text entropy: against numpy in float64, in chunks, from saved reference images; its scale and weight from pairs."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vacsr_jax.ops.vectors import unit
 from vacsr_jax.search import text_entropy as T
-from vacsr_jax.search.pseudo_positives import unit
 
 M, N, D, SCALE = 6, 45, 8, 20.0
 
@@ -28,8 +28,8 @@ def by_numpy(scores):
 def test_entropy_of_scores_is_that_of_the_definition():
     scores = 5 * np.random.default_rng(1).normal(size=(N, M))
     np.testing.assert_allclose(T.score_entropy(scores), by_numpy(scores), rtol=2e-6, atol=1e-6)
-    valid = np.arange(N) < 40
-    np.testing.assert_allclose(T.score_entropy(scores, valid), by_numpy(scores[:40]), rtol=2e-6, atol=1e-6)
+    padded = np.concatenate([scores, np.full((3, M), -np.inf)])
+    np.testing.assert_allclose(T.score_entropy(padded), by_numpy(scores), rtol=2e-6, atol=1e-6)
 
 
 def test_it_counts_the_images_a_text_fits():
@@ -51,76 +51,57 @@ def test_its_gradient_is_finite_where_scores_are_extreme():
 
 
 @pytest.mark.parametrize("chunk", [7, 45, None])
-def test_a_bank_in_chunks_is_the_bank(problem, chunk):
+def test_images_in_chunks_are_all_the_images(problem, chunk):
     texts, images = problem
     expected = by_numpy(SCALE * images.astype(np.float64) @ texts.T)
-    got = T.bank_entropy(texts, images, SCALE, chunk=chunk)
+    got = T.cosine_entropy(texts, images, SCALE, chunk=chunk)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    valid = np.arange(N) % 9 > 0
-    valid[:14] = False  # whole chunks of padding come first
-    expected = by_numpy(SCALE * images[valid].astype(np.float64) @ texts.T)
-    broken = np.where(valid[:, None], images, np.nan)
-    np.testing.assert_allclose(
-        T.bank_entropy(texts, broken, SCALE, valid=valid, chunk=chunk), expected, rtol=1e-5, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("axes", [{"query": 2, "bank": 4}, {"bank": 8}, {"query": 8}])
-def test_on_a_mesh_entropies_are_those_of_one_device(problem, axes):
-    texts, images = problem  # 6 and 45 rows: neither divides by the devices
-    valid = np.arange(N) >= 12  # of eight devices the first two hold padding alone
-    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes))
-    got = T.sharded_bank_entropy(mesh, texts, images, SCALE, valid=valid)
-    np.testing.assert_allclose(got, T.bank_entropy(texts, images, SCALE, valid=valid), rtol=1e-5, atol=1e-6)
-
-
-def test_a_mesh_needs_an_axis_of_ours(problem):
-    with pytest.raises(ValueError, match="expected query, bank or both"):
-        T.sharded_bank_entropy(jax.make_mesh((8,), ("data",)), *problem, SCALE)
+    broken = np.concatenate([np.full((14, D), np.nan), images]).astype(np.float32)  # whole chunks count for nothing
+    np.testing.assert_allclose(T.cosine_entropy(texts, broken, SCALE, chunk=chunk), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_texts_that_arrive_in_parts_get_what_they_get_at_once(problem, monkeypatch):
     texts, images = problem
-    bank = T.make_bank(3 * images, SCALE, weight=0.5)
-    whole = bank.bias(2 * texts)
+    reference = T.make_reference_images(3 * images, SCALE, weight=0.5)
+    whole = reference.bias(2 * texts)
     np.testing.assert_allclose(
         whole, 0.5 / SCALE * by_numpy(SCALE * images.astype(np.float64) @ texts.T), rtol=1e-5, atol=1e-6
     )
-    parts = np.concatenate([bank.bias(texts[:1]), bank.bias(texts[1:])])
+    parts = np.concatenate([reference.bias(texts[:1]), reference.bias(texts[1:])])
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
     monkeypatch.setattr(T, "TEXTS", 4)
-    np.testing.assert_allclose(bank.bias(texts), whole, rtol=1e-6)
+    np.testing.assert_allclose(reference.bias(texts), whole, rtol=1e-6)
 
 
-def test_a_folded_bias_is_the_corrected_score_for_images_and_the_cosine_for_texts(problem):
+def test_an_appended_bias_is_the_corrected_score_for_images_and_the_cosine_for_texts(problem):
     texts, images = problem
-    bias = T.make_bank(images, SCALE).bias(texts)
-    stored = T.fold(texts, bias)
+    bias = T.make_reference_images(images, SCALE).bias(texts)
+    stored = T.append_dimension(texts, bias)
     assert stored.shape == (M, D + 1)
-    np.testing.assert_allclose(T.fold(images, 1) @ stored.T, images @ texts.T + bias, atol=1e-6)
-    np.testing.assert_allclose(T.fold(texts, 0) @ stored.T, texts @ texts.T, atol=1e-6)
+    np.testing.assert_allclose(T.append_dimension(images, 1) @ stored.T, images @ texts.T + bias, atol=1e-6)
+    np.testing.assert_allclose(T.append_dimension(texts, 0) @ stored.T, texts @ texts.T, atol=1e-6)
     # In logits: s + w H, and for one text the order of the images stays.
     np.testing.assert_allclose(
         SCALE * bias, by_numpy(SCALE * images.astype(np.float64) @ texts.T), rtol=1e-5, atol=1e-6
     )
 
 
-def test_a_saved_bank_loads_equal(problem, tmp_path):
+def test_saved_reference_images_load_equal(problem, tmp_path):
     texts, images = problem
     ids = [f"train-{i}" for i in range(N)]
-    bank = T.make_bank(7 * images, SCALE, weight=0.25, ids=ids, model_id="clip")
-    T.save(bank, tmp_path / "new" / "bank")
-    again = T.load(tmp_path / "new" / "bank")
+    reference = T.make_reference_images(7 * images, SCALE, weight=0.25, ids=ids, model_id="clip")
+    T.save(reference, tmp_path / "new" / "reference")
+    again = T.load(tmp_path / "new" / "reference")
     assert (again.scale, again.weight, again.ids, again.model_id) == (SCALE, 0.25, tuple(ids), "clip")
-    assert (again.images == bank.images).all()
-    assert (again.bias(texts) == bank.bias(texts)).all()
+    assert (again.images == reference.images).all()
+    assert (again.bias(texts) == reference.bias(texts)).all()
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"images": np.full((3, 4), np.nan)}, "images of the bank: not finite in float32: row 0"),
+        ({"images": np.full((3, 4), np.nan)}, "reference images: not finite in float32: row 0"),
         ({"images": np.zeros((3, 4))}, "all zero"),
         ({"scale": 0.0}, "scale: got 0.0, expected a number above 0"),
         ({"scale": np.inf}, "scale: got inf"),
@@ -128,21 +109,38 @@ def test_a_saved_bank_loads_equal(problem, tmp_path):
         ({"ids": ["a", "a", "b"]}, "'a' occurs twice"),
     ],
 )
-def test_what_no_bank_can_be_made_of(fault, message):
+def test_what_cannot_be_reference_images(fault, message):
     arguments = {"images": np.eye(3, 4), "scale": 1.0} | fault
     with pytest.raises(ValueError, match=message):
-        T.make_bank(**arguments)
+        T.make_reference_images(**arguments)
 
 
 def test_texts_and_files_that_do_not_fit(problem, tmp_path):
     texts, images = problem
-    bank = T.make_bank(images, SCALE)
+    reference = T.make_reference_images(images, SCALE)
     with pytest.raises(ValueError, match="texts: got 3 numbers each, expected 8"):
-        bank.bias(texts[:, :3])
+        reference.bias(texts[:, :3])
     with pytest.raises(ValueError, match="texts: not finite"):
-        bank.bias(np.where(np.arange(M)[:, None] == 2, np.nan, texts))
+        reference.bias(np.where(np.arange(M)[:, None] == 2, np.nan, texts))
     for name, arrays in (("other.npz", {"x": images}), ("bank.npz", None)):
         path = tmp_path / name
         np.savez(path, **arrays) if arrays else path.write_bytes(b"PK nothing")
-        with pytest.raises(ValueError, match=f"{name} holds no bank of images"):
+        with pytest.raises(ValueError, match=f"{name} holds no reference images"):
             T.load(path)
+
+
+def test_the_scale_that_labels_were_drawn_with_is_found():
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-1, 1, size=(20, 4000))
+    p = np.exp(8 * cosines) / np.exp(8 * cosines).sum(axis=0)
+    image = (rng.uniform(size=4000) > np.cumsum(p, axis=0)).sum(axis=0)
+    positives = np.arange(20)[:, None] == image
+    assert T.fit_scale(cosines, positives) == pytest.approx(8, rel=0.03)
+    with pytest.raises(ValueError, match="0 labelled pairs"):
+        T.fit_scale(cosines, np.zeros_like(positives))
+
+
+def test_the_weight_that_labels_prefer_is_chosen_and_of_equals_the_first():
+    scores, positives = np.eye(3), np.eye(3, dtype=bool)
+    assert T.choose_weight(scores, np.zeros(3), positives, (0.5, 0.0, 1.0)) == 0.5
+    assert T.choose_weight(scores - [0, 0, 2], np.array([0, 0, 2.0]), positives) == 1.0

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vacsr_jax.training.checkpoint import SELECTION_METRIC, Checkpoints
-from vacsr_jax.training.checksums import CHECKSUMS
+from vacsr_jax.training.checkpoint import Checkpoints, Selection
+from vacsr_jax.training.checksums import CHECKSUMS, write_checksums
 from vacsr_jax.training.sharding import make_mesh, state_sharding
 from vacsr_jax.training.state import TrainState
 from vacsr_jax.training.workdir_lock import hold
@@ -28,8 +28,8 @@ def state_at(step, size=64):
 
 
 def write(checkpoints, step, rsum, size=64):
-    metrics = None if rsum is None else {SELECTION_METRIC: rsum}
-    checkpoints.save(state_at(step, size), {"config": {}, "model": {}}, metrics)
+    selection = None if rsum is None else Selection("validation/rsum", rsum)
+    checkpoints.save(state_at(step, size), {"config": {}, "model": {}}, selection)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,62 @@ def test_nothing_begins_anew_where_every_checkpoint_is_damaged(workdir):
     reading.close()
 
 
-def test_checkpoints_of_before_there_were_checksums_get_theirs(workdir):
+def metrics_of(workdir, step):
+    return workdir / "checkpoints" / f"{step}" / "metrics" / "metrics"
+
+
+def chosen(workdir):
+    reading = Checkpoints(workdir, read_only=True)
+    found = reading.choose("best"), reading.choose("last")
+    reading.close()
+    return found
+
+
+def test_a_checkpoint_says_what_it_is_selected_by(workdir):
+    saved = {step: json.loads(metrics_of(workdir, step).read_text()) for step in (BEST, LAST)}
+    assert saved[BEST] == {"selection": {"by": "validation/rsum", "value": 30.0}}
+    assert saved[LAST] == {"selection": {"by": "validation/rsum", "value": 20.0}}
+    assert chosen(workdir) == (BEST, LAST)
+
+
+def test_selected_by_step_the_last_is_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (3, 6, 9):
+        checkpoints.save(state_at(step), {"config": {}, "model": {}}, Selection("step", step))
+    checkpoints.close()
+    assert json.loads(metrics_of(tmp_path, 9).read_text()) == {"selection": {"by": "step", "value": 9}}
+    assert chosen(tmp_path) == (9, 9)
+    assert steps(tmp_path) == ["6", "9"]
+
+
+def as_earlier_versions_wrote(workdir, values):
+    """Puts metrics {"rsum": value} into the checkpoints of a workdir, with checksums that fit."""
+    for step, value in values.items():
+        metrics_of(workdir, step).write_text(json.dumps({"rsum": value}))
+        write_checksums(workdir / "checkpoints" / f"{step}")
+
+
+@pytest.mark.parametrize(("values", "best"), [({BEST: 30.0, LAST: 20.0}, BEST), ({BEST: BEST, LAST: LAST}, LAST)])
+def test_a_workdir_of_an_earlier_version_has_the_same_best(workdir, values, best):
+    as_earlier_versions_wrote(workdir, values)
+    assert chosen(workdir) == (best, LAST)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_and_keeps_its_best(workdir):
+    as_earlier_versions_wrote(workdir, {BEST: 30.0, LAST: 20.0})
+    checkpoints = Checkpoints(workdir)
+    for step, rsum in ((12, 25.0), (15, 26.0)):
+        write(checkpoints, step, rsum)
+    checkpoints.close()
+    assert (chosen(workdir), steps(workdir)) == ((BEST, 15), ["12", "15", "6"])
+    checkpoints = Checkpoints(workdir)
+    write(checkpoints, 18, 31.0)
+    write(checkpoints, 21, 5.0)
+    checkpoints.close()
+    assert (chosen(workdir), steps(workdir)) == ((18, 21), ["18", "21"])
+
+
+def test_checkpoints_without_checksums_of_an_earlier_version_are_given_some(workdir):
     for step in (BEST, LAST):
         (workdir / "checkpoints" / f"{step}" / CHECKSUMS).unlink()
     checkpoints = Checkpoints(workdir)
@@ -131,7 +186,7 @@ def test_checkpoints_of_before_there_were_checksums_get_theirs(workdir):
     assert (workdir / "checkpoints" / f"{BEST}" / CHECKSUMS).exists()
 
 
-def test_a_checkpoint_without_metrics_is_never_the_best_and_goes_in_time(workdir):
+def test_a_checkpoint_without_a_selection_is_never_the_best_and_goes_in_time(workdir):
     checkpoints = Checkpoints(workdir)
     for step, rsum in ((10, None), (12, 1.0), (15, 2.0)):
         write(checkpoints, step, rsum)

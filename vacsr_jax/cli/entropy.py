@@ -1,4 +1,4 @@
-"""`vacsr entropy fit | bias | apply`: general captions get their due when images ask; embeddings of any model."""
+"""`vacsr entropy fit | bias | apply`: finds general captions for images, with embeddings of any model."""
 
 from __future__ import annotations
 
@@ -6,57 +6,66 @@ import argparse
 import sys
 from pathlib import Path
 
-FIT_EXAMPLE = """example:
-  vacsr entropy fit --images=train.npz --scale=100 --size=500 --out=bank.npz
-  vacsr entropy fit --images=train.npz --validation=val.npz --choose_weight --out=bank.npz
+from vacsr_jax.cli.verbs import Verbs
 
-npz: embeddings [n, d] of any dual encoder, ids [n] and modality [n] of strings; items of another modality than "image"
-are left out of the bank. Take training images, or others that nobody will search with: 500 do. The scale is what the
-model multiplies a cosine by, exp(logit_scale): 100 for CLIP. Where it is not known, a validation file gives it: images
-and texts in one npz, with answers [n], the ids of a text's images separated by spaces ("" for an image). It also
-chooses the weight w of s + w H, by labels; 1 otherwise."""
+FIT_EXAMPLE = """example:
+  vacsr entropy fit --images=train.npz --scale=100 --size=500 --out=reference.npz
+  vacsr entropy fit --images=train.npz --validation=val.npz --choose_weight --out=reference.npz
+
+Files are npz with embeddings [n, d] of any dual encoder, and ids [n] and modality [n] as strings. Only items of the
+modality "image" become reference images. Take about 500 training images, or others that nobody will search with. The
+scale is the factor by which the model multiplies a cosine, exp(logit_scale): 100 for CLIP. Where it is not known, a
+validation file gives it: images and texts in one npz, with answers [n], the ids of a text's images separated by spaces
+("" for an image). With --choose_weight the same file also gives the weight w of s + w H, from its labels; otherwise w
+is 1."""
 
 BIAS_EXAMPLE = """example:
-  vacsr entropy bias --bank=bank.npz --texts=texts.npz --out=biases.npz
-  vacsr entropy bias --bank=bank.npz --texts=database.npz --fold --out=folded.npz
+  vacsr entropy bias --reference_images=reference.npz --texts=texts.npz --out=biases.npz
+  vacsr entropy bias --reference_images=reference.npz --texts=database.npz --append_dimension --out=vectors.npz
 
-Writes the file's ids and modality with entropy [n], nats, and bias [n] = w entropy / scale: add it to a text's cosine
-with an image. Items that are no texts have 0. --fold also writes embeddings [n, d + 1], the unit vectors with the bias
-as last number, for a store of inner products: a query by image is [image, 1] there, a query by text [text, 0]."""
+Writes the file's ids and modality with entropy [n], in nats, and bias [n] = w entropy / scale. Add the bias to the
+cosine of the text with an image. Items that are not texts have 0. --append_dimension also writes embeddings [n, d + 1],
+the unit vectors with the bias as last number, for a store of inner products. There a query by image is [image, 1] and a
+query by text is [text, 0]."""
 
 APPLY_EXAMPLE = """example:
-  vacsr entropy apply --bank=bank.npz --queries=images.npz --candidates=texts.npz --k=10 --out=results.json
+  vacsr entropy apply --reference_images=reference.npz --queries=images.npz --documents=texts.npz --out=results.json
 
 Ranks texts for images by cosine + bias. Writes a list of {"query": id, "results": [{"id", "cosine", "score"}, ...]},
 best first. If the queries have answers [n], ids of texts separated by spaces, prints recall before and after. Images
-for a text need no correction: the order stays as it is."""
+ranked for a text need no correction, because it does not change their order."""
 
 
-def register(verbs) -> None:
-    group = verbs.group("entropy", "Captions ranked for an image, freed of how specific they are; no training.")
-    fit = group.add("fit", run_fit, "Keep a bank of images, with scale and weight.", FIT_EXAMPLE)
-    fit.add_argument("--images", metavar="NPZ", help="embeddings of the bank's images", required=True)
-    fit.add_argument("--scale", type=float, help="what the model multiplies a cosine by; 100 for CLIP")
+def register(verbs: Verbs) -> None:
+    group = verbs.group(
+        "entropy", "Rank captions for an image whether they are general or specific; nothing is trained."
+    )
+    fit = group.add("fit", run_fit, "Write reference images, with scale and weight.", FIT_EXAMPLE)
+    fit.add_argument("--images", metavar="NPZ", help="embeddings of the reference images", required=True)
+    fit.add_argument("--scale", type=float, help="the factor by which the model multiplies a cosine; 100 for CLIP")
     fit.add_argument("--weight", type=float, default=1.0, help="w of s + w H (default: 1)")
     fit.add_argument(
-        "--validation", metavar="NPZ", help="images and texts with answers: fits the scale if none is given"
+        "--validation", metavar="NPZ", help="images and texts with answers; gives the scale if --scale does not"
     )
-    fit.add_argument("--choose_weight", action="store_true", help="choose the weight on the validation pairs")
-    fit.add_argument("--size", type=int, default=0, help="so many of the images, drawn at random (default: all)")
-    fit.add_argument("--model_id", default="", help="what made the embeddings; kept with the bank")
-    fit.add_argument("--out", help="npz file for the bank", required=True)
+    fit.add_argument("--choose_weight", action="store_true", help="choose the weight by the validation pairs")
+    fit.add_argument("--size", type=int, default=0, help="number of images to draw at random (default: all)")
+    fit.add_argument("--model_id", default="", help="the model that made the embeddings; kept in the file")
+    fit.add_argument("--out", help="npz file for the reference images", required=True)
 
-    bias = group.add("bias", run_bias, "A number for each text, that any vector store can hold.", BIAS_EXAMPLE)
-    bias.add_argument("--bank", metavar="NPZ", help="file that fit wrote", required=True)
+    bias = group.add("bias", run_bias, "Write a number for each text, which any vector store can hold.", BIAS_EXAMPLE)
+    apply = group.add("apply", run_apply, "Rank texts for images with the correction.", APPLY_EXAMPLE)
+    for verb in (bias, apply):
+        verb.add_argument("--reference_images", metavar="NPZ", help="file that fit wrote", required=True)
+
     bias.add_argument("--texts", metavar="NPZ", help="embeddings of texts, or of texts and images", required=True)
-    bias.add_argument("--fold", action="store_true", help="also write embeddings with the bias as one more dimension")
+    bias.add_argument(
+        "--append_dimension", action="store_true", help="also write embeddings with the bias as one more dimension"
+    )
     bias.add_argument("--out", help="npz file for the biases", required=True)
 
-    apply = group.add("apply", run_apply, "Rank texts for images with the correction.", APPLY_EXAMPLE)
-    apply.add_argument("--bank", metavar="NPZ", help="file that fit wrote", required=True)
     apply.add_argument("--queries", metavar="NPZ", help="embeddings of images", required=True)
-    apply.add_argument("--candidates", metavar="NPZ", help="embeddings of texts", required=True)
-    apply.add_argument("--k", type=int, default=10, help="results of each query (default: 10)")
+    apply.add_argument("--documents", metavar="NPZ", help="embeddings of texts", required=True)
+    apply.add_argument("--k", type=int, default=10, help="results for each query (default: 10)")
     apply.add_argument("--out", help="JSON file for the results", required=True)
 
 
@@ -65,32 +74,33 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
     import numpy as np
 
-    from vacsr_jax.evaluation.text_entropy import choose_weight, fit_scale
     from vacsr_jax.search import text_entropy
 
     images = of_modality(options.images, "image")
     if options.size:
         if not 0 < options.size <= len(images):
-            raise ValueError(f"--size: got {options.size}, expected 1 to {len(images)}, the images of {options.images}")
+            raise ValueError(
+                f"--size: got {options.size}, expected 1 to {len(images)}, the number of images in {options.images}"
+            )
         images = rows(images, np.sort(np.random.default_rng(0).permutation(len(images))[: options.size]))
     if options.scale is None and not options.validation:
-        raise ValueError("--scale: needed, 100 for CLIP; where it is not known, give --validation=FILE to fit it")
+        raise ValueError("--scale: missing; it is 100 for CLIP, and --validation=FILE fits it where it is not known")
     if options.choose_weight and not options.validation:
-        raise ValueError("--choose_weight: needs --validation=FILE")
+        raise ValueError("--choose_weight: needs --validation=FILE; add it")
     scale, pairs = options.scale, validation_pairs(options.validation) if options.validation else None
     if scale is None:
-        scale = fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
+        scale = text_entropy.fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
         print(f"scale {scale:.2f}, the likeliest for {int(pairs[2].sum())} validation pairs")
-    bank = text_entropy.make_bank(
+    reference = text_entropy.make_reference_images(
         images.vectors, scale, weight=options.weight, ids=images.ids, model_id=options.model_id
     )
     if options.choose_weight:
-        unweighted = dataclasses.replace(bank, weight=1.0).bias(pairs[1].vectors)
-        weight = choose_weight(pairs[0].vectors @ pairs[1].vectors.T, unweighted, pairs[2])
-        print(f"weight {weight:g}, of the validation pairs' R@1 + R@5 + R@10")
-        bank = dataclasses.replace(bank, weight=weight)
-    text_entropy.save(bank, options.out)
-    print(f"{options.out}: {len(images)} images, scale {bank.scale:g}, weight {bank.weight:g}")
+        unweighted = dataclasses.replace(reference, weight=1.0).bias(pairs[1].vectors)
+        weight = text_entropy.choose_weight(pairs[0].vectors @ pairs[1].vectors.T, unweighted, pairs[2])
+        print(f"weight {weight:g}, the best by R@1 + R@5 + R@10 of the validation pairs")
+        reference = dataclasses.replace(reference, weight=weight)
+    text_entropy.save(reference, options.out)
+    print(f"{options.out}: {len(images)} images, scale {reference.scale:g}, weight {reference.weight:g}")
 
 
 def run_bias(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -99,20 +109,22 @@ def run_bias(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.data.embeddings import read_embeddings, write_embeddings
     from vacsr_jax.search import text_entropy
 
-    bank, items = text_entropy.load(options.bank), noted(read_embeddings(options.texts))
+    reference, items = text_entropy.load(options.reference_images), noted(read_embeddings(options.texts))
     texts = items.modality == "text"
     if not texts.any():
-        raise ValueError(f"{options.texts}: no item of modality 'text', only {', '.join(sorted(set(items.modality)))}")
+        raise ValueError(
+            f"{options.texts}: no item is of the modality 'text', only of {', '.join(sorted(set(items.modality)))}"
+        )
     entropy = np.zeros(len(items), np.float32)
-    entropy[texts] = bank.entropy(items.vectors[texts])
+    entropy[texts] = reference.entropy(items.vectors[texts])
     arrays = {"ids": items.ids, "modality": items.modality, "entropy": entropy}
-    arrays["bias"] = np.float32(bank.weight / bank.scale) * entropy
-    if options.fold:
-        arrays["embeddings"] = text_entropy.fold(items.vectors, arrays["bias"])
+    arrays["bias"] = np.float32(reference.weight / reference.scale) * entropy
+    if options.append_dimension:
+        arrays["embeddings"] = text_entropy.append_dimension(items.vectors, arrays["bias"])
     write_embeddings(options.out, **arrays)
     low, middle, high = np.percentile(np.exp(entropy[texts]), [10, 50, 90])
     print(
-        f"{options.out}: {texts.sum()} texts fit {low:.1f}, {middle:.1f}, {high:.1f} of {len(bank.images)} images "
+        f"{options.out}: {texts.sum()} texts fit {low:.1f}, {middle:.1f}, {high:.1f} of {len(reference.images)} images "
         "(10th, 50th, 90th percentile)"
     )
 
@@ -125,11 +137,11 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.search import text_entropy
     from vacsr_jax.search.checks import check_k
 
-    bank = text_entropy.load(options.bank)
-    images, texts = of_modality(options.queries, "image"), of_modality(options.candidates, "text")
+    reference = text_entropy.load(options.reference_images)
+    images, texts = of_modality(options.queries, "image"), of_modality(options.documents, "text")
     check_same_space(images, texts)
     check_k(options.k, len(texts), "texts")
-    bias = bank.bias(texts.vectors)
+    bias = reference.bias(texts.vectors)
     results = []
     for start in range(0, len(images), 256):
         cosines = images.vectors[start : start + 256] @ texts.vectors.T
@@ -158,11 +170,11 @@ def recall_table(images, texts, bias) -> str:
     return format_table(rows, [f"{asked.sum()} queries", *(f"R@{k}" for k in ks)])
 
 
-# Reading what was given.
+# Reading the files.
 
 
 def of_modality(path: str, modality: str):
-    """The items of a file that are of one modality; ValueError if there is none."""
+    """The items of a file that are of one modality; raises ValueError if there is none."""
     import numpy as np
 
     from vacsr_jax.data.embeddings import read_embeddings
@@ -170,7 +182,9 @@ def of_modality(path: str, modality: str):
     items = noted(read_embeddings(path))
     mine = np.flatnonzero(items.modality == modality)
     if not len(mine):
-        raise ValueError(f"{path}: no item of modality {modality!r}, only {', '.join(sorted(set(items.modality)))}")
+        raise ValueError(
+            f"{path}: no item is of the modality {modality!r}, only of {', '.join(sorted(set(items.modality)))}"
+        )
     return rows(items, mine)
 
 
@@ -186,21 +200,23 @@ def rows(items, chosen):
 
 
 def validation_pairs(path: str):
-    """Images, texts, and which belong together [images, texts], of a file whose texts have answers."""
+    """Images, texts and their labelled pairs, bool [images, texts], of a file whose texts have answers."""
     images, texts = of_modality(path, "image"), of_modality(path, "text")
     if texts.answers is None or not any(texts.answers):
-        raise ValueError(f"{path}: its texts have no answers; give the ids of a text's images, in the same file")
+        raise ValueError(
+            f"{path}: its texts have no answers; answers [n] are the ids of each text's images in the same file"
+        )
     return images, texts, labelled(texts, images).T
 
 
-def labelled(queries, candidates):
-    """Which candidates answer each query: bool [queries, candidates]; ValueError for an answer that is none of them."""
+def labelled(queries, documents):
+    """Which documents answer each query: bool [queries, documents]; raises ValueError for an unknown answer."""
     import numpy as np
 
     from vacsr_jax.data.embeddings import rows_of
 
-    answers = rows_of(queries.answers, candidates, "answers")
-    positives = np.zeros((len(queries), len(candidates) + 1), bool)  # -1 is none
+    answers = rows_of(queries.answers, documents, "answers")
+    positives = np.zeros((len(queries), len(documents) + 1), bool)  # the last column takes -1, which is no answer
     np.put_along_axis(positives, answers, True, axis=1)
     return positives[:, :-1]
 

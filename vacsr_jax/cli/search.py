@@ -1,53 +1,61 @@
-"""`vacsr index | search`: pictures and texts in one ranking."""
+"""`vacsr search`: pictures and texts of an index in one ranking."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-INDEX_EXAMPLE = """example:
-  vacsr index --model=openai/clip-vit-base-patch32 --images=my_pictures --texts=captions.txt --out=my_index
-  vacsr index --model=runs/scenes --images=my_pictures --texts=captions.txt --queries=asked.txt --out=my_index
-  vacsr index --bank=embeddings.npz --queries=queries.npz --out=my_index
-  vacsr index --bank=embeddings.npz --image_bank=entropy.npz --out=my_index
+import numpy as np
 
-Texts and queries: one a line. A bank is an npz as `vacsr embed` writes it, of any model: embeddings [n, d], ids [n] and
-modality [n] of strings; queries as npz likewise, and optionally exclude [n]: ids separated by spaces that are no
-candidates of a query. The queries set the scale of every modality and need no labels; 200 or more, like those to come.
-Without them the index's own documents serve, up to 2000 of each modality, none of which finds itself. An image bank of
-`vacsr entropy fit` lets general texts be found for images (vacsr_jax/search/text_entropy.py)."""
+from vacsr_jax.cli.embed import PICTURES
+from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.data.embeddings import read_embeddings
+from vacsr_jax.report.tables import format_table
 
-SEARCH_EXAMPLE = """example:
+if TYPE_CHECKING:
+    from vacsr_jax.pretrained import Pretrained
+    from vacsr_jax.report.search_page import Answer
+    from vacsr_jax.search.index import MixedIndex
+    from vacsr_jax.search.index.rerank import Reranked
+    from vacsr_jax.search.standardize.ranking import Hits
+
+EXAMPLE = """example:
   vacsr search --index=my_index --text="a cat on a sofa" --html=found.html
   vacsr search --index=my_index --image=cat.png --k=20 --prior=image=0.5
   vacsr search --index=my_index --text="a red square" --rerank=runs/scenes
   vacsr search --index=my_index --queries=queries.npz
 
-z ranks: how far a similarity lies above a typical best match of its modality, in standard deviations. A prior is added
-to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained model, which sees
-the pictures and texts themselves, and gives its uncertainty."""
+Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
+prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
+model, which sees the pictures and texts themselves, and gives its uncertainty."""
+
+K = 10
+OTHER = {"text": "image", "image": "text"}  # what a pair model compares a query's modality with
+SHOWN = 60  # letters of a text
+
+Query = tuple[str, np.ndarray, str]  # its text, its picture's file, or its id; its vector; its modality
 
 
-def register(verbs) -> None:
-    index = verbs.add("index", run_index, "Index pictures and texts for a search that is fair to both.", INDEX_EXAMPLE)
-    index.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP")
-    index.add_argument("--images", help="folder of pictures, searched with its subfolders")
-    index.add_argument("--texts", help="text file, one text a line")
-    index.add_argument("--bank", metavar="NPZ", help="embeddings of any model, instead of pictures and texts")
-    index.add_argument("--queries", metavar="FILE", help="queries that set the scale: text file or npz")
-    index.add_argument("--image_bank", metavar="NPZ", help="file of `vacsr entropy fit`, of the same model")
-    index.add_argument("--out", help="folder of the index", required=True)
-
-    search = verbs.add("search", run_search, "Search an index with texts or pictures.", SEARCH_EXAMPLE)
-    search.add_argument("--index", help="folder that `vacsr index` wrote", required=True)
-    search.add_argument("--text", action="append", default=[], help="a query; may be given more than once")
-    search.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture as query")
-    search.add_argument("--queries", metavar="NPZ", help="embeddings of queries, instead")
-    search.add_argument("--k", type=int, help="how many results (default: 10)")
-    search.add_argument("--prior", action="append", default=[], type=modality_number, metavar="MODALITY=NUMBER")
-    search.add_argument("--model", help="what embeds the query (default: what embedded the index)")
-    search.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
-    search.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
+def register(verbs: Verbs) -> None:
+    parser = verbs.add("search", run, "Search an index with texts or pictures.", EXAMPLE)
+    parser.add_argument("--index", help="folder that `vacsr index` wrote", required=True)
+    parser.add_argument("--text", action="append", default=[], help="a query; may be given more than once")
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture as query")
+    parser.add_argument("--queries", metavar="NPZ", help="embeddings of queries, instead of texts and pictures")
+    parser.add_argument("--k", type=int, help=f"how many results (default: {K})")
+    parser.add_argument(
+        "--prior",
+        action="append",
+        default=[],
+        type=modality_number,
+        metavar="MODALITY=NUMBER",
+        help="added to the z of a modality; may be given more than once",
+    )
+    parser.add_argument("--model", help="what embeds the query (default: what embedded the index)")
+    parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
+    parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
 
 
 def modality_number(argument: str) -> tuple[str, float]:
@@ -60,31 +68,125 @@ def modality_number(argument: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"got {argument!r}, expected MODALITY=NUMBER such as image=0.5") from None
 
 
-def run_index(options: argparse.Namespace, overrides: list[str]) -> None:
-    from vacsr_jax import search_commands
+def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    if not (options.text or options.image or options.queries):
+        raise ValueError("nothing to search for; give --text, --image or --queries=FILE.npz")
+    if options.queries and (options.text or options.image or options.rerank):
+        raise ValueError("--queries: these are embeddings; leave --text, --image and --rerank out")
+    from vacsr_jax.pretrained import load
+    from vacsr_jax.report.search_page import write_search_page
+    from vacsr_jax.search.index import MixedIndex
+    from vacsr_jax.search.standardize.ranking import Hits
 
-    search_commands.build_index(
-        options.model,
-        options.images,
-        options.texts,
-        options.bank,
-        options.queries,
-        Path(options.out),
-        options.image_bank,
-    )
+    index, prior = MixedIndex.load(options.index), dict(options.prior)
+    queries = read_queries(Path(options.queries)) if options.queries else embed_queries(index, options)
+    pair_model = load(options.rerank) if options.rerank else None
+    k = options.k if options.k is not None else min(K, len(index))
+    answers = []
+    for content, vector, modality in queries:
+        hits = index.search(vector[None], k, query_modality=modality, prior=prior)
+        one = Hits(*(column[0] for column in hits))
+        ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
+        print_hits(content, ranked, index.contents)
+        if options.html:
+            answers.append(page_answer(content, modality, ranked, index.contents))
+    if options.html:
+        stage = f", other modality re-ranked by {options.rerank}" if options.rerank else ""
+        shift = f", prior {', '.join(f'{name} {x:+g}' for name, x in prior.items())}" if prior else ""
+        write_search_page(Path(options.html), answers, f"{len(index)} documents of {options.index}{shift}{stage}")
+        print(f"{options.html} shows the results")
 
 
-def run_search(options: argparse.Namespace, overrides: list[str]) -> None:
-    from vacsr_jax import search_commands
+def read_queries(path: Path) -> list[Query]:
+    found = read_embeddings(path)
+    return list(zip(found.ids.tolist(), found.vectors, found.modality.tolist(), strict=True))
 
-    search_commands.search_index(
-        options.index,
-        options.text,
-        options.image,
-        options.queries,
-        options.k,
-        dict(options.prior),
-        options.model,
-        options.rerank,
-        options.html,
-    )
+
+def embed_queries(index: MixedIndex, options: argparse.Namespace) -> list[Query]:
+    """The queries `options.text` and `options.image`, embedded by the model that embedded the index.
+
+    Raises:
+      ValueError: if that model is not known or cannot be loaded, or `options.model` is another one.
+    """
+    from vacsr_jax.pretrained import load
+
+    name = options.model or index.about.get("model")
+    if name is None:
+        raise ValueError("--model: the index does not know what embedded it; give the model, or --queries=FILE.npz")
+    model = load(name)
+    if index.model_id and model.fingerprint() != index.model_id:
+        raise ValueError(
+            f"{name} is model {model.fingerprint()}, the index is of {index.model_id}; build it again: `vacsr index`"
+        )
+    vectors = [model.encode_texts(options.text)] if options.text else []
+    vectors += [model.encode_images(options.image)] if options.image else []
+    kinds = ["text"] * len(options.text) + ["image"] * len(options.image)
+    contents = [*options.text, *options.image]
+    return list(zip(contents, model.cosine_vectors(np.concatenate(vectors)), kinds, strict=True))
+
+
+def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modality: str) -> Reranked:
+    """The hits of the other modality in the order of a pair model, which sees pictures and texts themselves."""
+    from vacsr_jax.search.index.rerank import rerank_hits
+
+    def score(ids: list[str]) -> Any:
+        unknown = [x for x in ids if x not in index.contents]
+        if unknown:
+            raise ValueError(
+                f"--rerank: the index does not hold the picture or text of {unknown[0]!r}; build it from files"
+            )
+        found = [index.contents[x] for x in ids]
+        return model.score(found, [query]) if modality == "text" else model.score([query], found)
+
+    return rerank_hits(hits, score, OTHER[modality])
+
+
+def not_reranked(hits: Hits) -> Reranked:
+    from vacsr_jax.search.index.rerank import rerank_hits
+
+    return rerank_hits(hits, lambda _: None, "")
+
+
+def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> None:
+    """Prints a table of the results; columns without a number are left out."""
+    hits = ranked.hits
+    columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
+    columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
+    rows = []
+    for i, (x, modality) in enumerate(zip(hits.ids, hits.modality, strict=True)):
+        shown = contents.get(x, x) if modality == "text" else x
+        shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
+        rows.append([f"{i + 1:>3}  {shown}", modality, *(number(column[i]) for column in columns.values())])
+    print(f"{query}\n{format_table(rows, ['', 'modality', *columns])}\n")
+
+
+def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
+    """A query's results for the page, with their pictures."""
+    from vacsr_jax.pretrained import read_image
+    from vacsr_jax.report.search_page import Answer, Found
+
+    found = [
+        Found(x, kind, content_of(contents.get(x), kind), float(score), float(z), number(p), number(u))
+        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
+    ]
+    picture = modality == "image" and Path(query).is_file()
+    return Answer(read_image(query) if picture else query, found)
+
+
+def number(x: float) -> float | None:
+    return None if np.isnan(x) else float(x)
+
+
+def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
+    """A picture's pixels, or a text; None if the index does not hold it, or the picture was moved.
+
+    An index may come from a stranger, and must not make us open any file it likes: only an absolute path with a
+    picture's suffix, which is what `vacsr index` writes, is opened.
+    """
+    from vacsr_jax.pretrained import read_image
+
+    if content is None or modality != "image":
+        return content
+    path = Path(content)
+    named = path.is_absolute() and path.suffix.lower() in PICTURES
+    return read_image(content) if named and path.is_file() else None

@@ -10,7 +10,12 @@ Run = Callable[[argparse.Namespace, list[str]], None]
 
 
 class Verbs:
-    """The verbs below a parser. Each module of this folder has a `register(verbs)` that adds its own."""
+    """The verbs below a parser.
+
+    A verb is one file of this folder. Its `register(verbs)` calls `add`, then adds options to the parser that it gets;
+    its `run(options, overrides)` does the work, and imports there what takes long to import (JAX), so that --help
+    answers at once. `vacsr_jax.main.VERBS` lists the files.
+    """
 
     def __init__(self, parser: argparse.ArgumentParser, prefix: str = ""):
         self._parsers = parser.add_subparsers(required=True, metavar="VERB")
@@ -20,7 +25,13 @@ class Verbs:
     def add(
         self, name: str, run: Run, summary: str, example: str, *, takes_config: bool = False
     ) -> argparse.ArgumentParser:
-        """A verb that calls `run(options, overrides)`; `overrides` are its `--config.field=value` arguments."""
+        """The parser of a new verb, which calls `run(options, overrides)`.
+
+        Args:
+          summary: one sentence, for the list of verbs and for the verb's own --help.
+          example: printed below the options.
+          takes_config: accept `--config.FIELD=VALUE`; `overrides` are these arguments, otherwise an empty list.
+        """
         parser = self._parsers.add_parser(
             name,
             help=summary,
@@ -33,7 +44,7 @@ class Verbs:
         return parser
 
     def group(self, name: str, summary: str) -> Verbs:
-        """A verb that has verbs of its own, as in `vacsr data check`; the same one for the same name."""
+        """A verb that has verbs of its own, as in `vacsr data check`; the same object for the same name."""
         if name not in self._groups:
             parser = self._parsers.add_parser(name, help=summary, description=summary)
             self._groups[name] = Verbs(parser, f"{self._prefix}{name} ")
@@ -48,6 +59,6 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argpar
         flags = [flag for action in options.parser._actions for flag in action.option_strings]
         near = difflib.get_close_matches(unknown[0].split("=")[0], flags)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        fields = "; fields go as --config.FIELD=VALUE" if options.takes_config else ""
+        fields = "; set a field with --config.FIELD=VALUE" if options.takes_config else ""
         options.parser.error(f"unknown argument {unknown[0]!r}{hint}{fields}")
     return options, rest

@@ -1,8 +1,7 @@
-"""Embeddings as npz files: vectors of any model with ids and modalities; for queries, what answers them.
+"""Embeddings as npz files: vectors of any model with ids and modalities, and for queries their answers.
 
-The arrays: `embeddings` float [n, d], `ids` [n] and `modality` [n] strings; a file of queries also `answers` [n] and
-optionally `exclude` [n], ids of the bank separated by spaces.
-"""
+The arrays are `embeddings`, float [n, d], and `ids` and `modality`, strings [n]. A file of queries may also have
+`answers` and `exclude`, strings [n]: ids of documents, separated by spaces."""
 
 from __future__ import annotations
 
@@ -12,23 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.arrays import read_npz
 from vacsr_jax.atomic_files import replace_whole
+from vacsr_jax.safe_npz import read_npz
 
-UNIT = 1e-2  # a length within this of 1 is rounding (of half precision at most), not a vector left as it came
+UNIT = 1e-2  # a length this close to 1 is off by rounding, at most that of half precision
 SHOWN = 3  # names in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Items of any model.
+    """Items embedded by any model.
 
     Attributes:
-      vectors: float32 [n, d], unit length.
+      vectors: float32 [n, d], of unit length.
       ids, modality: [n] of str.
-      answers, exclude: [n] tuples of ids in the bank, or None.
-      model_id: what made them, as `vacsr embed` writes it; "" where the file does not say.
-      notes: what was done about the file that its owner should know.
+      answers, exclude: [n] tuples of ids of documents, or None.
+      model_id: the model that made them, as `vacsr embed` writes it; "" where the file does not say.
+      notes: changes made to what the file holds, for its owner to know.
     """
 
     vectors: np.ndarray
@@ -44,11 +43,13 @@ class Embeddings:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """A file's items, checked; vectors that are not of unit length are scaled to it, with a note.
+    """Reads and checks a file. Vectors that are not of unit length are scaled to it, with a note.
+
+    Pickled objects are never loaded.
 
     Raises:
-      ValueError: naming the file and the first items at fault, if it is no npz, an array is missing, of another type or
-        length, an id repeats, or a vector is not finite or zero. Pickled objects are never loaded.
+      ValueError: naming the file and the first items at fault, if it is not an npz, an array is missing or of another
+        type or length, an id occurs twice, or a vector is zero or not finite.
       OSError: if it cannot be opened.
     """
     path = Path(path)
@@ -72,7 +73,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
 
 
 def write_embeddings(path: str | Path, **arrays: np.ndarray) -> None:
-    """Writes a whole npz or nothing, under the name it is given, and makes its folder."""
+    """Writes an npz under exactly this name, whole or not at all, and makes its folder."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # a name without .npz would get it appended
@@ -83,38 +84,49 @@ def write_embeddings(path: str | Path, **arrays: np.ndarray) -> None:
     replace_whole(path, write)
 
 
-def rows_of(lists: Sequence[Sequence[str]], bank: Embeddings, name: str) -> np.ndarray:
-    """Lists of ids as rows of the bank: int32 [n, longest list], -1 where a list is shorter.
+def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row over its length, float32 [n, d], and the lengths, float64 [n].
+
+    A row that is zero or not finite in float32 has the length 0, NaN or infinity, and no meaningful unit vector.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        x = np.array(x, np.float32, order="C")
+        length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))  # in pieces: no copy of x in float64
+        return np.divide(x, length[:, None], out=x, casting="same_kind"), length
+
+
+def rows_of(lists: Sequence[Sequence[str]], documents: Embeddings, name: str) -> np.ndarray:
+    """Lists of ids as rows of the documents: int32 [n, longest list], -1 where a list is shorter.
 
     Raises:
-      ValueError: if an id is not in the bank.
+      ValueError: if an id is not among the documents.
     """
-    unknown = not_in_bank(lists, bank)
+    unknown = unknown_ids(lists, documents)
     if unknown:
         raise ValueError(
-            f"{name}: {len(unknown)} ids are not in the bank, the first {unknown[:SHOWN]}; they are separated by "
-            "spaces, so an id that contains one cannot be named"
+            f"{name}: {len(unknown)} ids are not among the documents, the first {unknown[:SHOWN]}; ids are separated "
+            "by spaces, so an id that contains a space cannot be named"
         )
-    number = {identity: row for row, identity in enumerate(bank.ids.tolist())}
+    number = {identity: row for row, identity in enumerate(documents.ids.tolist())}
     rows = np.full((len(lists), max(map(len, lists), default=0)), -1, np.int32)
     for row, ids in zip(rows, lists, strict=True):
         row[: len(ids)] = [number[x] for x in ids]
     return rows
 
 
-def not_in_bank(lists: Sequence[Sequence[str]], bank: Embeddings) -> list[str]:
-    """The ids that a bank does not hold, each once, in order."""
-    known = set(bank.ids.tolist())
+def unknown_ids(lists: Sequence[Sequence[str]], documents: Embeddings) -> list[str]:
+    """The ids that are not among the documents, each once, in order."""
+    known = set(documents.ids.tolist())
     return list(dict.fromkeys(x for ids in lists for x in ids if x not in known))
 
 
-def excluded_rows(queries: Embeddings, bank: Embeddings) -> np.ndarray:
-    """Rows of the bank that are no candidates of each query: those it excludes, and itself; int32 [q, e], -1 is none.
+def excluded_rows(queries: Embeddings, documents: Embeddings) -> np.ndarray:
+    """Rows of the documents that are no candidates of each query: int32 [q, e], -1 is none.
 
-    Itself: the item with the query's own id and modality, unless that is given as its answer. Excluded ids that are not
-    in the bank exclude nothing.
+    A query excludes the documents that it lists, and the document with its own id and modality, unless that is given as
+    its answer. An excluded id that is not among the documents excludes nothing.
     """
-    kinds = dict(zip(bank.ids.tolist(), bank.modality.tolist(), strict=True))
+    kinds = dict(zip(documents.ids.tolist(), documents.modality.tolist(), strict=True))
     given = queries.exclude or [()] * len(queries)
     answers = queries.answers or [()] * len(queries)
     lists = []
@@ -123,14 +135,14 @@ def excluded_rows(queries: Embeddings, bank: Embeddings) -> np.ndarray:
     ):
         own = [identity] if kinds.get(identity) == kind and identity not in right and identity not in listed else []
         lists.append([*(x for x in listed if x in kinds), *own])
-    return rows_of(lists, bank, "exclude")
+    return rows_of(lists, documents, "exclude")
 
 
 def numbered(names: np.ndarray, modalities: tuple[str, ...], where: str) -> np.ndarray:
     """Each name as its place among the modalities, int32.
 
     Raises:
-      ValueError: for a name that is none of them.
+      ValueError: for a name that is not one of them.
     """
     number = {name: i for i, name in enumerate(modalities)}
     unknown = sorted(set(names.tolist()) - set(number))
@@ -139,11 +151,11 @@ def numbered(names: np.ndarray, modalities: tuple[str, ...], where: str) -> np.n
     return np.array([number[name] for name in names.tolist()], np.int32)
 
 
-def check_same_space(queries: Embeddings, bank: Embeddings) -> None:
-    """Raises ValueError if queries and bank cannot be of one model."""
-    got, expected = queries.vectors.shape[1], bank.vectors.shape[1]
+def check_same_space(queries: Embeddings, documents: Embeddings) -> None:
+    """Raises ValueError if queries and documents cannot be of one model."""
+    got, expected = queries.vectors.shape[1], documents.vectors.shape[1]
     if got != expected:
-        raise ValueError(f"queries have {got} dimensions and the bank {expected}; embed both with the same model")
+        raise ValueError(f"queries have {got} dimensions and documents {expected}; embed both with the same model")
 
 
 def _array(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -155,9 +167,9 @@ def _array(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
 def _strings(arrays: dict[str, np.ndarray], name: str, like: np.ndarray | None = None) -> np.ndarray:
     x = _array(arrays, name)
     if x.ndim != 1 or x.dtype.kind != "U":
-        raise ValueError(f"{name}: got {x.dtype} {list(x.shape)}, expected strings [n]; use .astype(str)")
+        raise ValueError(f"{name}: got {x.dtype} {list(x.shape)}, expected strings [n]; convert them with .astype(str)")
     if like is not None and len(x) != len(like):
-        raise ValueError(f"{name}: got {len(x)} entries for {len(like)} ids; give one each")
+        raise ValueError(f"{name}: got {len(x)} entries for {len(like)} ids; give one for each")
     return x
 
 
@@ -165,7 +177,7 @@ def _check_names(found: Embeddings) -> None:
     names, counts = np.unique(found.ids, return_counts=True)
     if (counts > 1).any():
         twice = names[counts > 1]
-        raise ValueError(f"ids: {len(twice)} are given twice, the first {twice[:SHOWN].tolist()}; ids must be unique")
+        raise ValueError(f"ids: {len(twice)} occur twice, the first {twice[:SHOWN].tolist()}; ids must be unique")
     empty = np.flatnonzero(np.char.strip(found.modality) == "")
     if len(empty):
         raise ValueError(f"modality: {len(empty)} are empty, the first of {found.ids[empty[:SHOWN]].tolist()}")
@@ -175,11 +187,10 @@ def _unit_vectors(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, list[str]
     if x.ndim != 2 or x.dtype.kind != "f":
         raise ValueError(f"embeddings: got {x.dtype} {list(x.shape)}, expected floats [n, d]")
     if len(x) != len(ids):
-        raise ValueError(f"embeddings: got {len(x)} rows for {len(ids)} ids; give one each")
+        raise ValueError(f"embeddings: got {len(x)} rows for {len(ids)} ids; give one for each")
     if x.size == 0:
         raise ValueError(f"embeddings: got {list(x.shape)}, expected at least one item and one dimension")
-    x = x.astype(np.float32, copy=False)
-    length = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))  # in pieces: no copy of x in float64
+    unit, length = unit_rows(x)
     for fault, rows in (("not finite", ~np.isfinite(length)), ("all zero", length == 0)):
         if rows.any():
             raise ValueError(f"embeddings: {rows.sum()} are {fault}, the first of {ids[rows][:SHOWN].tolist()}")
@@ -187,5 +198,5 @@ def _unit_vectors(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, list[str]
     notes = []
     if off.any():
         span = f"{length.min():.3g} to {length.max():.3g}"
-        notes = [f"{off.sum()} of {len(x)} embeddings are not of unit length ({span}); they were normalised"]
-    return x / length[:, None].astype(np.float32), notes
+        notes = [f"{off.sum()} of {len(x)} embeddings are not of unit length ({span}); they were scaled to it"]
+    return unit, notes

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vacsr_jax.arrays import read_npy
 from vacsr_jax.atomic_files import replace_whole
+from vacsr_jax.safe_npz import read_npy
 
 MOST_WRONG = 0.95  # a file with a larger share is taken for the index of other captions
 

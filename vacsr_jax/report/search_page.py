@@ -1,4 +1,4 @@
-"""What a search found, as one self-contained page: pictures and texts in one list, with their numbers."""
+"""The results of a search as one self-contained page: pictures and texts in one list, with their numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vacsr_jax.report.tables import format_cell
 
 @dataclass(frozen=True)
 class Found:
-    """One result: a picture (uint8 [h, w, 3]), a text, or None where the index does not know what it is."""
+    """One result: a picture (uint8 [h, w, 3]), a text, or None where the index does not have its content."""
 
     id: str
     modality: str
@@ -30,23 +30,23 @@ class Found:
 
 @dataclass(frozen=True)
 class Answer:
-    """A query, a text or a picture, and its results, best first."""
+    """A query, which is a text or a picture, and its results, best first."""
 
     query: np.ndarray | str
     found: Sequence[Found]
 
 
 def write_search_page(path: Path, answers: Sequence[Answer], subtitle: str) -> None:
-    """Writes the page, all at once. `subtitle` says which index was searched, and how."""
+    """Writes the page, whole or not at all. `subtitle` says which index was searched, and how."""
     note = (
-        "One list of all modalities. z: how many standard deviations the similarity lies above that of a typical best "
-        "match of the same modality; with the prior, if there is one, it ranks. cos: the raw cosine, which compares "
-        "within one modality only."
+        "One list of all modalities. z: the number of standard deviations by which the similarity exceeds a typical "
+        "best match of the same modality. It ranks, with the prior if there is one. cos: the raw cosine, which "
+        "compares within one modality only."
     )
     if any(x.uncertainty is not None for answer in answers for x in answer.found):
         note += (
-            " p: probability of a match, u: uncertainty; of a second model, which put the results of the other "
-            "modality in order, in the places z gave them."
+            " p: probability of a match, u: uncertainty; both from a second model, which reordered the results of the "
+            "other modality within the places that z gave them."
         )
     body = "".join(map(_answer, answers))
     write_text(

@@ -1,4 +1,4 @@
-"""What the search is handed, checked where it comes in."""
+"""Checks of what the search is given."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What else arrives is refused with a message, not by a type.
+from vacsr_jax.data.embeddings import unit_rows
+
+# A wrong type is refused with a message, not by a type check.
 Vectors = jax.Array | np.ndarray  # float [n, d]
 Names = Sequence | np.ndarray  # texts [n]
 
 
 def check_embeddings(embeddings: Vectors, dim: int | None, name: str) -> np.ndarray:
-    """Unit vectors, float32 [n, d], of embeddings of any float type; they need not be normalized.
+    """Unit vectors, float32 [n, d], of embeddings of any float type and any length but zero.
 
     Raises:
-      ValueError: if they are no float matrix, of another size than `dim`, not finite, or one has length zero.
+      ValueError: if they are not a float matrix, if a row does not have `dim` numbers, or if a row is zero or not
+        finite.
     """
     x = np.asarray(embeddings)
     if x.ndim != 2 or not x.size:
-        raise ValueError(f"{name}: got shape {list(x.shape)}, expected [n, d], one row for each, n and d at least 1")
+        raise ValueError(f"{name}: got shape {list(x.shape)}, expected [n, d], a row for each item, n and d at least 1")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name}: got {x.dtype}, expected floating-point numbers such as float32")
     if dim is not None and x.shape[1] != dim:
         raise ValueError(f"{name}: got {x.shape[1]} numbers each, expected {dim}; embed both with one model")
-    x = np.array(x, np.float32, order="C")
-    peak = np.max(np.abs(x), axis=1, keepdims=True)  # NaN where there is one
-    refuse_rows(~np.isfinite(peak), f"{name}: not finite in float32", "leave them out")
-    refuse_rows(peak == 0, f"{name}: all zero, so without direction", "leave them out")
-    x /= peak  # so that no square overflows
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return x
+    unit, length = unit_rows(x)
+    refuse_rows(~np.isfinite(length), f"{name}: not finite in float32", "leave them out")
+    refuse_rows(length == 0, f"{name}: all zero, so without direction", "leave them out")
+    return unit
 
 
 def refuse_rows(bad: np.ndarray, what: str, advice: str) -> None:
@@ -45,18 +45,18 @@ def check_ids(ids: Names, n: int, taken: Collection[str]) -> list[str]:
     """The ids as a list of texts.
 
     Raises:
-      ValueError: if there are not n, one is no text or empty, or one occurs twice or is among those `taken`.
+      ValueError: if there are not n, if one is empty or not a text, or if one occurs twice or is among those `taken`.
     """
     ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if len(ids) != n:
-        raise ValueError(f"ids: got {len(ids)} for {n} embeddings; give one each")
+        raise ValueError(f"ids: got {len(ids)} for {n} embeddings; give one for each")
     wrong = next((x for x in ids if not isinstance(x, str) or not x), None)
     if wrong is not None or not all(ids):
-        raise ValueError(f"ids: got {wrong!r}, expected a text that is not empty; turn numbers into texts with str")
+        raise ValueError(f"ids: got {wrong!r}, expected a text that is not empty; convert numbers with str")
     seen = set()
     for x in ids:
         if x in taken or x in seen:
-            raise ValueError(f"ids: {x!r} occurs twice; an id names one document, of whatever modality")
+            raise ValueError(f"ids: {x!r} occurs twice; an id names one document, whatever its modality")
         seen.add(x)
     return ids
 

@@ -8,7 +8,7 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,21 +22,33 @@ from vacsr_jax.training.multihost import on_first_process
 from vacsr_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
-SELECTION_METRIC = "rsum"  # on the validation labels: what a user without known truth has
+SELECTION = "selection"  # in a checkpoint's metrics, what `Selection` holds
+OLD_SELECTION = "rsum"  # there in earlier versions: a validation rsum or, with classes as texts, the step
+
+
+class Selection(NamedTuple):
+    """Why a checkpoint is the best of its run: the one with the largest `value` is.
+
+    `by` names the criterion: "validation/rsum", or "step", by which the last is the best. It is the same for all
+    checkpoints of a run, since values of different criteria do not compare.
+    """
+
+    by: str
+    value: float
 
 
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, each with `params`, `optimizer`, and `run` (config and model).
 
-    `params` are those that are judged and loaded; where they are an average, `optimizer` holds the ones in training.
+    `params` are those that are evaluated and loaded; where they are an average, `optimizer` holds the ones in training.
 
-    A checkpoint is written to a temporary directory and renamed, so a killed run never leaves half of one behind; it
-    holds the checksums of its files. The last two are kept, as the last may be the best, and damaged: to train on
-    (not `read_only`), those that are damaged are moved out of the way, with a warning.
+    A checkpoint is written to a temporary directory and renamed, so a killed run never leaves half of one behind. It
+    holds the checksums of its files. The best and the last two are kept: two, because the last may be the best and
+    turn out to be damaged. Opening them to train (not `read_only`) moves damaged ones out of the way, with a warning.
 
     Raises:
-      ValueError: to train on, if there are checkpoints and all of them are damaged, or the path has a character that
-        Orbax takes for a pattern.
+      ValueError: when opened to train, if there are checkpoints and all of them are damaged, or if the path has a
+        character that Orbax takes for a pattern.
     """
 
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
@@ -48,10 +60,10 @@ class Checkpoints:
                     "give another --workdir"
                 )
             on_first_process(lambda: set_damaged_aside(self.folder))
-        keep = [LatestN(n=2), BestN(get_metric_fn=_selected, n=1, keep_checkpoints_without_metrics=False)]
+        keep = [LatestN(n=2), BestN(get_metric_fn=selected_value, n=1, keep_checkpoints_without_metrics=False)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else AnyPreservationPolicy(keep),
-            best_fn=_selected,
+            best_fn=selected_value,
             best_mode="max",
             read_only=read_only,
             create=not read_only,
@@ -68,8 +80,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._saving: int | None = None  # the step being written
 
-    def save(self, state: TrainState, description: dict[str, Any], metrics: dict[str, float] | None) -> None:
-        """Begins to write a checkpoint, after the one before it; without metrics it is never the best.
+    def save(self, state: TrainState, description: dict[str, Any], selection: Selection | None) -> None:
+        """Begins to write a checkpoint, once the one before it is written; without a selection it is never the best.
 
         Raises:
           OSError: if this one, or the one before it, cannot be written.
@@ -79,6 +91,7 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(_rest(state)),
             "run": ocp.args.JsonSave(description),
         }
+        metrics = None if selection is None else {SELECTION: selection._asdict()}
         self.wait()
         self._saving = int(state.step)
         with self._surfacing():
@@ -94,14 +107,14 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def choose(self, which: str) -> int | None:
-        """The "best" or "last" step; a warning, and the next one, if its parameters are damaged. None: there is none.
+        """The "best" or "last" step, or None if there is none. If its parameters are damaged: a warning, and the next.
 
         Raises:
           ValueError: if there are checkpoints and all of them are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if which == "best":
-            steps.sort(key=self._metric, reverse=True)
+            steps.sort(key=self._value, reverse=True)  # stable: among equals, the later step
         found = {}
         for step in steps:
             found[step] = find_damage(self.folder / f"{step}", ("params", "run", "metrics"))
@@ -112,10 +125,10 @@ class Checkpoints:
             raise ValueError(f"{self.folder}: every checkpoint is damaged ({found[steps[0]]})")
         return None
 
-    def _metric(self, step: int) -> float:
+    def _value(self, step: int) -> float:
         try:
-            return _selected(self._manager.metrics(step))
-        except Exception:  # saved by a signal, without metrics; or damaged
+            return selected_value(self._manager.metrics(step))
+        except Exception:  # saved at a signal, without a selection; or damaged
             return -np.inf
 
     def description(self, step: int) -> dict[str, Any]:
@@ -126,9 +139,9 @@ class Checkpoints:
         """The state of a step, shaped, typed and placed as the arrays of `like`, wherever it was saved."""
         args = {"params": _restore_like(like.params), "optimizer": _restore_like(_rest(like))}
         restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        judged, rest = restored["params"], restored["optimizer"]
-        average = None if like.average is None else judged
-        return TrainState(rest["step"], rest.get("params", judged), rest["state"], average)
+        saved, rest = restored["params"], restored["optimizer"]
+        average = None if like.average is None else saved
+        return TrainState(rest["step"], rest.get("params", saved), rest["state"], average)
 
     def restore_params(self, step: int, like: Any) -> Any:
         """The parameters alone; `like` as in `restore`."""
@@ -140,7 +153,7 @@ class Checkpoints:
         return {name: tuple(leaf.shape) for name, leaf in flatten_dict(tree, sep="/").items()}
 
     def wait(self) -> None:
-        """Waits for the save under way; OSError if it failed."""
+        """Waits until the current save is finished; OSError if it failed."""
         with self._surfacing():
             self._manager.wait_until_finished()
 
@@ -153,16 +166,16 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _surfacing(self):
-        """What fails in a save or its thread becomes one OSError that says what is left."""
+        """Turns a failure in a save or its thread into one OSError that says which checkpoint is left."""
         try:
             yield
         except Exception as error:  # whatever Orbax, TensorStore or the system raise
             whole = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
             left = f"step {whole[-1]} is whole" if whole else "there is no earlier one"
-            full = "the disk is full; make room" if _is_full(error) else f"{type(error).__name__}: {error}; mend it"
+            advice = "the disk is full; make room" if _is_full(error) else f"{type(error).__name__}: {error}; fix it"
             raise OSError(
-                f"the checkpoint of step {self._saving} could not be written to {self.folder} ({left}): {full}, "
-                "then the same command goes on"
+                f"the checkpoint of step {self._saving} could not be written to {self.folder} ({left}): {advice}, "
+                "then run the same command again to continue"
             ) from error
 
 
@@ -172,7 +185,7 @@ def _rest(state: TrainState) -> dict[str, Any]:
 
 
 def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
-    """All processes save and restore together; one that only reads does so alone."""
+    """All processes save and restore together; a process that only reads does so alone."""
     if not alone or jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     index = jax.process_index()
@@ -187,8 +200,9 @@ def _is_full(error: BaseException) -> bool:
     )
 
 
-def _selected(metrics: dict[str, float]) -> float:
-    return metrics[SELECTION_METRIC]
+def selected_value(metrics: dict[str, Any]) -> float:
+    """What checkpoints are compared by, from the metrics of one; larger is better."""
+    return metrics[SELECTION]["value"] if SELECTION in metrics else metrics[OLD_SELECTION]
 
 
 def _restore_like(tree: Any) -> ocp.args.StandardRestore:

@@ -22,9 +22,9 @@ def write_checksums(folder: Path) -> None:
 
 
 def find_damage(folder: Path, items: tuple[str, ...] = ITEMS) -> str | None:
-    """What is wrong with the files of a checkpoint's items: the first that is missing or has other bytes, or None.
+    """What is wrong with the files of a checkpoint's items: the first that is missing or has changed; None if none is.
 
-    In a run that never wrote checksums every checkpoint is taken at its word.
+    In a run that never wrote checksums, every checkpoint is assumed to be whole.
     """
     if not (folder / CHECKSUMS).exists() and not any(folder.parent.glob(f"*/{CHECKSUMS}")):
         return None
@@ -43,7 +43,9 @@ def find_damage(folder: Path, items: tuple[str, ...] = ITEMS) -> str | None:
 
 
 def set_damaged_aside(folder: Path) -> None:
-    """Renames the damaged checkpoints of a folder, with a warning; the ones of before there were checksums get theirs.
+    """Renames the damaged checkpoints of a folder, with a warning.
+
+    Checkpoints written by earlier versions, without checksums, are given theirs now.
 
     Raises:
       ValueError: if there are checkpoints and all of them are damaged.

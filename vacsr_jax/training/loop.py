@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and numbers out, the best checkpoint judged at the end."""
+"""The training loop: batches in, checkpoints and training curves out."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.models.image_text import describe
 from vacsr_jax.optim.factory import make_optimizer
-from vacsr_jax.training.checkpoint import (
-    SELECTION_METRIC,
-    Checkpoints,
-    config_differences,
-    config_to_dict,
-)
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_differences, config_to_dict
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
 from vacsr_jax.training.run import CONFIG, NOISE, TOKENIZER, Run, set_up
@@ -35,23 +30,23 @@ from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
 
 METRICS = "metrics.jsonl"  # the training curves, in a workdir
-# How a machine computes, not what: a run may go on elsewhere with other values.
+# These fields say how a machine computes, not what: a run may be resumed with other values.
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
 
 
 class DivergedError(ValueError):
-    """The loss is not a number any more."""
+    """The loss is no longer finite."""
 
 
 def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) -> tuple[Run, TrainState]:
-    """Trains to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
+    """Trains up to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
         damaged, or the config does not fit the data or devices.
       OSError: if a checkpoint or a record cannot be written.
       DivergedError: at a loss that is not finite, naming the step, the ids of its batch, and the last checkpoint.
-      Stopped: after SIGTERM or Ctrl-C, when the last step's checkpoint is written.
+      Stopped: after SIGTERM or Ctrl-C, once the last step's checkpoint is written.
     """
     workdir = Path(workdir)
     with hold(workdir):
@@ -69,14 +64,16 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
             if last is not None:
                 state, pending = checkpoints.restore(last, state), restore_terms(checkpoints.description(last))
             if int(state.step) < run.config.train.steps:
-                state = fit(run, state, step, mesh, checkpoints, workdir, pending)
+                state = take_steps(
+                    run, state, step, mesh=mesh, checkpoints=checkpoints, records=workdir / METRICS, pending=pending
+                )
         finally:
             checkpoints.close()
     return run, state
 
 
 def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
-    """Writes what the run is, once; the config last, so that what it claims is whole."""
+    """Writes what the run is, once. The config comes last, so that where it exists the rest does too."""
     if not (workdir / CONFIG).exists():
         run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
@@ -103,7 +100,7 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         if not isinstance(saved, dict):
             raise ValueError(f"got {type(saved).__name__}, expected an object")
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it to go on with the config that is given") from error
+        raise ValueError(f"{file} is damaged ({error}); remove it to continue with the config that is given") from error
     differences = config_differences(saved, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
     if differences:
@@ -113,20 +110,26 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-# The terms of a step, still on the device, and the pairs they came from (None: of a process before this one).
+# The terms of a step, still on the device, and the pairs they came from (None: an earlier process took the step).
 Pending = list[tuple[dict, np.ndarray | None]]
 
 
-def fit(
+def take_steps(
     run: Run,
     state: TrainState,
     step: Step,
+    *,
     mesh: Mesh,
     checkpoints: Checkpoints,
-    workdir: Path,
+    records: Path,
     pending: Pending,
 ) -> TrainState:
-    """From the state's step to the last one; `pending` are terms of steps since the last record."""
+    """Trains from the state's step to the last one.
+
+    Args:
+      records: the file of the training curves.
+      pending: terms of the steps since the last record.
+    """
     config, start = run.config, int(state.step)
     description = {"config": config_to_dict(config), "model": describe(run.model)}
     shard = (jax.process_index(), jax.process_count())
@@ -138,8 +141,7 @@ def fit(
         shard=shard,
         workers=config.data.workers,
     )
-    records = workdir / METRICS if jax.process_index() == 0 else None
-    writer = MetricWriter(records, start=start, total=config.train.steps)
+    writer = MetricWriter(records if jax.process_index() == 0 else None, start=start, total=config.train.steps)
     with closing(data), closing(writer), watch_signals() as stop:
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")
@@ -154,19 +156,28 @@ def fit(
             if save:
                 metrics = validate(run, host_copy(state.judged_params))
                 writer.write(number, metrics)
-                # The few-shot protocol judges the last model: with classes, later is better.
-                checkpoints.save(state, description, {SELECTION_METRIC: metrics.get("validation/rsum", number)})
-            elif stopped_by:  # not validated, so that the best one is the one of a run that was never stopped
+                checkpoints.save(state, description, selection_of(run, metrics, number))
+            elif stopped_by:  # without a selection, so that a run that was never stopped has the same best checkpoint
                 terms = finite_terms(pending, number, run, checkpoints)
                 checkpoints.save(state, {**description, "terms": terms}, None)
             if stopped_by:
                 checkpoints.wait()
-                raise Stopped(f"step {number} is saved; the same command again goes on from there", stopped_by)
+                raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)
     return state
 
 
+def selection_of(run: Run, metrics: dict[str, float], number: int) -> Selection:
+    """The best checkpoint has the largest validation rsum; with classes as texts, the last one is the best.
+
+    Few-shot protocols evaluate the last model.
+    """
+    if run.class_tokens is not None:
+        return Selection("step", number)
+    return Selection("validation/rsum", metrics["validation/rsum"])
+
+
 def restore_terms(description: dict) -> Pending:
-    """The terms of steps since the last record that a stopped run left in its checkpoint's description."""
+    """The terms of the steps since the last record, which a stopped run left in its checkpoint's description."""
     return [(terms, None) for terms in description.get("terms", [])]
 
 
@@ -175,7 +186,7 @@ def means(terms: list[dict[str, float]]) -> dict[str, float]:
 
 
 def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoints) -> list[dict[str, float]]:
-    """The terms of the steps since the last record, which end at step `number`; DivergedError if one is no number."""
+    """The terms of the steps since the last record, up to step `number`; DivergedError if one is not finite."""
     fetched = jax.device_get([terms for terms, _ in pending])
     fetched = [{name: float(value) for name, value in terms.items()} for terms in fetched]  # JSON keeps them exactly
     for i, terms in enumerate(fetched):
@@ -192,7 +203,7 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 
 def validate(run: Run, params) -> dict[str, float]:
-    """What checkpoints are chosen by, rsum, and both R@1, on the validation labels; with classes, the accuracy."""
+    """rsum and both R@1 on the validation labels; with classes as texts, the accuracy."""
     if run.class_tokens is not None:
         return validate_classes(run, params)
     scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
@@ -201,7 +212,7 @@ def validate(run: Run, params) -> dict[str, float]:
 
 
 def validate_classes(run: Run, params) -> dict[str, float]:
-    """The accuracy on the validation images, where there are any."""
+    """The accuracy on the validation images; nothing if there are none."""
     if run.validation is None:
         return {}
     scores = score_classes(run.model, params, run.validation, run.class_tokens, None)

@@ -15,8 +15,8 @@ from vacsr_jax.atomic_files import write_text
 class MetricWriter:
     """Appends records to `path` (one JSON object a line) and shows progress towards `total` steps.
 
-    On a terminal that is a bar; elsewhere (a log file, a notebook's output) a line at each record. Without a path,
-    in the processes of a run after the first, it does nothing.
+    On a terminal, progress is a bar; elsewhere (a log file, a notebook's output), a line for each record. Without a
+    path, as in all processes of a run but the first, it does nothing.
     """
 
     def __init__(self, path: Path | None, *, start: int, total: int):
@@ -53,10 +53,10 @@ class MetricWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a metrics file; a last line cut short by a kill is left out.
+    """The records of a metrics file. A last line that a kill cut short is left out.
 
     Raises:
-      ValueError: if another line is no record; its number is named.
+      ValueError: if another line is not a record; the message names its number.
     """
     if not path.exists():
         return []
@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         try:
             records.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path}: line {number} is damaged ({error}); remove it to go on without it") from error
+            raise ValueError(f"{path}: line {number} is damaged ({error}); remove that line to continue") from error
     return records
 
 

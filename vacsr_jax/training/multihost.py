@@ -1,4 +1,4 @@
-"""Several processes, one run: joined, checked for equal shares, and ended together."""
+"""One run on several processes: they join, are checked for equal shares, and end together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 HEARTBEAT = 30  # seconds without a sign of life after which JAX ends the other processes; its default is 100
-SHUTDOWN = 60  # seconds that a process which ends waits for the others
+SHUTDOWN = 60  # seconds that a process waits for the others at its end
 _MESSAGE = 2000  # bytes of an error that travel
 
 
@@ -26,7 +26,7 @@ def connect(where: str) -> None:
     HOST:PORT,PROCESSES,INDEX with the address of process 0.
 
     Raises:
-      ValueError: if it is neither, or the others do not come.
+      ValueError: if it is neither, or the other processes do not join.
     """
     place: dict[str, Any] = {}
     if where != "auto":
@@ -44,10 +44,10 @@ def connect(where: str) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """What runs on all processes; a process that lost another one says so and ends at once, without waiting for it.
+    """Runs a block on all processes. A process that loses another one says so and ends at once, without waiting.
 
-    Over the network the loss shows as an error of a collective operation, or JAX ends the process itself after
-    `HEARTBEAT` seconds, with a message of its own.
+    The loss appears as an error of a collective operation, or JAX itself ends the process after `HEARTBEAT` seconds,
+    with its own message.
     """
     try:
         yield
@@ -56,8 +56,8 @@ def ending_together() -> Iterator[None]:
             raise
         first = str(_first_error(error)).partition("\n")[0]
         print(
-            f"vacsr train: process {jax.process_index()} of {jax.process_count()} cannot go on: {first} (so it is when "
-            "another one ended). Start all of them again: they go on from the last checkpoint",
+            f"vacsr train: process {jax.process_index()} of {jax.process_count()} cannot go on: {first} (this "
+            "happens when another process ended). Start all of them again to continue from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
@@ -74,7 +74,7 @@ def _first_error(error: BaseException) -> BaseException:
 
 
 def on_first_process(do: Callable[[], Any]) -> None:
-    """Does it on process 0 while the others wait; a ValueError or OSError is raised on all, as ValueError on those."""
+    """Calls `do` on process 0 while the others wait. Its ValueError or OSError reaches all (as ValueError)."""
     if jax.process_count() == 1:
         do()
         return
@@ -96,11 +96,11 @@ def on_first_process(do: Callable[[], Any]) -> None:
 
 
 def check_shares(mesh: Mesh) -> None:
-    """Raises ValueError unless every process has as many devices of the mesh: each reads as many rows of a batch."""
+    """Raises ValueError unless all processes have equally many devices: each reads an equal share of a batch."""
     processes, counts = np.unique([device.process_index for device in mesh.devices.flat], return_counts=True)
     if len(set(counts)) > 1:
         found = ", ".join(f"process {p}: {n}" for p, n in zip(processes, counts, strict=True))
-        raise ValueError(f"the processes have different numbers of devices ({found}); give each as many")
+        raise ValueError(f"the processes have different numbers of devices ({found}); give each the same number")
 
 
 def check_same(config: str, tokens: np.ndarray, images: int) -> None:
@@ -115,5 +115,5 @@ def check_same(config: str, tokens: np.ndarray, images: int) -> None:
 
 
 def host_copy(params: Any) -> Any:
-    """Parameters as each process can use them alone: whole, on the host. One process keeps them as they are."""
+    """Whole parameters on the host, which a process can use alone. A single process gets them unchanged."""
     return params if jax.process_count() == 1 else multihost_utils.process_allgather(params, tiled=True)

@@ -23,11 +23,11 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def watch_signals() -> Iterator[Callable[[int], int]]:
-    """Gives `stop(step)`: the number of the signal after which this step shall be the last one, or 0.
+    """Yields `stop(step)`: 0, or the number of a received signal, which makes this step the last one.
 
-    A second Ctrl-C interrupts at once. With several processes a SIGTERM to any of them stops all after the same step,
-    by JAX's own preemption service, and Ctrl-C is left alone. Outside the main thread, where Python sets no handlers,
-    nothing is watched.
+    A second Ctrl-C interrupts at once. With several processes, a SIGTERM to any of them stops all after the same step,
+    through JAX's preemption service, and Ctrl-C is not handled. Outside the main thread, where Python sets no handlers,
+    no signal is watched.
     """
     if jax.process_count() > 1:
         yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from vacsr_jax.training.multihost import on_first_process
 
-LOCK = ".lock"  # in a workdir; says who holds it, and stays there afterwards
+LOCK = ".lock"  # in a workdir; names the holder, and is not removed afterwards
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Holds the workdir while the block runs; the system lets go of it when the process ends, however it ends.
+    """Holds the workdir while the block runs; the operating system releases it however the process ends.
 
-    An `flock`, which NFS passes on to its server, so that hosts exclude each other too. A file system without locks
-    is warned about. The file itself is never removed: a lock on a removed file would exclude nobody. Of the processes
-    of one run the first holds it for all.
+    The lock is an `flock`, which NFS passes on to its server, so hosts exclude each other too. On a file system without
+    locks, a warning is given. The file itself is never removed: a lock on a removed file would exclude nobody. Among
+    the processes of one run, the first holds the lock for all.
 
     Raises:
       ValueError: if another process holds it; the message names the process and its host.
@@ -48,7 +48,7 @@ def _hold(workdir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-            warnings.warn(f"{workdir} cannot be locked ({error}): see that one run alone writes there", stacklevel=4)
+            warnings.warn(f"{workdir} cannot be locked ({error}): let only one run write there", stacklevel=4)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

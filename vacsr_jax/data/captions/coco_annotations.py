@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vacsr_jax.arrays import read_npy
 from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.captions.source import Record
 from vacsr_jax.data.source import below
+from vacsr_jax.safe_npz import read_npy
 
 YEARS = ("train2014", "val2014")  # parts of COCO, and names of their image folders
 LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> name in the file

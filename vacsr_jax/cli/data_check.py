@@ -1,0 +1,46 @@
+"""`vacsr data check`: what of a data set is there, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from vacsr_jax.cli.verbs import Verbs
+
+GROUP = ("data", "Check data sets and draw few-shot lists.")
+
+EXAMPLE = """example:
+  vacsr data check eurosat --root=DATA
+  vacsr data check classification --root=DATA
+  vacsr data check oxford_pets --root=DATA --tfds=~/tensorflow_datasets
+  vacsr data check coco --root=COCO
+
+Says what is found below the root, what is missing, where it belongs and where to get it. Ends with status 1 if
+something is missing."""
+
+
+def register(verbs: Verbs) -> None:
+    parser = verbs.group(*GROUP).add("check", run, "Say what of a data set is there and what is missing.", EXAMPLE)
+    parser.add_argument(
+        "name", help="coco, flickr30k, flickr8k, a classification data set, or classification: all 15 of these"
+    )
+    parser.add_argument(
+        "--root", help="the folder of a caption data set, or the one that holds all classification sets", required=True
+    )
+    parser.add_argument("--tfds", default="", help="TFDS's data_dir, to look there for the images")
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.data.captions.check import SOURCES, check_captions
+    from vacsr_jax.data.classification.benchmarks import BENCHMARKS
+    from vacsr_jax.data.classification.check import check_benchmark
+
+    names = BENCHMARKS if options.name == "classification" else [options.name]
+    found = [
+        (check_captions if name in SOURCES else check_benchmark)(name, options.root, options.tfds) for name in names
+    ]
+    for one in found:
+        print(f"{one.name}: {'complete' if one.complete else 'INCOMPLETE'}")
+        print("".join(f"  {line}\n" for line in (*one.lines, *one.problems)), end="")
+    if not all(one.complete for one in found):
+        sys.exit(1)

@@ -1,0 +1,76 @@
+"""`vacsr evaluate`: the metrics of a model on a split of its data, or of other data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.config_files import apply_overrides, load_config
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from vacsr_jax.pretrained import Pretrained
+
+EXAMPLE = """example:
+  vacsr evaluate --model=runs/scenes --split=test --out=metrics.json
+  vacsr evaluate --model=runs/emoji --config.data.path=other_pictures --split=all
+  vacsr evaluate --model=openai/clip-vit-base-patch32 --config=configs/coco.py:path=COCO
+
+The last command evaluates a CLIP as it is (zero-shot) on the data of a config."""
+
+
+def register(verbs: Verbs) -> None:
+    parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
+    parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
+    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data (default: the model's)")
+    parser.add_argument("--split", default="test", help="a split of the data (default: test); all: everything")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of a workdir (default: best)")
+    parser.add_argument("--out", help="JSON file for the metrics")
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(options.config, overrides) if options.config else None
+    # Imported after that, so that a mistake in the config is reported at once.
+    from vacsr_jax.atomic_files import to_json, write_text
+    from vacsr_jax.pretrained import load
+    from vacsr_jax.training.checkpoint import config_from_dict
+
+    model = load(options.model, checkpoint=options.checkpoint)
+    if config is None:
+        if model.config is None:
+            raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
+        config = apply_overrides(config_from_dict(model.config), overrides)
+    print_metrics = on_classes if config.data.name == "classification" else on_captions
+    metrics = print_metrics(model, config, options.split)
+    if options.out:
+        write_text(Path(options.out), to_json(metrics))
+
+
+def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
+    """Prints the metrics with their protocol, and returns all that goes into the JSON file."""
+    from vacsr_jax.data.datasets import open_split
+    from vacsr_jax.evaluation.loaded_model import caption_truth, distributions_as_json, evaluate_captions
+    from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
+    from vacsr_jax.report.run_report import printed_table
+
+    source = open_split(config, None if split == "all" else split)
+    evaluation = evaluate_captions(model, source, caption_truth(config, split))
+    protocol = describe_protocol(config, source, split, model.model.clip.vision)
+    print(printed_table({split: evaluation.metrics}))
+    print(f"\n{protocol_line(protocol)}")
+    return {**evaluation.metrics, "distributions": distributions_as_json(evaluation), "protocol": protocol}
+
+
+def on_classes(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
+    """Prints the accuracy, and returns all that goes into the JSON file."""
+    from vacsr_jax.data.datasets import open_class_split
+    from vacsr_jax.evaluation.loaded_model import evaluate_classes
+    from vacsr_jax.report.accuracies import accuracy_table
+
+    name = "test_all" if split == "all" else split
+    result = evaluate_classes(model, open_class_split(config, name), config.data.template)
+    print(accuracy_table({"model": {name: result}}))
+    return result

@@ -1,0 +1,141 @@
+"""`vacsr index`: an index of pictures and texts, or of embeddings, for a search that is fair to both."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vacsr_jax.cli.embed import embed_files, read_lines
+from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings
+from vacsr_jax.report.tables import format_table
+
+if TYPE_CHECKING:
+    from vacsr_jax.pretrained import Pretrained
+    from vacsr_jax.search.index import MixedIndex
+    from vacsr_jax.search.text_entropy import ReferenceImages
+
+EXAMPLE = """example:
+  vacsr index --model=openai/clip-vit-base-patch32 --images=my_pictures --texts=captions.txt --out=my_index
+  vacsr index --model=runs/scenes --images=my_pictures --texts=captions.txt --queries=asked.txt --out=my_index
+  vacsr index --documents=embeddings.npz --queries=queries.npz --out=my_index
+  vacsr index --documents=embeddings.npz --reference_images=entropy.npz --out=my_index
+
+Texts and queries are files with one text a line. Documents are an npz as `vacsr embed` writes it, of any model:
+embeddings [n, d], ids [n] and modality [n] of strings. Queries may be such an npz too, optionally with exclude [n]:
+ids, separated by spaces, that are not candidates of a query.
+
+The queries set the scale of every modality. They need no labels; give 200 or more that resemble those to come. For a
+modality without queries, up to 2000 of the index's own documents stand in, none of which finds itself.
+
+Reference images are a file of `vacsr entropy fit`; with them, a search by image finds general texts
+(vacsr_jax/search/text_entropy.py)."""
+
+OWN_QUERIES = 2000  # documents that stand in for the queries of a modality
+CHUNK = 65_536  # documents added at once
+
+
+def register(verbs: Verbs) -> None:
+    parser = verbs.add("index", run, "Index pictures and texts for a search that is fair to both.", EXAMPLE)
+    parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP")
+    parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
+    parser.add_argument("--texts", help="text file, one text a line")
+    parser.add_argument("--documents", metavar="NPZ", help="embeddings of any model, instead of pictures and texts")
+    parser.add_argument("--queries", metavar="FILE", help="queries that set the scale: text file or npz")
+    parser.add_argument("--reference_images", metavar="NPZ", help="file of `vacsr entropy fit`, of the same model")
+    parser.add_argument("--out", help="folder of the index", required=True)
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    if options.documents and (options.images or options.texts):
+        raise ValueError("--documents: these are embeddings already; leave --images and --texts out")
+    if not options.documents and not options.model:
+        raise ValueError("--model: needed to embed --images and --texts; or give --documents=FILE.npz")
+    from vacsr_jax.pretrained import load
+    from vacsr_jax.search import text_entropy
+    from vacsr_jax.search.index import MixedIndex
+
+    model = load(options.model) if options.model else None
+    model_id = model.fingerprint() if model else None
+    reference_images = text_entropy.load(options.reference_images) if options.reference_images else None
+    if options.documents:
+        index = index_embeddings(Path(options.documents), model_id, reference_images)
+    else:
+        index = MixedIndex(model_id, reference_images=reference_images)
+        index.add(*embed_files(model, images=options.images, texts=options.texts))
+    if model:
+        index.about["model"] = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    queries = fit_index(index, model, options.queries)
+    index.save(options.out)
+    asked = "text" if "text" in index.fits else next(iter(index.fits))
+    rows, columns = index.diagnose(query_modality=asked).rows()
+    print(f"{asked} queries:\n{format_table(rows, columns)}")
+    print(f"\n{options.out}: {len(index)} documents; scale of {', '.join(queries)}")
+
+
+def index_embeddings(path: Path, model_id: str | None, reference_images: ReferenceImages | None = None) -> MixedIndex:
+    """An index of the embeddings in a file.
+
+    Raises:
+      ValueError: if the file names another model than `model_id`.
+    """
+    from vacsr_jax.search.index import MixedIndex
+
+    documents = read_embeddings(path)
+    named = documents.model_id
+    if model_id and named and model_id != named:
+        raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
+    index = MixedIndex(model_id or named, reference_images=reference_images)
+    for start in range(0, len(documents), CHUNK):
+        part = slice(start, start + CHUNK)
+        index.add(documents.vectors[part], documents.ids[part].tolist(), documents.modality[part].tolist())
+    return index
+
+
+def fit_index(index: MixedIndex, model: Pretrained | None, queries: str | None) -> list[str]:
+    """Fits an index with the queries of a file: embeddings (npz) of any modality, or texts, which the model embeds.
+
+    For a modality without queries, the index's own documents stand in. Returns a phrase for each set of queries, such
+    as "300 text queries".
+    """
+    from vacsr_jax.search.standardize.statistics import FEW_QUERIES
+
+    used = []
+    if queries and Path(queries).suffix == ".npz":
+        asked = read_embeddings(queries)
+        exclude = excluded_ids(asked, index)
+        for name in dict.fromkeys(asked.modality.tolist()):
+            mine = np.flatnonzero(asked.modality == name)
+            index.fit(asked.vectors[mine], name, [exclude[i] for i in mine])
+            used.append(f"{len(mine)} {name} queries")
+    elif queries:
+        if model is None:
+            raise ValueError("--queries: texts need --model to embed them; or give an npz")
+        lines = read_lines(Path(queries))
+        index.fit(model.cosine_vectors(model.encode_texts(lines)))
+        used.append(f"{len(lines)} text queries")
+    for name in index.store.modalities:
+        if name not in index.fits:
+            n = fit_with_own(index, name)
+            used.append(f"{n} of its own {name} documents" + (" (few)" if n < FEW_QUERIES else ""))
+    return used
+
+
+def excluded_ids(queries: Embeddings, index: MixedIndex) -> list[list[str]]:
+    """For each query, the ids that it excludes, and its own where it is a document of the index."""
+    ids = [x for name in index.store.modalities for x in index.store.ids(name)]
+    kinds = [name for name in index.store.modalities for _ in index.store.ids(name)]
+    documents = Embeddings(np.zeros((len(ids), queries.vectors.shape[1]), np.float32), np.array(ids), np.array(kinds))
+    return [[ids[row] for row in rows if row >= 0] for rows in excluded_rows(queries, documents)]
+
+
+def fit_with_own(index: MixedIndex, modality: str) -> int:
+    """Fits an index with documents of its own, each of which does not find itself; returns their number."""
+    ids = index.store.ids(modality)
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(len(ids), OWN_QUERIES)).astype(int))
+    vectors = np.concatenate(list(index.store.vectors(modality)))[chosen]
+    index.fit(vectors, modality, [[ids[i]] for i in chosen])
+    return len(chosen)

@@ -1,0 +1,157 @@
+"""`vacsr train`: a config in, a workdir with checkpoints, an evaluation and a report out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.config_files import load_config
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from vacsr_jax.pretrained import Pretrained
+    from vacsr_jax.training.run import Run
+
+EXAMPLE = """example:
+  vacsr train --config=configs/scenes.py --workdir=runs/scenes
+  vacsr train --config=configs/scenes.py:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
+  vacsr train --config=configs/base_to_novel.py:dataset=eurosat,root=DATA --workdir=runs/eurosat
+  vacsr train --config=configs/scenes.py --workdir=/shared/run --distributed=10.0.0.1:1234,2,0
+
+Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped
+or killed, bit for bit; SIGTERM and Ctrl-C save first. To train with several processes, start each with --distributed.
+Writes metrics.jsonl (curves), checkpoints/ (the best and the last two), evaluation.json and report.html to the
+workdir."""
+
+EVALUATION, REPORT = "evaluation.json", "report.html"  # in a workdir
+SHOTS = "shots.json"  # the training images of a few-shot run, in its workdir
+
+
+def register(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "train", run, "Train the model of a config, then evaluate the best checkpoint.", EXAMPLE, takes_config=True
+    )
+    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config file, and its argument string", required=True)
+    parser.add_argument("--workdir", help="folder of the run; created if it does not exist", required=True)
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT,PROCESSES,INDEX",
+        help="train as one of several processes, with the address of the first; no value on TPU pods and SLURM",
+    )
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = load_config(options.config, overrides)
+    train_and_evaluate(config, Path(options.workdir), command=options.command, distributed=options.distributed)
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path, *, command: str = "", distributed: str | None = None) -> None:
+    """Trains, then evaluates the best checkpoint beside the untrained model: printed, as JSON, and as a page.
+
+    Where the texts are classes, the last checkpoint counts as the best, and there is no page.
+
+    Args:
+      command: shown on the page.
+      distributed: see `training.multihost.connect`. Only the first process evaluates.
+    """
+    import jax
+
+    from vacsr_jax.pretrained import load_workdir
+    from vacsr_jax.training.loop import train
+    from vacsr_jax.training.multihost import connect, ending_together
+
+    if distributed:
+        connect(distributed)
+    with ending_together():
+        finished, _ = train(config, workdir)
+    if jax.process_index() > 0:
+        return
+    best = load_workdir(workdir, "best")
+    if finished.class_tokens is None:
+        evaluate_on_captions(config, finished, best, workdir, command=command)
+    else:
+        evaluate_on_classes(config, finished, best, workdir)
+
+
+def evaluate_on_captions(
+    config: ConfigDict, finished: Run, best: Pretrained, workdir: Path, *, command: str = ""
+) -> None:
+    """Writes and prints the metrics of the best and the untrained model on the test split, and writes the page."""
+    from vacsr_jax.atomic_files import to_json, write_text
+    from vacsr_jax.data.datasets import open_split
+    from vacsr_jax.evaluation.loaded_model import caption_truth, distributions_as_json, evaluate_captions
+    from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
+    from vacsr_jax.report.html import write_report
+    from vacsr_jax.report.run_report import build_report, printed_table
+    from vacsr_jax.training.loop import METRICS
+    from vacsr_jax.training.metric_writer import read_metrics
+
+    test, truth = open_split(config, "test"), caption_truth(config, "test")
+    untrained = dataclasses.replace(best, params=finished.params)
+    evaluation = evaluate_captions(best, test, truth)
+    columns = {"untrained": evaluate_captions(untrained, test, truth).metrics, "trained": evaluation.metrics}
+    protocol = describe_protocol(config, test, "test", best.model.clip.vision)
+    facts = {
+        "distributions": distributions_as_json(evaluation),
+        "protocol": protocol,
+        "noise": finished.noise.facts if finished.noise else None,
+    }
+    write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
+    title = f"{config.method} on {config.data.name}"
+    curves = read_metrics(workdir / METRICS)
+    write_report(workdir / REPORT, build_report(title, test, evaluation, columns, curves, best.config, command))
+    print(printed_table(columns))
+    print(f"\n{protocol_line(protocol)}")
+    print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
+
+
+def evaluate_on_classes(config: ConfigDict, finished: Run, last: Pretrained, workdir: Path) -> None:
+    """Writes and prints the accuracy of the last and the untrained model on all of `data.tests`.
+
+    With few-shot training, the images that were drawn are written to SHOTS.
+    """
+    from vacsr_jax.atomic_files import to_json, write_text
+    from vacsr_jax.evaluation.classification import summary
+    from vacsr_jax.evaluation.loaded_model import evaluate_tests
+    from vacsr_jax.report.accuracies import accuracy_table
+
+    untrained = dataclasses.replace(last, params=finished.params)
+    columns = {"untrained": evaluate_tests(untrained, config), "trained": evaluate_tests(last, config)}
+    drawn = drawn_images(config)
+    values = {"step": last.step, **describe_few_shot(config, drawn), **columns, "config": last.config}
+    values |= {f"{name}_summary": summary(results) for name, results in columns.items()}
+    write_text(workdir / EVALUATION, to_json(values))
+    if drawn is not None:
+        write_text(workdir / SHOTS, drawn)
+    print(accuracy_table(columns))
+
+
+def drawn_images(config: ConfigDict) -> str | None:
+    """The few-shot draw, in the form that `vacsr data shots` writes; None if all images are used."""
+    from vacsr_jax.data.classification.protocol import shots_of_subset, to_manifest
+    from vacsr_jax.data.classification.source import load_benchmark
+
+    data = config.data
+    if not data.shots:
+        return None
+    _, table, _ = load_benchmark(data.dataset, data.path, data.tfds)
+    return to_manifest(*shots_of_subset(table, shots=data.shots, seed=config.seed, subset=data.subset))
+
+
+def describe_few_shot(config: ConfigDict, drawn: str | None) -> dict[str, Any]:
+    """What a result depends on: method, seed, data, prompt, and the SHA-256 of the list of drawn images."""
+    from vacsr_jax.data.classification.protocol import manifest_hash
+
+    values = {name: config.data[name] for name in ("dataset", "subset", "shots", "template")}
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        **values,
+        "shots_sha256": None if drawn is None else manifest_hash(drawn),
+    }

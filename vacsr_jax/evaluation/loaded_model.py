@@ -1,0 +1,64 @@
+"""A loaded model evaluated on data: what `vacsr train`, `vacsr evaluate` and `vacsr classify` share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vacsr_jax.data.classification.source import ClassSource
+from vacsr_jax.data.datasets import open_class_split
+from vacsr_jax.data.source import Source
+from vacsr_jax.data.tokenizer import Tokenizer
+from vacsr_jax.evaluation.classification import classify, result_of
+from vacsr_jax.evaluation.coco import read_caption_truth
+from vacsr_jax.evaluation.retrieval import Judged, evaluate
+from vacsr_jax.metrics.coco import CaptionTruth
+from vacsr_jax.models.image_text import ImageTextModel
+
+Results = dict[str, dict[str, Any]]  # name of a test set -> what `result_of` says of it
+
+
+class LoadedModel(Protocol):
+    """What is read of `vacsr_jax.pretrained.Pretrained`, which this room must not import."""
+
+    @property
+    def model(self) -> ImageTextModel: ...
+    @property
+    def params(self) -> Any: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    def preprocess(self, image: Any) -> np.ndarray: ...
+
+
+def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | None = None) -> Judged:
+    """Scores all images of a source against all its captions; see `evaluate`."""
+    return evaluate(model.model, model.params, source, model.tokenizer, model.preprocess, truth)
+
+
+def caption_truth(config: ConfigDict, split: str) -> CaptionTruth | None:
+    """COCO's ground truth from the folder that the config names; it exists for the test split only."""
+    return read_caption_truth(config.data.ground_truth) if config.data.ground_truth and split == "test" else None
+
+
+def distributions_as_json(evaluation: Judged) -> dict[str, dict[str, dict[str, float]]]:
+    """The distributions of scores and uncertainties, as plain values."""
+    return {
+        name: {kind: numbers._asdict() for kind, numbers in kinds.items()}
+        for name, kinds in evaluation.distributions().items()
+    }
+
+
+def evaluate_classes(model: LoadedModel, source: ClassSource, template: str) -> dict[str, Any]:
+    """The accuracy on one test set, and what it depends on; see `result_of`."""
+    classified = classify(model.model, model.params, source, model.tokenizer, model.preprocess, template)
+    return result_of(source, classified, template)
+
+
+def evaluate_tests(model: LoadedModel, config: ConfigDict) -> Results:
+    """The result on each of `data.tests`."""
+    return {
+        test: evaluate_classes(model, open_class_split(config, test), config.data.template)
+        for test in config.data.tests
+    }

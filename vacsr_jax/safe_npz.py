@@ -1,0 +1,97 @@
+"""Reads .npy and .npz files, validating the header before allocating. Pickled objects are never loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+# Compression hardly shrinks vectors and shrinks names tenfold. A file above both limits counts as a decompression bomb.
+PACKED, MOST_UNPACKED = 100, 2**28
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file.
+
+    Raises:
+      ValueError: naming the file, if it is not an npz, is damaged, holds objects, or unpacks to 100 times its size.
+      OSError: if it cannot be opened.
+    """
+    advice = "write it with numpy.savez, strings as arrays of str, not objects"
+    with _readable(path, "{path} cannot be read as npz ({error}); " + advice) as file:
+        if _starts_with(file, np.lib.format.MAGIC_PREFIX):
+            raise ValueError("it holds one array, expected several")
+        with zipfile.ZipFile(file) as members:
+            _check_members(members, os.fstat(file.fileno()).st_size)
+            return {info.filename.removesuffix(".npy"): _read_member(info, members) for info in members.infolist()}
+
+
+def read_npy(path: str | Path, *, mapped: bool = False) -> np.ndarray:
+    """The array of an npy file; `mapped` leaves it on disk until it is read.
+
+    Raises:
+      ValueError: naming the file, if it is not an npy, is damaged, or holds objects.
+      OSError: if it cannot be opened.
+    """
+    advice = "write one with numpy.save; pickled objects are not read"
+    with _readable(path, "{path} is not a .npy file of numbers ({error}); " + advice) as file:
+        if _starts_with(file, b"PK"):
+            raise ValueError("it holds several arrays")
+        _check_header(file, os.fstat(file.fileno()).st_size)
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path, complaint: str):
+    """The opened file; any error about its content becomes a ValueError that names the file."""
+    with open(path, "rb") as file:
+        try:
+            yield file
+        except Exception as error:  # numpy, zipfile and the unpackers raise a dozen types for damaged files
+            raise ValueError(complaint.format(path=path, error=error or type(error).__name__)) from error
+
+
+def _starts_with(file: BinaryIO, prefix: bytes) -> bool:
+    found = file.read(len(prefix)) == prefix
+    file.seek(0)
+    return found
+
+
+def _check_members(members: zipfile.ZipFile, packed: int) -> None:
+    names = members.namelist()
+    if len(set(names)) < len(names):
+        raise ValueError("it holds an array twice")
+    unpacked = sum(info.file_size for info in members.infolist())
+    if unpacked > max(MOST_UNPACKED, PACKED * packed):
+        raise ValueError(
+            f"its {packed:,} bytes unpack to {unpacked:,}, like a decompression bomb; if it is not one, write it "
+            "with numpy.savez, which does not compress"
+        )
+
+
+def _read_member(info: zipfile.ZipInfo, members: zipfile.ZipFile) -> np.ndarray:
+    with members.open(info) as file:
+        _check_header(file, info.file_size)
+    with members.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_header(file: BinaryIO, size: int) -> None:
+    """Raises ValueError if an npy file of `size` bytes holds objects, or less data than its header says."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"its npy version is {version}, expected that of numbers or strings, 1.0 or 2.0")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    if any(isinstance(n, bool) or n < 0 for n in shape):
+        raise ValueError(f"its shape is {shape}, expected whole numbers")
+    if math.prod(shape) * dtype.itemsize > size - file.tell():
+        raise ValueError(f"its header says {dtype} {list(shape)}, more than the file has; the file is damaged")

@@ -1,0 +1,243 @@
+"""The index: exact search over documents of several modalities, in one ranking that is fair to all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
+from vacsr_jax.search.index import files
+from vacsr_jax.search.index.exact import ExactStore
+from vacsr_jax.search.standardize import ranking
+from vacsr_jax.search.standardize.diagnosis import Diagnosis, diagnose
+from vacsr_jax.search.standardize.statistics import (
+    FEW_QUERIES,
+    ModalityStats,
+    aged,
+    empty,
+    from_dict,
+    to_dict,
+    update,
+)
+from vacsr_jax.search.text_entropy import ReferenceImages
+
+
+@dataclasses.dataclass
+class MixedIndex:
+    """Exact search over documents of several modalities, ranked by standardized similarity.
+
+    ```
+    index = MixedIndex()
+    index.add(image_embeddings, image_ids, "image")
+    index.add(text_embeddings, text_ids, "text")
+    index.fit(query_embeddings)                       # unlabelled; 200 or more
+    hits = index.search(query_embeddings[:1], k=20)   # ids, modality, score, z
+    ```
+
+    Embeddings may come from any model and have any length but zero. Documents added after the fit update the
+    statistics, which always equal those of a new fit of the same queries.
+
+    Attributes:
+      model_id: the model that made the embeddings. Statistics and saved indexes of another model are refused.
+      devices: the devices to split the documents over; by default all that JAX has.
+      stats: the statistics of `fit` or `use`; None before.
+      contents: id -> the text, or the file of the picture, where it was given; for showing results.
+      about: notes that are saved with the index.
+      reference_images: they add the share of its entropy to a text when an image asks (`text_entropy`). The scores of
+        texts, and the statistics of image queries, are then those of cosine + w H / scale. Saved with the index.
+    """
+
+    model_id: str = ""
+    devices: Sequence[jax.Device] | None = None
+    stats: ModalityStats | None = None
+    contents: dict[str, str] = dataclasses.field(default_factory=dict)
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fits: dict[str, ranking.FitQueries] = dataclasses.field(default_factory=dict)
+    reference_images: ReferenceImages | None = None
+
+    def __post_init__(self):
+        named = self.reference_images.model_id if self.reference_images is not None else ""
+        if named and self.model_id and named != self.model_id:
+            raise ValueError(
+                f"reference_images: of model {named!r}, the index is of {self.model_id!r}; run `vacsr entropy fit` "
+                "with embeddings of this model"
+            )
+        self.store = ExactStore(self.devices, reference_images=self.reference_images)
+
+    def __len__(self) -> int:
+        return sum(map(self.store.count, self.store.modalities))
+
+    def add(
+        self,
+        embeddings: Vectors,
+        ids: Names,
+        modality: str | Names,
+        contents: Names | None = None,
+    ) -> None:
+        """Adds documents: embeddings [n, d], ids [n], modality (one name, or [n]), and optionally contents [n].
+
+        Only the new documents are compared with the fit queries.
+
+        Raises:
+          ValueError: as `ExactStore.add`, or if there are not n modalities or n contents. Nothing is added then.
+        """
+        if isinstance(modality, str):
+            modality = [modality] * len(embeddings)
+        if len(modality) != len(embeddings) or (contents is not None and len(contents) != len(embeddings)):
+            raise ValueError(f"modality, contents: expected {len(embeddings)} each, one for each embedding")
+        new = ExactStore(self.devices, self.store.dim, self.reference_images)
+        kinds = np.array(modality, object)
+        ids = check_ids(ids, len(embeddings), self.store.all_ids)
+        for name in dict.fromkeys(modality):
+            mine = np.flatnonzero(kinds == name)
+            new.add(np.asarray(embeddings)[mine], [ids[i] for i in mine], name)
+        self.store.extend(new)
+        if contents is not None:
+            self.contents.update(zip(ids, contents, strict=True))
+        for name, queries in self.fits.items():
+            queries.see(new.seen_by(name))
+        self._renew()
+
+    def fit(
+        self,
+        queries: Vectors,
+        query_modality: str = "text",
+        exclude: Sequence[Collection[str]] | None = None,
+    ) -> None:
+        """Learns the scale of every modality from unlabelled queries [q, d] that resemble the queries to come.
+
+        Queries of another modality (`query_modality="image"`) have their own scale; fit them too if they will be asked.
+
+        Args:
+          exclude: for each query, the ids that are no candidates, such as the document it was made from.
+
+        Raises:
+          ValueError: if the index is empty, if there are fewer than 2 queries, or if a query is zero, not finite or of
+            another dimension.
+        """
+        vectors = check_embeddings(queries, self.store.dim, "queries")
+        if len(self) == 0 or len(vectors) < 2:
+            raise ValueError(
+                f"fit: got {len(vectors)} queries over {len(self)} documents, expected documents, and at "
+                f"least 2 queries; fewer than about {FEW_QUERIES} give a rough scale"
+            )
+        hidden = [list(map(str, ids)) for ids in exclude] if exclude is not None else [[] for _ in vectors]
+        fitted = ranking.FitQueries(vectors, hidden, {})
+        fitted.see(self.store.seen_by(query_modality))
+        self.fits[query_modality] = fitted
+        self._renew()
+
+    def use(self, stats: ModalityStats) -> None:
+        """Takes statistics fitted elsewhere instead of queries. They age as the index grows, with a warning.
+
+        With reference images, the statistics of image queries must be of scores with the same bias.
+
+        Raises:
+          ValueError: if they are of another model.
+        """
+        if stats.model_id != self.model_id:
+            raise ValueError(
+                f"statistics of model {stats.model_id!r}, index of {self.model_id!r}; fit queries of this model"
+            )
+        self.stats, self.fits = stats, {}
+        self._warn_if_aged()
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        query_modality: str = "text",
+        prior: Mapping[str, float | int] | None = None,
+        per_modality_k: Mapping[str, int] | int | None = None,
+    ) -> ranking.Hits:
+        """The k best documents of queries [q, d] over all modalities; see `ranking.search`."""
+        return ranking.search(
+            self.store.seen_by(query_modality),
+            self._fitted(),
+            queries,
+            k,
+            query_modality=query_modality,
+            prior=prior,
+            per_modality_k=per_modality_k,
+        )
+
+    def diagnose(self, queries: Vectors | None = None, k: int = 20, query_modality: str = "text") -> Diagnosis:
+        """How biased the index is before and after standardization, over the fit queries unless others are given."""
+        stats, exclude = self._fitted(), None
+        if queries is None:
+            if query_modality not in self.fits:
+                raise ValueError(f"diagnose: no {query_modality} queries were fitted; give queries")
+            queries, exclude = self.fits[query_modality].vectors, self.fits[query_modality].exclude
+        store = self.store.seen_by(query_modality)
+        return diagnose(store, stats, queries, k, query_modality, exclude)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the index to a folder (safetensors and JSON), whole or not at all: a failure leaves the old one.
+
+        Raises:
+          ValueError: if the folder holds something that is not an index.
+        """
+        header = {
+            "model_id": self.model_id,
+            "about": self.about,
+            "stats": to_dict(self.stats) if self.stats is not None else None,
+        }
+        files.write(Path(folder), header, self.store, self.contents, self.fits)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, model_id: str | None = None, devices: Sequence[jax.Device] | None = None
+    ) -> MixedIndex:
+        """The index that `save` wrote, on the same or on other devices.
+
+        Args:
+          model_id: the model that will embed the queries; None skips the comparison.
+
+        Raises:
+          ValueError: if the index is of another model, or is not complete.
+        """
+        header, store, contents, fits = files.read(Path(folder), devices)
+        if model_id is not None and model_id != header["model_id"]:
+            raise ValueError(
+                f"{folder}: index of model {header['model_id']!r}, asked for {model_id!r}; embeddings of two models "
+                "cannot be compared; load that model, or build the index again"
+            )
+        stats = from_dict(header["stats"]) if header["stats"] is not None else None
+        index = cls(header["model_id"], devices, stats, contents, header["about"], fits, store.reference_images)
+        index.store = store
+        index._warn_if_aged()
+        return index
+
+    def _fitted(self) -> ModalityStats:
+        if self.stats is None:
+            raise ValueError(f"no statistics yet; call fit(queries) with {FEW_QUERIES} unlabelled queries or more")
+        return self.stats
+
+    def _renew(self) -> None:
+        """Takes the statistics of the fit queries' scores again, which costs next to nothing."""
+        if not self.fits:
+            return self._warn_if_aged()
+        names = self.store.modalities
+        pools = [self.store.count(name) for name in names]
+        stats = empty(names, pools, query_modalities=tuple(self.fits), model_id=self.model_id)
+        for row, queries in enumerate(self.fits.values()):
+            stats = update(stats, np.stack([queries.top1[name] for name in names], axis=1), row)
+        self.stats = stats
+
+    def _warn_if_aged(self) -> None:
+        if self.stats is None:
+            return
+        old = aged(self.stats, [self.store.count(name) for name in self.stats.modalities])
+        grown = ", ".join(f"{name} {then:,} -> {now:,}" for name, (then, now) in old.items() if then != now)
+        if grown:
+            warnings.warn(
+                f"the statistics are out of date, as the number of documents doubled or halved ({grown}); fit again",
+                stacklevel=3,
+            )

@@ -1,0 +1,6 @@
+"""Vector stores that can take the place of the index."""
+
+from vacsr_jax.search.stores.faiss import FaissStore
+from vacsr_jax.search.stores.qdrant import QdrantStore
+
+__all__ = ["FaissStore", "QdrantStore"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"safe_npz", "files", "ops"}
+FOUNDATION = {"safe_npz", "atomic_files", "ops"}
 
 # What a room may import of the package, itself included. `evaluation` sits on models; `training` selects checkpoints
 # by evaluating, and writes no pages; `pretrained` joins all of them for users, `cli` for the command line.
 ALLOWED = {
     "safe_npz": set(),
-    "files": set(),
+    "atomic_files": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "models": {"models", *FOUNDATION},
@@ -23,7 +23,7 @@ ALLOWED = {
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
     "evaluation": {"evaluation", "search", "data", "metrics", "models", *FOUNDATION},
-    "report": {"report", "evaluation", "data", "metrics", "files"},
+    "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
     "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
     "config_files": set(),
@@ -37,7 +37,7 @@ ALLOWED = {
         "metrics",
         "training",
         "pretrained",
-        "files",
+        "atomic_files",
         "__init__",
     },
     "main": {"cli"},

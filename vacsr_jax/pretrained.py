@@ -15,12 +15,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from safetensors.numpy import load_file, save
 
+from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from vacsr_jax.evaluation.retrieval import prepare_scorer, probabilities, score_pairs
-from vacsr_jax.files import replace_whole, to_json, write_text
 from vacsr_jax.image_text import ImageTextModel, describe, from_description
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel

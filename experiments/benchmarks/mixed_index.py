@@ -1,10 +1,10 @@
-"""Memory and latency of exact mixed search: our index beside FAISS's, each in a process of its own.
+"""Memory and latency of exact mixed search: our index beside FAISS, each in its own process.
 
     python -m experiments.benchmarks.mixed_index
 
-Half of the documents are images, half texts, drawn from a seed; all systems see the same ones and rank them by the same
-rule, one list for each modality and one merge. CPU time is what the process itself used: where others use the machine
-too, and with one thread, it is the latency of a quiet one. mixed_index.md has what it printed.
+Half of the documents are images and half are texts, drawn from a seed. All systems get the same documents and rank them
+by the same rule: one list per modality, then one merge. CPU time is that of the process. With one thread, on a shared
+machine, it is the latency on a quiet one. mixed_index.md has the results.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vacsr_jax.report.tables import format_table
 from vacsr_jax.search.standardize import ranking
 
 FLAT = "FAISS IndexFlatIP, float32"
-BLAS = f"{FLAT}, BLAS from 20 queries on"  # 1.15's own default waits for 250
+BLAS = f"{FLAT}, BLAS from 20 queries on"  # FAISS 1.15's default is 250
 QUANTIZED = "FAISS IndexScalarQuantizer, bfloat16"
 SYSTEMS = ("MixedIndex, bfloat16", FLAT, BLAS, QUANTIZED)
 MODALITIES = ("image", "text")
-CHUNK = 16_384  # documents drawn and added at once
+CHUNK = 16_384  # documents drawn and added at a time
 BATCHES = (1, 64)
 FIT_QUERIES = 64
 
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="1 on a machine that others use as well")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="use 1 on a shared machine")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--system", choices=SYSTEMS, help="measure one of them here, and print JSON")
+    parser.add_argument("--system", choices=SYSTEMS, help="measure only this system, in this process, and print JSON")
     options = parser.parse_args()
     if options.system:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # before JAX counts the cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # must precede JAX's start
         print(json.dumps(measure(options, options.system)))
         return
     found = [in_own_process(system, options.threads) for system in SYSTEMS]
@@ -60,7 +60,7 @@ def in_own_process(system: str, threads: int) -> dict:
 
 
 def measure(options: argparse.Namespace, system: str) -> dict:
-    """Builds, fits and searches one system; bytes, seconds, and what it found."""
+    """Builds, fits and searches one system. Returns bytes, seconds and the results."""
     rng = np.random.default_rng(options.seed)
     queries = rng.standard_normal((max(*BATCHES, FIT_QUERIES), options.dim), np.float32)
     store, add, nbytes = make(system, options.dim)
@@ -82,12 +82,12 @@ def measure(options: argparse.Namespace, system: str) -> dict:
             hits = ranking.search(store, stats, queries[:batch], options.k)
             seconds.append((time.perf_counter() - begun, time.process_time() - used))
         result[f"batch {batch}"] = seconds[1:]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
     return result | {"system": system, "peak": peak, "bytes": nbytes(), "ids": hits.ids.tolist()}
 
 
 def make(system: str, dim: int):
-    """A store, what adds to it, and what tells the bytes of its vectors."""
+    """Returns a store, a function that adds to it, and a function that gives the bytes of its vectors."""
     if system == SYSTEMS[0]:
         from vacsr_jax.search.index import MixedIndex
 
@@ -111,7 +111,7 @@ def make(system: str, dim: int):
 
 
 def table(found: list[dict]) -> tuple[list[list], list[str]]:
-    """Rows of the printed table; agreement is the share of results that float32 finds as well."""
+    """Returns the rows of the table. Agreement is the share of results that float32 finds too."""
     exact = next(x for x in found if x["system"] == FLAT)["ids"]
     rows = []
     for x in found:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from experiments.benchmarks import baselines
 from experiments.benchmarks.timing import best_seconds, copy_gigabytes_per_second, machine, seconds
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.pair.adapter import scale_embedding
 from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.pair.vacsr_objective import vacsr_objective

@@ -1,4 +1,4 @@
-"""Timing on a machine that may be shared: the best of many short rounds, the contenders in turn within each."""
+"""Timing on a possibly shared machine: the best of many short rounds in which the contenders take turns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 
 def best_seconds(contenders: dict[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, float]:
-    """Seconds of the fastest call of each contender, after one call that is not counted.
+    """Returns the seconds of each contender's fastest call, after one call that is not counted.
 
-    In a round every contender has `repeat` calls, so that a disturbance of seconds meets all of them. The least time
-    is the one with the least disturbance.
+    In each round every contender makes `repeat` calls, so that a disturbance of seconds affects all of them. The
+    fastest call is the least disturbed.
     """
     for call in contenders.values():
         jax.block_until_ready(call())
@@ -34,14 +34,14 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def copy_gigabytes_per_second(rounds: int = 10) -> float:
-    """Bytes read and written a second when an array far larger than the caches is copied."""
+    """Measures the bytes read and written per second while copying an array far larger than the caches."""
     x = jax.numpy.zeros(1 << 26, jax.numpy.float32)
     copy = jax.jit(lambda x: x + 1)
     return 2 * x.nbytes / best_seconds({"copy": lambda: copy(x)}, rounds)["copy"] / 1e9
 
 
 def machine() -> str:
-    """The class of the machine: its accelerator, or its CPU's make, cores and the units that matter here."""
+    """Describes the machine: its accelerator, or its CPU's model, cores and relevant instruction sets."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{len(jax.devices())} x {device.device_kind}"

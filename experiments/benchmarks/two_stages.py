@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import best_seconds
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation.retrieval import prepare_scorer
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
 from vacsr_jax.pair.adapter import AdapterScorer
 from vacsr_jax.pair.cosine import CosineScorer

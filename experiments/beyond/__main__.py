@@ -1,7 +1,7 @@
 """A match probability freed of who got labelled, on scenes from pixels: `python -m experiments.beyond`.
 
-`--quick` is one seed of every method, clean and at 50 % noise, in under five minutes of two CPU cores. Without it the
-tables named by --tables are trained (all of them, by default) and printed. Finished runs are kept under --out.
+`--quick` runs one seed of every method, clean and at 50 % noise, in under five minutes on two CPU cores. Otherwise the
+runs of --tables (default: all) are trained, and the tables printed. Finished runs are kept under --out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLAIMS = PROPENSITY | {"propensity.match": "conjunction"}
 ROWS = {method: {"method": method} for method in (*METHODS[:-1], "conjunction", "propensity")}
 ROWS |= {"propensity, claims": CLAIMS}
 
-# The other tables change one thing.
+# The other tables change one setting each.
 SWITCHES = {
     "propensity": {},
     "no plateau": {"propensity.plateau": False},
@@ -70,13 +70,15 @@ METRICS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.beyond", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one seed, clean and 50 %% noise, 900 steps")
-    parser.add_argument("--out", help="with --quick: a JSON file; else the folder of runs and results")
-    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="what to train and print")
+    parser.add_argument("--out", help="with --quick a JSON file, otherwise the folder of runs and results")
+    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="tables to train and print")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--table", action="store_true", help="print what is there and train nothing")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one CPU thread each if more than 1")
+    parser.add_argument("--table", action="store_true", help="print the tables of finished runs, without training")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="number of runs at a time; with more than 1, each has one CPU thread"
+    )
     options = parser.parse_args()
-    if options.jobs > 1:  # one thread each; before jax starts a device, here or in the workers
+    if options.jobs > 1:  # one thread each; must be set before jax starts, here or in the workers
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     if options.quick:
         quick(Path(options.out or "beyond.json"), options.jobs)
@@ -96,14 +98,14 @@ def main() -> None:
 
 
 def share_compilations(out: Path) -> None:
-    """Runs that differ in noise alone are the same programs; workers read this too."""
+    """Shares compiled programs between runs that only differ in noise. Workers inherit these variables."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "compiled").absolute()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def quick(out: Path, jobs: int) -> None:
-    """Writes {method: {"0": {metric: value}, "0.5": ...}} to `out`, its runs beside it."""
-    from vacsr_jax.files import to_json, write_text
+    """Writes {method: {"0": {metric: value}, "0.5": ...}} to `out`, and the runs beside it."""
+    from vacsr_jax.atomic_files import to_json, write_text
 
     folder = out.with_suffix("") / "runs"
     share_compilations(folder)
@@ -134,7 +136,7 @@ def quick_numbers(test: dict) -> dict[str, float]:
 
 
 class Row(NamedTuple):
-    """A row of a table: its name, config fields, share of wrong labels, and change of the training as in `Task`."""
+    """A row of a table: name, config fields, share of wrong labels, and a change of the training as in `Task`."""
 
     name: str
     fields: dict
@@ -159,7 +161,7 @@ def table_rows(table: str) -> list[Row]:
 
 
 def task(row: Row, seed: int) -> Task:
-    """A run named by what it changes, so that tables share it."""
+    """Returns the run of a row. Its name states what it changes, so that tables share runs."""
     changes = [str(value) if field == "method" else f"{field}={value}" for field, value in row.fields.items()]
     changes += [] if row.change is nullcontext else [row.name]
     name = re.sub(r"[ \[\]]", "", "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]))
@@ -172,7 +174,7 @@ def found_runs(row: Row, results: dict[str, dict], seeds: range) -> list[dict]:
 
 
 def metric_lines(rows: list[Row], results: dict[str, dict], seeds: range, split: str) -> str:
-    """Means and standard errors over the seeds that were run; what was not run says so."""
+    """Formats means and standard errors over the finished seeds; "not run" if there are none."""
     from vacsr_jax.report.tables import format_table
 
     lines = []
@@ -189,7 +191,7 @@ def metric_lines(rows: list[Row], results: dict[str, dict], seeds: range, split:
 
 
 def control_lines(rows: list[Row], results: dict[str, dict], seeds: range, split: str) -> str:
-    """One number for each text, added to the match score of a method: what each brings, i2t against the truth."""
+    """Formats what each control, one number per text added to the match score, gains i2t against the truth."""
     from vacsr_jax.report.tables import format_table
 
     lines = []

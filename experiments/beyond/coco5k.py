@@ -1,4 +1,4 @@
-"""COCO's test split before and after a correction: ECCV Caption, CxC and COCO, from any frozen model's embeddings."""
+"""COCO's test split before and after the correction: ECCV Caption, CxC and COCO, for any frozen model's embeddings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.beyond.corrections import NOTHING, Scored, biases
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.embeddings import Embeddings, check_same_space, read_embeddings
 from vacsr_jax.evaluation.coco import read_caption_truth
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.metrics.coco import CaptionTruth, Scores, coco_metrics
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.search import text_entropy
@@ -25,7 +25,10 @@ def coco5k(options: argparse.Namespace) -> None:
     bank = text_entropy.load(options.bank)
     inside = sorted(set(bank.ids) & set(images.ids.tolist()))
     if inside:
-        raise ValueError(f"{options.bank}: {len(inside)} images of the bank are of the test split, such as {inside[0]}")
+        raise ValueError(
+            f"{options.bank}: {len(inside)} images of the bank are in the test split, such as {inside[0]}; "
+            "make the bank of training images"
+        )
     found = before_and_after(images, captions, bank, read_caption_truth(options.ground_truth))
     write_text(Path(options.out) / "coco5k.json", to_json(found))
     for direction in ("i2t", "t2i"):
@@ -36,10 +39,10 @@ def coco5k(options: argparse.Namespace) -> None:
 def before_and_after(
     images: Embeddings, captions: Embeddings, bank: text_entropy.ReferenceImages, truth: CaptionTruth
 ) -> dict[str, Scores]:
-    """`coco_metrics` of the cosines, with the entropy at the bank's weight, and with the published controls.
+    """Computes `coco_metrics` of the cosines alone, with the entropy at the bank's weight, and with the controls.
 
     Raises:
-      ValueError: for ids that are no numbers, or not those of the ground truth.
+      ValueError: for ids that are not numbers, or not those of the ground truth.
     """
     ids = [numbers(items.ids) for items in (images, captions)]
     cosines = images.vectors @ captions.vectors.T

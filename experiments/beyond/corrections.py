@@ -1,4 +1,4 @@
-"""One number for each text, added to its scores where texts are ranked for an image: the entropy, and its controls."""
+"""The entropy and its controls: one number per text, added to its scores when texts are ranked for an image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 from scipy.special import logsumexp
 
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.metrics.retrieval import RSUM_KS, average_precision_at_r, rank_positives, recall_at_k
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.search.text_entropy import score_entropy
 
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
-TEMPERATURES = (1.0, 0.5, 0.3, 0.2, 0.1)  # what logits are multiplied by, where that is chosen too
+TEMPERATURES = (1.0, 0.5, 0.3, 0.2, 0.1)  # factors of the logits, where that is chosen too
 NEIGHBOURS = 10  # of CSLS
-FREE_SIGN = ("caption length", "true generality")  # which of their ends is the general one is for the weight to say
+FREE_SIGN = (
+    "caption length",
+    "true generality",
+)  # which end is the general one is unknown, so the weight may be negative
 LABELS = "labels"
 NOTHING = "nothing"
 Units = dict[str, dict[str, np.ndarray]]  # row -> metric -> [units], images or seeds in one order
@@ -25,13 +28,13 @@ Units = dict[str, dict[str, np.ndarray]]  # row -> metric -> [units], images or 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Texts scored by a frozen model with the images to rank them for, and with a bank of others.
+    """A frozen model's scores of texts, with the images that they are ranked for and with a bank of other images.
 
     Attributes:
       scores: logits [n, m] of n images and m texts.
       bank: logits [b, m] of the bank's images and the same texts.
-      truths: name -> bool [n, m]; "labels" is the pairs as collected, the others say what is true.
-      lengths: words of each text [m].
+      truths: name -> bool [n, m]. "labels" are the pairs as collected; the others say what is true.
+      lengths: number of words of each text [m].
       generality: log of how many images each text is true of, for the oracle [m].
     """
 
@@ -43,11 +46,11 @@ class Scored:
 
 
 def biases(x: Scored) -> dict[str, np.ndarray]:
-    """name -> bias [m], in logits, as published with weight 1.
+    """Returns name -> bias [m], in logits, as published with weight 1.
 
-    The text's half of CSLS (the image's half moves nothing here) is minus half the mean of its 10 best scores over the
-    bank (Lample et al. 2018), of the inverted softmax minus the log of its sum over the bank (Smith et al. 2017). The
-    length, and the true generality, are in standard deviations of the scores, since they have no scale of their own.
+    The text's half of CSLS is minus half the mean of its 10 best scores over the bank (Lample et al. 2018); the image's
+    half changes no ranking here. The text's half of the inverted softmax is minus the log of its sum over the bank
+    (Smith et al. 2017). Length and true generality have no scale, so they are in standard deviations of the scores.
     """
     spread = x.scores.std()
     unit = lambda y: spread * (y - y.mean()) / max(y.std(), 1e-9)  # noqa: E731
@@ -61,12 +64,12 @@ def biases(x: Scored) -> dict[str, np.ndarray]:
 
 
 def entropy(x: Scored, temperature: float = 1.0) -> np.ndarray:
-    """H of the softmax of temperature x logits over the bank, in logits: H / temperature."""
+    """Entropy H of the softmax of temperature x logits over the bank, in logits: H / temperature."""
     return np.asarray(score_entropy(temperature * x.bank), np.float64) / temperature
 
 
 def corrections(validation: Scored, test: Scored, truth: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Row name, bias [m] for the test texts. Weights come from the validation pairs: by labels, or by a truth."""
+    """Yields row name and bias [m] of the test texts. Weights are chosen on validation pairs, by labels or a truth."""
     here, there = biases(validation), biases(test)
     yield NOTHING, np.zeros(test.scores.shape[1])
     for name in ("entropy", "CSLS", "inverted softmax"):
@@ -82,9 +85,9 @@ def corrections(validation: Scored, test: Scored, truth: str) -> Iterator[tuple[
 
 
 def choose(x: Scored, bias: np.ndarray, by: str, weights: Sequence[float] = WEIGHTS) -> tuple[float, float]:
-    """The weight that ranks best, and what it reaches; of equals the first.
+    """Returns the weight that ranks best (the first of equals) and its value.
 
-    By labels that is R@1 + R@5 + R@10, by a truth mAP@R.
+    The value is R@1 + R@5 + R@10 for labels, mAP@R for a truth.
     """
     positives = x.truths[by]
 
@@ -99,7 +102,7 @@ def choose(x: Scored, bias: np.ndarray, by: str, weights: Sequence[float] = WEIG
 
 
 def per_image(scores: np.ndarray, truths: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Metric -> [n] for each image, NaN where it has no positive: recalls against labels, mAP@R against each truth."""
+    """Returns metric -> [n], NaN for an image without a positive: recalls against labels, mAP@R against each truth."""
     found = {}
     for name, positives in truths.items():
         asked = positives.any(axis=1)
@@ -119,7 +122,7 @@ def per_image(scores: np.ndarray, truths: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def both_directions(x: Scored, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """`per_image` as i2t and, one number for each text, as t2i."""
+    """Returns `per_image` in both directions: as i2t, and per text as t2i."""
     scores = x.scores + bias
     turned = {name: positives.T for name, positives in x.truths.items()}
     i2t, t2i = per_image(scores, x.truths), per_image(scores.T, turned)
@@ -127,16 +130,16 @@ def both_directions(x: Scored, bias: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mean_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error of independent values, NaN left out."""
+    """Mean and standard error of independent values, ignoring NaN."""
     x = np.asarray(values, np.float64)
     x = x[np.isfinite(x)]
     return float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
 
 
 def report(out: str | Path, name: str, tables: Mapping[str, Units], metrics: Sequence[str]) -> None:
-    """Writes mean and standard error of every metric, and prints a table for each title.
+    """Writes mean and standard error of every metric, and prints a table per title.
 
-    A table shows the metrics named, and of those i2t the paired gain over nothing.
+    A table shows the named metrics, and for i2t metrics the paired gain over nothing.
     """
     values = {
         title: {row: {m: mean_error(x) for m, x in found.items()} for row, found in units.items()}

@@ -1,4 +1,4 @@
-"""The figures of the propensity model, from the arrays that `measure` kept."""
+"""Draws the figures of the propensity model from the arrays that `measure` kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def draw(out: Path, names: dict[float, list[str]], file: str) -> list[Path]:
-    """Writes the figure into `out` from whatever runs (of each noise) are finished; nothing if no clean one is."""
+    """Writes the figure to `out` from the finished runs of each noise level; nothing if no clean run is finished."""
     runs = {noise: [name for name in of if (out / f"{name}.json").exists()] for noise, of in names.items()}
     if not runs[0.0]:
         return []

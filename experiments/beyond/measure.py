@@ -1,4 +1,4 @@
-"""What a trained model of scenes says about truth: its probabilities, its propensities, and the controls of both."""
+"""Compares a trained model of scenes with the truth: its probabilities, its propensities, and controls of both."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vacsr_jax.metrics.retrieval import average_precision_at_r
 from vacsr_jax.metrics.uncertainty import false_negative_auroc
 from vacsr_jax.pretrained import Pretrained, Scores
 
-BANK = 500  # training images that entropies are taken over
+BANK = 500  # training images that entropies are computed over
 TRUE = "true"
 
 
 def measure(model: Pretrained, config, folder: Path) -> dict:
-    """Numbers for the result file, and arrays for the figures as `folder`.npz.
+    """Returns numbers for the result file, and writes arrays for the figures to `folder`.npz.
 
-    `corrections`: one number for each text added to the model's match score (caption length, entropy, the oracle), as
-    mAP@R i2t against the truth and the pooled AUROC. `noise_rate`; `probability` of labelled pairs, unlabelled matches
-    and true negatives (means); `generality`: the rank correlation of g with the number of images a caption is true of.
+    `corrections` holds i2t mAP@R against the truth and the pooled AUROC with one number per text added to the match
+    score (caption length, entropy, the oracle). `probability` holds the mean of labelled pairs, unlabelled matches and
+    true negatives. `generality` is the rank correlation of g with the number of images that a caption is true of.
     """
     train = open_split(config, "train")
     bank = model.encode_images([train.image(i) for i in range(min(BANK, len(train)))])
@@ -63,7 +63,7 @@ def curve_arrays(curve) -> dict[str, np.ndarray]:
 
 
 def scored(model: Pretrained, source, bank: np.ndarray) -> tuple[Scored, Scores, np.ndarray]:
-    """A split's pictures and captions scored by a model, with the bank, and the true matches [n, m]."""
+    """Scores a split's pictures and captions, with the bank; also returns the true matches [n, m]."""
     texts, owner = caption_pairs(source)
     matches = source.relevance() == 1
     images, embedded = model.encode_images([source.image(i) for i in range(len(source))]), model.encode_texts(texts)

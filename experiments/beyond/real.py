@@ -1,11 +1,11 @@
-"""The training-free correction s + w H on real pictures, beside its controls; one command each.
+"""The training-free correction s + w H on real pictures, beside its controls. One command per data set:
 
-python -m experiments.beyond.real clip --data=FOLDER       CLIP's own features of 500 COCO images
-python -m experiments.beyond.real emoji --data=FOLDER      towers trained on two vendors' emoji, two others judged
-python -m experiments.beyond.real coco_mini --data=FOLDER  towers trained on 80 COCO images, 79 judged by their objects
+python -m experiments.beyond.real clip --data=FOLDER       CLIP's published features of 500 COCO images
+python -m experiments.beyond.real emoji --data=FOLDER      towers trained on two vendors' emoji, tested on two others
+python -m experiments.beyond.real coco_mini --data=FOLDER  towers trained on 80 COCO images, tested on 79
 python -m experiments.beyond.real coco5k --images=I.npz --captions=C.npz --bank=B.npz --ground_truth=eccv_caption/data
 
-Each prints Markdown tables with spreads and writes JSON below --out. REAL.md says what they show.
+Each prints Markdown tables with standard errors and writes JSON below --out. REAL.md has the results.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from vacsr_jax.search.text_entropy import fit_scale
 
 CLIP_SCALE = 100.0
 SPLITS = 20
-BANK, VALIDATION = 200, 100  # images of CLIP's 500; the others are the test
-COMMON = 4  # captions of the bank that a word must stand in to be a text of its own
+BANK, VALIDATION = 200, 100  # of the 500 images; the others are for test
+COMMON = 4  # captions of the bank that must contain a word for it to become a text
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         if name == "clip":
             part.add_argument("--splits", type=int, default=SPLITS, help=f"random splits (default: {SPLITS})")
         else:
-            part.add_argument("--methods", default="sigmoid", help="methods, with commas between (default: sigmoid)")
+            part.add_argument("--methods", default="sigmoid", help="methods, separated by commas (default: sigmoid)")
             part.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     part = parts.add_parser("coco5k")
     part.set_defaults(run=coco5k)
@@ -95,10 +95,10 @@ def clip(options: argparse.Namespace) -> None:
 def clip_units(
     images: np.ndarray, texts: np.ndarray, records: Sequence[dict], splits: int, by: str, with_concepts: bool
 ) -> Units:
-    """Every image's numbers, each a mean over the splits in which it is tested; t2i is that of its caption.
+    """Returns numbers per image, each a mean over the splits that test the image; t2i is that of its caption.
 
-    With concepts, single words are texts too: a word in 4 or more of the bank's captions, as the normalised mean of
-    their text features; true of the images about which it was said.
+    With concepts, a word in 4 or more of the bank's captions is a text too. Its feature is the normalised mean of the
+    features of those captions, and it is true of the images about which it was said.
     """
     n, found, scales, knows = len(records), {}, [], []
     pictures = [words(" ".join(r["all_captions"])) for r in records]
@@ -138,9 +138,9 @@ def clip_units(
 
 
 def people(cosines: np.ndarray, file: Path) -> str:
-    """Rank correlation of image a's score with image b's caption and what people said of a and b (0 to 5).
+    """Rank correlation between image a's score with image b's caption and people's similarity of a and b (0 to 5).
 
-    Each pair in both directions; its bank is all images but the two.
+    Each pair counts in both directions. Its bank is all images except the two.
     """
     pairs = np.loadtxt(file, delimiter=",", skiprows=1)
     scores: dict[str, list[float]] = {}

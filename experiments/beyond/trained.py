@@ -1,4 +1,4 @@
-"""The correction on towers trained here on real pictures: emoji of vendors never seen, and 159 COCO images."""
+"""The correction on towers trained here on real pictures: emoji of unseen vendors, and 159 COCO images."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from experiments.beyond.words import MOSTLY, TRUE, coverage, names_of, true_pair
 from experiments.emoji.__main__ import TRAIN, UNSEEN
 from experiments.emoji.grid import FIELDS
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import Source, concatenate
-from vacsr_jax.files import write_text
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
 from vacsr_jax.training.loop import train
 
 BANK = 500  # training images
-HELD_OUT, TEST = 150, 300  # ids of the unseen vendors, drawn anew for each seed: weights are chosen on, and judged
+HELD_OUT, TEST = 150, 300  # ids of the unseen vendors, drawn per seed: to choose weights on, and to test on
 NDCG = "i2t nDCG"
 FINISHED = "finished"  # a file in a workdir
 
 
 def emoji(options: argparse.Namespace) -> None:
-    """Ids seen in training, drawn by two vendors never seen; the bank is of the two seen."""
+    """Ids seen in training, drawn by two unseen vendors; the bank is of the two seen vendors."""
     data, out = Path(options.data), Path(options.out)
     seen = concatenate({vendor: read_image_folder(data / vendor, split="train") for vendor in TRAIN})
     unseen = [read_image_folder(data / vendor, split="train") for vendor in UNSEEN]
@@ -49,7 +49,10 @@ def emoji(options: argparse.Namespace) -> None:
             grades = graded_relevance(source.records, source.records, ignored=common) / 3
             owner = parts[1].owner
             per_vendor.append(
-                {name: judge_rows(held_out[name], test[name], grades[np.ix_(rows, rows[owner])]) for name in held_out}
+                {
+                    name: evaluate_rows(held_out[name], test[name], grades[np.ix_(rows, rows[owner])])
+                    for name in held_out
+                }
             )
         return mean_of(per_vendor)
 
@@ -61,8 +64,14 @@ def emoji(options: argparse.Namespace) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some pictures of a source with all their captions: their rows, texts, the place of each text's picture among
-    the rows, and what is true: coverage [pictures, texts]."""
+    """Some pictures of a source with all their captions.
+
+    Attributes:
+      rows: indices of the pictures in the source.
+      texts: their captions.
+      owner: index in `rows` of each text's picture.
+      covered: what is true, as `coverage` [pictures, texts].
+    """
 
     source: Source
     rows: np.ndarray
@@ -72,7 +81,7 @@ class Part:
 
 
 def emoji_part(source, rows: np.ndarray) -> Part:
-    """An emoji's words are those of its name, its keywords and its subgroup."""
+    """Returns a part in which an emoji's words are those of its name, keywords and subgroup."""
     texts, owner = captions_of(source, rows)
     records = [source.records[i] for i in rows]
     seen = [words(f"{r['name']} {' '.join(r['keywords'])} {r['label']}") for r in records]
@@ -85,9 +94,9 @@ def captions_of(source: Source, rows: np.ndarray) -> tuple[list[str], np.ndarray
 
 
 def coco_mini(options: argparse.Namespace) -> None:
-    """A caption is true of the images that have every object it names; one that names none is not judged.
+    """A caption is true of the images that have every object it names; one that names none is not evaluated.
 
-    Objects that an image has and the caption does not name play no part: the caption does not claim them.
+    Objects that a caption does not name play no part, since the caption does not claim them.
     """
     data, out = Path(options.data), Path(options.out)
     entries = json.loads((data / "dataset_coco_mini159.json").read_text(encoding="utf-8"))["images"]
@@ -108,14 +117,14 @@ def coco_mini(options: argparse.Namespace) -> None:
     def numbers(model: Pretrained, seed: int) -> dict[str, Units]:
         bank = embed_rows(model, seen, np.arange(len(seen)))
         ours, theirs = (score(model, part(source), bank) for source in (held_out, test))
-        return {name: judge_rows(ours[name], theirs[name]) for name in ours}
+        return {name: evaluate_rows(ours[name], theirs[name]) for name in ours}
 
     tables = by_method(options, f"configs/image_folder.py:path={folder}", out / "coco_mini", numbers)
     report(out, "coco_mini", tables, ("i2t R@1", "i2t R@10", f"i2t mAP@R {TRUE}", "t2i R@1", f"t2i mAP@R {TRUE}"))
 
 
 def unpacked(archive: Path, entries: list[dict], folder: Path) -> Path:
-    """An ImageFolder of the set: its training images, every fifth of them for validation, and its test images."""
+    """Unpacks the set as an ImageFolder; every fifth training image becomes a validation image."""
     if not (folder / "metadata.jsonl").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(archive) as file:
@@ -134,12 +143,12 @@ def unpacked(archive: Path, entries: list[dict], folder: Path) -> Path:
     return folder
 
 
-# Both.
+# For both.
 
 
 def by_method(options: argparse.Namespace, config: str, out: Path, numbers) -> dict[str, Units]:
-    """Method -> row -> metric -> [seeds], of towers trained for each; finished trainings are not repeated."""
-    # A step of the same method is the same program whatever the seed.
+    """Trains towers per method and seed; returns method -> row -> metric -> [seeds]. Finished runs are kept."""
+    # Steps of one method share a compiled program, whatever the seed.
     jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     found: dict[str, list[Units]] = {}
@@ -174,7 +183,7 @@ def embed_rows(model: Pretrained, source: Source, rows: np.ndarray) -> np.ndarra
 
 
 def score(model: Pretrained, part: Part, bank: np.ndarray) -> dict[str, Scored]:
-    """Name of a score ("" of a model that has one) -> a part's pictures and texts, and the bank, scored by it."""
+    """Returns name of a score ("" if the model has only one) -> the scores of a part and of the bank."""
     images, texts = embed_rows(model, part.source, part.rows), model.encode_texts(part.texts)
     truths = {LABELS: part.owner == np.arange(len(part.rows))[:, None], **true_pairs(part.covered)}
     lengths = np.array([len(text.split()) for text in part.texts])
@@ -184,15 +193,15 @@ def score(model: Pretrained, part: Part, bank: np.ndarray) -> dict[str, Scored]:
 
 
 def logits(model: Pretrained, images: np.ndarray, texts: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Every score the model ranks with: one, or of a propensity model that of the label and that of the match."""
+    """Returns every score that the model ranks with: one, or for a propensity model those of label and match."""
     scores = model.score(images, texts)
     if np.array_equal(scores.label_score, scores.match_score):
         return {"": scores.label_score}
     return {", label score": scores.label_score, ", match score": scores.match_score}
 
 
-def judge_rows(held_out: Scored, test: Scored, grades: np.ndarray | None = None) -> Units:
-    """Row -> metric -> mean over images (i2t) or texts (t2i) of a part, by every correction."""
+def evaluate_rows(held_out: Scored, test: Scored, grades: np.ndarray | None = None) -> Units:
+    """Returns row -> metric -> mean over the images (i2t) or texts (t2i) of a part, for every correction."""
     found: Units = {}
     for row, bias in corrections(held_out, test, TRUE):
         found[row] = {m: np.nanmean(x) for m, x in both_directions(test, bias).items()}

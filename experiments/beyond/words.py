@@ -1,4 +1,4 @@
-"""What is true of a picture, by the words people wrote about it: captions whose every word is among them."""
+"""Decides what is true of a picture by the words that people wrote about it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Words that say nothing of what is seen, counts included: "two" is among a picture's captions or said otherwise.
+# Words without visual content. Counts are among them, since other captions may express them differently.
 NOT_SEEN = """a about across all along an and another are around as at back be been before behind being beside between
 by down each emoji few five four from front has have having he her his image in into is it its many next no not of off
 on one onto or other out over photo picture several she some that the their them there these they this those three
 through to together top two under up very was were where which while who with"""
 STOP = frozenset(NOT_SEEN.split())
-TRUE, MOSTLY = "true", "mostly true"  # all of the caption's words are among the picture's, or two thirds are
+TRUE, MOSTLY = "true", "mostly true"  # all, or two thirds, of the caption's words are among the picture's
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text that say something, without endings: {"cat", "sleep"} of "Some cats are sleeping"."""
+    """Returns the content words of a text without endings: {"cat", "sleep"} for "Some cats are sleeping"."""
     found = (word for word in re.findall(r"[a-z]+", text.lower()) if word not in STOP and len(word) > 1)
     return frozenset(_stem(word) for word in found)
 
@@ -31,7 +31,7 @@ def _stem(word: str) -> str:
 
 
 def coverage(pictures: Sequence[frozenset[str]], captions: Sequence[frozenset[str]]) -> np.ndarray:
-    """Share of each caption's words that are among a picture's: float64 [pictures, captions]; 0 for no words."""
+    """Share of each caption's words that are among a picture's: float64 [pictures, captions]; 0 without words."""
     column = {word: i for i, word in enumerate(sorted(frozenset().union(*captions)))}
 
     def table(rows):
@@ -45,12 +45,12 @@ def coverage(pictures: Sequence[frozenset[str]], captions: Sequence[frozenset[st
 
 
 def true_pairs(covered: np.ndarray) -> dict[str, np.ndarray]:
-    """The two truths of a coverage."""
+    """Returns the two truths that follow from a coverage."""
     return {TRUE: covered > 1 - 1e-6, MOSTLY: covered > 2 / 3 - 1e-6}
 
 
 def names_of(captions: Sequence[str], names: Sequence[str]) -> list[frozenset[str]]:
-    """Which of some names (of objects, "tv", "potted plant") stand in each caption, whatever their endings."""
+    """Returns which names (of objects: "tv", "potted plant") occur in each caption, ignoring endings."""
     parts = {name: tuple(sorted(words(name))) for name in names}
     found = []
     for caption in captions:

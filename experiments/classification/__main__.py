@@ -1,8 +1,8 @@
 """VACSR against its baselines on small twins of the few-shot benchmarks.
 
-`python -m experiments.classification --emoji=FOLDER` trains and prints this folder's README tables: drawn scenes and
-real emoji, base-to-novel and domain generalization, every method, three seeds. Without --emoji only the scenes.
-Finished runs are kept under --out, not repeated.
+`python -m experiments.classification --emoji=FOLDER` trains and prints the tables of results/twins.md: scenes and real
+emoji, base-to-novel and domain generalization, every method, three seeds. Without --emoji it only runs the scenes.
+Finished runs are kept under --out and not repeated.
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ def main() -> None:
     parser.add_argument("--emoji", help="folder with noto, twemoji, openmoji and fluent")
     parser.add_argument("--out", default="runs/experiments/classification", help="folder of data, runs and results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", choices=("scenes", "emoji-novel", "emoji-domains"), help="one of the three")
-    parser.add_argument("--table", action="store_true", help="print what is there and train nothing")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
+    parser.add_argument(
+        "--only", choices=("scenes", "emoji-novel", "emoji-domains"), help="run only this one of the three"
+    )
+    parser.add_argument("--table", action="store_true", help="print the tables of finished runs, without training")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set a config field in every run"
+    )
     options = parser.parse_args()
     out = Path(options.out)
     fields = dict(item.split("=", 1) for item in options.set)
@@ -56,7 +60,7 @@ def main() -> None:
 
 
 def write_data(out: Path, emoji: str | None) -> Path:
-    """The twins' folders, drawn and copied once."""
+    """Draws and copies the twins' folders, unless they exist."""
     root = out / "data"
     if not (root / "scenes").exists():
         write_scenes(root / "scenes")
@@ -83,7 +87,7 @@ TITLES = {
 
 
 def table(out: Path, name: str, seeds: list[int]) -> str:
-    """Accuracy in per cent of each method and of the untrained towers, mean and standard error over seeds."""
+    """Returns rows of accuracy in per cent, mean and standard error over seeds, with the untrained towers."""
     results = {method: [read_result(out, f"{name}-{method}-seed{seed}") for seed in seeds] for method in METHODS}
     rows = [["untrained", *(cell(values) for values in columns(name, results["cross_entropy"], "untrained"))]]
     for method, runs in results.items():
@@ -93,7 +97,7 @@ def table(out: Path, name: str, seeds: list[int]) -> str:
 
 
 def columns(name: str, runs: list[dict | None], stage: str) -> list[list[float | None]]:
-    """Of each column, the runs' values; None for a run that is not there."""
+    """Returns the runs' values for each column; None for a missing run."""
     tests = HALVES.values() if name != "emoji-domains" else ("test", *SAME_IDS.values(), *NEW_IDS.values())
     summary = "harmonic_mean" if name != "emoji-domains" else "target_mean"
     paths = [*((stage, test, "accuracy") for test in tests), (f"{stage}_summary", summary)]
@@ -101,7 +105,7 @@ def columns(name: str, runs: list[dict | None], stage: str) -> list[list[float |
 
 
 def value_at(run: dict | None, path: tuple[str, ...]) -> float | str | None:
-    """The number at a path of a result; None for a run that is not there, DIVERGED for one that broke off."""
+    """Returns the number at a path of a result; None for a missing run, DIVERGED for a run that broke off."""
     if run is None or DIVERGED in run:
         return run and DIVERGED
     return functools.reduce(dict.__getitem__, path, run)

@@ -1,8 +1,8 @@
 """The published protocols on real data: base-to-novel over data sets, trained depth and epochs, and zero-shot CLIP.
 
-`python -m experiments.classification.benchmarks --root=DATA --datasets eurosat dtd` trains each setting for each seed;
-`--zero-shot` evaluates the pretrained model alone, with CoOp's prompts: a check of loader and towers to the digit.
-The setting of a data set is chosen by the accuracy on its base validation images, never by a test image.
+`python -m experiments.classification.benchmarks --root=DATA --datasets eurosat dtd` trains each setting with each seed.
+`--zero-shot` evaluates the pretrained model with CoOp's prompts, which checks loader and towers to the last digit. The
+setting of a data set is chosen by the accuracy on its base validation images, never by a test image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HALVES = ("test_base", "test_new")
 
 
 class Setting(NamedTuple):
-    """How many of the first blocks of the image and text tower learn (-1: all), and for how many epochs."""
+    """How many of the first blocks of the image and text towers learn (-1: all), and for how many epochs."""
 
     image_blocks: int
     text_blocks: int
@@ -41,9 +41,11 @@ def main() -> None:
     )
     parser.add_argument("--epochs", nargs="+", type=int, default=[5])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--zero-shot", metavar="MODEL", help="evaluate a model as it is, and train nothing")
+    parser.add_argument("--zero-shot", metavar="MODEL", help="evaluate this model without training")
     parser.add_argument("--out", default="runs/experiments/benchmarks", help="folder of runs and results")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set a config field in every run"
+    )
     options = parser.parse_args()
     out = Path(options.out)
     if options.zero_shot:
@@ -74,7 +76,7 @@ def task_name(method: str, dataset: str, setting: Setting, seed: int) -> str:
 
 
 def read_all(out: Path, method: str, grid: Iterable[tuple[str, Setting]], seeds: list[int]) -> dict:
-    """data set -> setting -> the seeds' results."""
+    """Returns data set -> setting -> results of the seeds."""
     found: dict[str, dict[Setting, list[dict]]] = {}
     for dataset, setting in grid:
         runs = [read_result(out, task_name(method, dataset, setting, seed)) for seed in seeds]
@@ -83,7 +85,7 @@ def read_all(out: Path, method: str, grid: Iterable[tuple[str, Setting]], seeds:
 
 
 def choose(runs: Mapping[Setting, list[dict]]) -> Setting:
-    """The setting of the best mean accuracy on base validation images; the first one where there are none."""
+    """Returns the setting with the best mean accuracy on base validation images; the first one if there are none."""
 
     def score(setting: Setting) -> float:
         values = [run["validation"]["accuracy"] for run in runs[setting] if "validation" in run]
@@ -93,7 +95,7 @@ def choose(runs: Mapping[Setting, list[dict]]) -> Setting:
 
 
 def novel_table(results: Mapping[str, Mapping[Setting, list[dict]]]) -> str:
-    """Base, new and their harmonic mean (of the seeds' means), and the average row in both conventions."""
+    """Returns rows of base, new and their harmonic mean (of the seeds' means), and the average in both conventions."""
     rows, means = [], {}
     for dataset, runs in results.items():
         setting = choose(runs)
@@ -109,7 +111,7 @@ def novel_table(results: Mapping[str, Mapping[Setting, list[dict]]]) -> str:
 
 
 def evaluate_zero_shot(model: str, root: str, datasets: list[str], out: Path) -> dict[str, dict]:
-    """Base and new accuracy of a model as it is; a data set that has a result already is left out."""
+    """Evaluates base and new accuracy of a model without training. Finished data sets are not repeated."""
     from vacsr_jax import load
     from vacsr_jax.data.classification.source import open_classes
     from vacsr_jax.evaluation.loaded_model import evaluate_classes

@@ -1,4 +1,4 @@
-"""Runs of the few-shot experiments: each leaves one JSON file under --out, and is not repeated while that is there."""
+"""Runs of the few-shot experiments. Each writes one JSON file under --out and is not repeated while that exists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METHODS = ("cross_entropy", "sigmoid", "deterministic", "vacsr")
 
 
 class Task(NamedTuple):
-    """One training run: its file below --out, its config, and the fields it sets."""
+    """One training run: its file below --out, its config, and the fields that it sets."""
 
     name: str
     config: str
@@ -30,7 +30,7 @@ def run_all(tasks: Sequence[Task], out: Path) -> None:
     from vacsr_jax.main import quiet
 
     quiet()
-    jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))  # seeds share most programs
+    jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))  # seeds share most compiled programs
     todo = [task for task in tasks if not result_file(out, task.name).exists()]
     for done, task in enumerate(todo, 1):
         print(f"{done}/{len(todo)} {task.name}", flush=True)
@@ -66,7 +66,7 @@ def read_result(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def cell(values: Sequence[float | str | None]) -> tuple[float, float] | float | str:
-    """Per cent: (mean, standard error) over seeds, one number for one seed, "not run" where a seed is missing."""
+    """Returns (mean, standard error) over seeds in per cent, a number for one seed, or "not run" if one is missing."""
     if not values or None in values:
         return "not run"
     if DIVERGED in values:

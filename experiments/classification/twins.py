@@ -1,8 +1,8 @@
-"""Small stand-ins for the benchmarks, written as folders that the library reads like anyone's own data.
+"""Small stand-ins for the benchmarks, written as folders that the library reads like a user's own data.
 
-Scenes: one drawn object, a class for each colour and shape; base and new halves both show every colour and every
-shape, so the new names are new combinations of known words. Emoji: subgroups with enough members as classes, one
-data set for each vendor, the same ids in each.
+Scenes show one object; each colour and shape is a class. Base and new halves both have every colour and every shape, so
+the new names are new combinations of known words. Emoji: the subgroups with enough members are the classes, with one
+data set per vendor and the same ids in each.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from PIL import Image
 from vacsr_jax.data.scenes import BACKGROUNDS, COLOURS, EMPTY, SHAPES, SIZES, Layout, draw_images
 
 VENDORS = ("noto", "twemoji", "openmoji", "fluent")
-MIN_MEMBERS = 8  # of a subgroup, over all splits
-# Of the 24 ways (size, cell, background) to show an object, those of each split, drawn anew for each class.
+MIN_MEMBERS = 8  # members of a subgroup, over all splits
+# How many of the 24 ways (size, cell, background) to show an object each split has; drawn for each class.
 WAYS = {"train": 16, "val": 3, "test": 5}
 PER_CLASS = {"train": 100, "val": 10, "test": 40}
 
 
 def scene_classes() -> list[tuple[int, int]]:
-    """(colour, shape) of each class, base classes first: those whose numbers have an even sum."""
+    """Returns (colour, shape) of each class, base classes (those whose indices have an even sum) first."""
     pairs = [(colour, shape) for colour in range(len(COLOURS)) for shape in range(len(SHAPES))]
     return sorted(pairs, key=lambda pair: (sum(pair) % 2, pair))
 
 
 def write_scenes(folder: Path, per_class: dict[str, int] = PER_CLASS, seed: int = 0) -> None:
-    """Draws `folder`/SPLIT/COLOUR_SHAPE/N.png and classnames.txt; splits share no way to show a class."""
+    """Draws `folder`/SPLIT/COLOUR_SHAPE/N.png and classnames.txt. No two splits show a class in the same way."""
     rng = np.random.default_rng(seed)
     names = [f"{list(COLOURS)[colour]}_{SHAPES[shape]}" for colour, shape in scene_classes()]
     for (colour, shape), name in zip(scene_classes(), names, strict=True):
@@ -46,7 +46,7 @@ def write_scenes(folder: Path, per_class: dict[str, int] = PER_CLASS, seed: int 
 
 
 def one_object(colour: int, shape: int, way: np.ndarray) -> Layout:
-    """Scenes of one object; `way` int [n] in 0..23 says its size, cell and background."""
+    """Makes scenes of one object; `way` int [n] in 0..23 encodes size, cell and background."""
     size, cell, background = np.unravel_index(way, (len(SIZES), 4, len(BACKGROUNDS)))
     here = np.arange(4) == cell[:, None]
     return Layout(background, *(np.where(here, x, EMPTY) for x in (shape, colour, size[:, None])))

@@ -1,7 +1,7 @@
-"""Real pictures: train on two vendors' emoji, test on two never seen, against a floor of raw pixels.
+"""Real pictures: train on two vendors' emoji, test on two unseen vendors, beside a baseline of raw pixels.
 
-`python -m experiments.emoji --data=FOLDER`, the folder holding one Hugging Face ImageFolder for each vendor. Finished
-trainings are kept under --out and not repeated.
+`python -m experiments.emoji --data=FOLDER`, where the folder holds one Hugging Face ImageFolder per vendor. Finished
+runs are kept under --out and not repeated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs, load_images
 from vacsr_jax.evaluation.loaded_model import evaluate_captions
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import Pretrained, load_workdir
@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with noto, twemoji, fluent and openmoji")
     parser.add_argument("--out", default="runs/experiments/emoji", help="folder of runs and results")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set a config field in every run"
+    )
     options = parser.parse_args()
     quiet()
     data, out = Path(options.data), Path(options.out)
@@ -63,7 +65,7 @@ TABLES = {
 
 
 def cell(runs: list[dict], name: str):
-    """The value, or (mean, standard error) over seeds; None where a model has no such number."""
+    """Returns the value, or (mean, standard error) over seeds; None if the model lacks the number."""
     values = [result.get(name) for result in runs]
     if None in values:
         return None
@@ -71,7 +73,7 @@ def cell(runs: list[dict], name: str):
 
 
 def run(data: Path, out: Path, method: str, seed: int, fields: list[str]) -> tuple[dict, dict]:
-    """The numbers of the untrained and of the trained model."""
+    """Returns the numbers of the untrained and the trained model."""
     path = ",".join(str(data / vendor) for vendor in TRAIN)
     overrides = [f"--config.{field}" for field in (*fields, f"seed={seed}")]
     config = load_config(f"configs/image_folder.py:method={method},path={path}", overrides)
@@ -90,7 +92,7 @@ def measure(data: Path, model: Pretrained) -> dict[str, float]:
 
 
 def across(data: Path, features) -> dict[str, float]:
-    """R@1 of finding the same emoji among another vendor's by cosine, over all ids and over the test ids alone."""
+    """R@1 of finding the same emoji among another vendor's by cosine, over all ids and over the test ids only."""
     found = {}
     for ids, split in (("all ids", None), ("test ids", "test")):
         queries = features(read_image_folder(data / QUERY, split=split))
@@ -102,19 +104,19 @@ def across(data: Path, features) -> dict[str, float]:
 
 
 def pixel_features(source) -> np.ndarray:
-    """16 x 16 pixels, means of 4 x 4 boxes."""
+    """Shrinks pictures to 16 x 16 pixels, means of 4 x 4 boxes."""
     pixels = load_images(source, np.arange(len(source))).astype(np.float64) / 255
     return centred(pixels.reshape(-1, 16, 4, 16, 4, 3).mean((2, 4)).reshape(len(pixels), -1))
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """Rows minus their mean, the look that all pictures of a vendor share, scaled to unit length."""
+    """Subtracts the mean, the look that a vendor's pictures share, and scales rows to unit length."""
     x = x - x.mean(axis=0)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def with_text(data: Path, model: Pretrained) -> dict[str, float]:
-    """Retrieval between an unseen vendor's pictures and their captions: of ids seen in training, and of new ids."""
+    """Retrieval between an unseen vendor's pictures and captions, for ids seen in training and for new ids."""
     found = {}
     for vendor in UNSEEN:
         ignored = frequent_words(read_image_folder(data / vendor).records)

@@ -1,6 +1,6 @@
 """Every method on real pictures, clean and with noisy captions: `python -m experiments.emoji.grid --data=FOLDER`.
 
-Trains on two vendors' emoji, evaluates on the two never seen. Finished runs are kept under --out, not repeated.
+Trains on two vendors' emoji and tests on two unseen vendors. Finished runs are kept under --out and not repeated.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from experiments.emoji.__main__ import TRAIN, UNSEEN
 from experiments.emoji.truth import frequent_words, graded_relevance
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation.loaded_model import evaluate_captions
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.graded import ndcg
 from vacsr_jax.pretrained import load_workdir
@@ -29,7 +29,7 @@ METHODS = ("infonce", "sigmoid", "triplet", "pcmepp", "deterministic", "vacsr")
 NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
 METRICS = ("rsum", "nDCG")
-# Towers of 32 pixels and 400 steps, so that the whole grid takes half an hour of one CPU core.
+# With 32 pixels and 400 steps the whole grid takes half an hour of one CPU core.
 FIELDS = (
     "model.image_size=32",
     "train.steps=400",
@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with noto, twemoji, fluent and openmoji")
     parser.add_argument("--out", default="runs/experiments/emoji_grid", help="folder of runs and results")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds")
-    parser.add_argument("--table", action="store_true", help="print what is there and train nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of finished runs, without training")
     options = parser.parse_args()
     quiet()
     data, out = Path(options.data), Path(options.out)
-    # A step of the same method and seed is the same program whatever the noise.
+    # Steps of one method and seed share a compiled program, whatever the noise.
     jax.config.update("jax_compilation_cache_dir", str(out.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     for seed in range(options.seeds):
@@ -63,7 +63,7 @@ def result_file(out: Path, method: str, noise: float, seed: int) -> Path:
 
 
 def run(data: Path, out: Path, method: str, noise: float, seed: int) -> None:
-    """Trains, and keeps the numbers of the best checkpoint and of the untrained model."""
+    """Trains, and writes the numbers of the best checkpoint and of the untrained model."""
     file = result_file(out, method, noise, seed)
     if file.exists():
         return
@@ -77,12 +77,11 @@ def run(data: Path, out: Path, method: str, noise: float, seed: int) -> None:
 
 
 def measure(data: Path, model) -> dict[str, float]:
-    """Means over the unseen vendors: rsum against the captions, nDCG against graded relevance; ids seen in training."""
+    """Means over the unseen vendors, for ids seen in training: rsum against captions, nDCG against graded relevance."""
     found = {name: [] for name in METRICS}
     for vendor in UNSEEN:
         source = read_image_folder(data / vendor, split="train")
-        evaluation = evaluate_captions(model, source)
-        ignored = frequent_words(read_image_folder(data / vendor).records)
+        evaluation, ignored = evaluate_captions(model, source), frequent_words(read_image_folder(data / vendor).records)
         grades = graded_relevance(source.records, source.records, ignored=ignored)[:, caption_pairs(source)[1]] / 3
         logit = evaluation.scores.by_match()
         found["rsum"].append(evaluation.metrics["rsum"])

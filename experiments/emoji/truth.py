@@ -1,4 +1,4 @@
-"""Graded relevance of emoji to emoji, from their Unicode subgroups and keywords."""
+"""Graded relevance between emoji, from their Unicode subgroups and keywords."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def frequent_words(records: Sequence[dict], limit: int = 60) -> set[str]:
-    """Keywords that stand in more than `limit` records, counted over a vendor's whole set."""
+    """Returns the keywords in more than `limit` records of a vendor's whole set."""
     counts = Counter(word for record in records for word in set(record["keywords"]))
     return {word for word, count in counts.items() if count > limit}
 
 
 def graded_relevance(records_a: Sequence[dict], records_b: Sequence[dict], *, ignored: Collection[str]) -> np.ndarray:
-    """How relevant each emoji of b is to each of a: int8 [a, b], 0 to 3, from `id`, `label` and `keywords`.
+    """Relevance of each emoji of b to each of a, from `id`, `label` and `keywords`: int8 [a, b], 0 to 3.
 
     3: the same id. 2: the same subgroup (`label`) and a shared word, or three shared words. 1: the same
     subgroup or a shared word. 0: neither. Words in `ignored` (see `frequent_words`) do not count.
@@ -35,7 +35,7 @@ def _equal(records_a: Sequence[dict], records_b: Sequence[dict], key: str) -> np
 def _shared_words(records_a: Sequence[dict], records_b: Sequence[dict], ignored: set[str]) -> np.ndarray:
     words = {word for record in records_b for word in record["keywords"]} - ignored
     column = {word: i for i, word in enumerate(sorted(words))}
-    # float32: a product of integer matrices would not reach BLAS, and counts this small are exact.
+    # float32, because integer products do not use BLAS, and counts this small are exact.
     return _word_table(records_a, column) @ _word_table(records_b, column).T
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 import vacsr_jax
 from experiments.mixed_search.corpus import IMAGE, TEXT, mixed_corpus
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.embeddings import Embeddings
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.evaluation.mixed_search import match_by
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.main import quiet
 from vacsr_jax.metrics.retrieval import rank_positives
 from vacsr_jax.ops.vectors import unit

@@ -1,9 +1,9 @@
-"""`vacsr evaluate-matrix` beside the public package eccv_caption on matrices of full size: every digit, and both times.
+"""Compares `vacsr evaluate-matrix` with the public package eccv_caption on full-size matrices, in digits and time.
 
     pip install eccv_caption==0.1.0
     python -m experiments.retrieval.eccv_caption_parity
 
-The package wants ranked Python lists of all 125 million ids in each direction: about 10 GB and some minutes.
+The package takes ranked Python lists of all 125 million ids in each direction: about 10 GB and some minutes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vacsr_jax.main import main as vacsr
 
 GROUND_TRUTH = Path(eccv_caption.__file__).parent / "data"
 SETS = ("coco_1k_recalls", "coco_5k_recalls", "cxc_recalls", "eccv_map_at_r", "eccv_rprecision", "eccv_r1")
-BONUS = {"original": 1.5, "cxc": 0.7, "eccv": 1.0}  # added to positives: numbers as of a good model
+BONUS = {"original": 1.5, "cxc": 0.7, "eccv": 1.0}  # added to positives, for numbers like those of a good model
 
 
 def matrix(images: np.ndarray, captions: np.ndarray, truth, informative: bool, seed: int) -> np.ndarray:
-    """float32 [images, captions]: normal noise, plus `BONUS` on the positives of each ground truth."""
+    """Draws float32 [images, captions]: normal noise, plus `BONUS` on the positives of each ground truth."""
     scores = np.random.default_rng(seed).standard_normal((len(images), len(captions)), dtype=np.float32)
     row, column = ({int(i): n for n, i in enumerate(ids)} for ids in (images, captions))
     for name, bonus in BONUS.items() if informative else ():
@@ -47,7 +47,7 @@ def package_scores(scores: np.ndarray, images: np.ndarray, captions: np.ndarray)
 
 def compare(informative: bool, seed: int, folder: Path) -> None:
     truth = read_caption_truth(GROUND_TRUTH)
-    rng = np.random.default_rng([seed, 1])  # rows and columns in an order of their own
+    rng = np.random.default_rng([seed, 1])  # shuffled rows and columns
     images, captions = rng.permutation(list(truth.original.i2t)), rng.permutation(truth.test_ids)
     scores = matrix(images, captions, truth, informative, seed)
     files = {"similarity": folder / "S.npy", "image_ids": folder / "i.npy", "caption_ids": folder / "c.npy"}

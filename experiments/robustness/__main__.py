@@ -1,7 +1,7 @@
-"""Faults done to real runs, and a long run watched: the tables of this folder's README.
+"""Faults done to real runs, and a long run watched: the tables of this folder.
 
-`python -m experiments.robustness` does all of it; `--only damage disk` does parts. Each part's rows are kept under
---out as JSON, and the table of what is there is printed, and written as `faults.md`.
+`python -m experiments.robustness` runs everything; `--only damage disk` runs some parts. The rows of each part are kept
+under --out as JSON. The table of all finished parts is printed and written to `faults.md`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.robustness", description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=(*PARTS, "soak"), default=(*PARTS, "soak"))
     parser.add_argument("--out", type=Path, default=Path("runs/experiments/robustness"), help="folder of runs and rows")
-    parser.add_argument("--table", action="store_true", help="print what is there and do nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of finished parts, without running anything"
+    )
     options = parser.parse_args()
     out = options.out.absolute()
     for part in () if options.table else options.only:
@@ -49,7 +51,7 @@ def write(path: Path, what: object) -> None:
 
 
 def tables(out: Path) -> str:
-    """The table of faults, and that of the soak, in Markdown."""
+    """Returns the tables of the faults and of the soak in Markdown."""
     from vacsr_jax.report.tables import format_table
 
     found = [out / f"rows-{part}.json" for part in PARTS]

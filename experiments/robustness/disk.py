@@ -1,4 +1,4 @@
-"""A disk that fills while a run saves, and checkpoints that lie damaged on it; and devices that come and go."""
+"""Faults of the disk: it fills during a save, or checkpoints on it are damaged. And devices that come and go."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from experiments.robustness.faults import Row, finish, said_of, straight
 from experiments.robustness.pairs import apart
 from experiments.robustness.processes import EVERY, Training, differences
 
-SMALL, LARGE = "16m", "64m"  # a checkpoint of the tiny config takes 6.5 MB; while one is written three are there
+SMALL, LARGE = "16m", "64m"  # a checkpoint of the tiny config takes 6.5 MB; during a save there are three
 
 
 def full_disk_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
-    """A run on a tmpfs that holds two checkpoints and not three; needs the right to mount."""
+    """A run on a tmpfs with room for two checkpoints but not three. Needs the right to mount."""
     from vacsr_jax.training.checksums import find_damage
 
     disk = out / "disk"
@@ -59,7 +59,7 @@ DAMAGE = {
 
 
 def damage_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
-    """The newest checkpoint of a stopped run is damaged; it goes on."""
+    """Damages the newest checkpoint of a stopped run, then resumes the run."""
     rows = []
     for number, (name, damage) in enumerate(DAMAGE.items()):
         workdir = out / f"damaged-{number}"
@@ -80,7 +80,7 @@ TOPOLOGIES = ((8, False), (1, False), (4, True), (8, True), (2, False), (8, Fals
 
 
 def topology_rows(out: Path, steps: int = 8 * EVERY) -> list[Row]:
-    """One run that moves at each stop: devices, and copied or split parameters."""
+    """One run that changes at each stop: the devices, and whether parameters are copied or split."""
     workdir = out / "topologies"
     for devices, sharded in TOPOLOGIES[:-1]:
         fields = {"train.steps": steps, "train.shard_params": sharded}

@@ -17,7 +17,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     fault: str
     happened: str
@@ -26,18 +26,18 @@ class Row(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A process that was ended: by what, its status and last line, the last step it printed, the last checkpoint."""
+    """A process that was ended: the cause, its status and last line, the last printed step, the last checkpoint."""
 
     cause: str | signal.Signals
     status: int
     said: str
     step: int
     checkpoint: int
-    half_save: bool  # a temporary directory was left
+    half_save: bool  # whether a temporary directory was left
 
 
 def straight(out: Path, steps: int) -> Path:
-    """A run that nothing happens to, kept for later; the others are compared with it."""
+    """Returns an undisturbed run, made once; the others are compared with it."""
     workdir = out / f"straight-{steps}"
     if not (workdir / "evaluation.json").exists():
         finish(workdir, out, steps)
@@ -45,7 +45,7 @@ def straight(out: Path, steps: int) -> Path:
 
 
 def finish(workdir: Path, out: Path, steps: int) -> str:
-    """The same command, to its end; what it printed."""
+    """Runs the same command to its end; returns what it printed."""
     training = Training(workdir, out / "compiled", fields={"train.steps": steps})
     if training.end():
         raise RuntimeError(f"{workdir}: {training.printed()}")
@@ -53,19 +53,19 @@ def finish(workdir: Path, out: Path, steps: int) -> str:
 
 
 def end_at(cause: str | signal.Signals, workdir: Path, out: Path, steps: int, rng: random.Random) -> Ended:
-    """Starts the command and ends it: by SIGKILL at a random time of a moment, or by another signal in a step."""
-    first = cause == MOMENTS[0]  # compiles only where nothing is compiled yet
+    """Starts the command and ends it, by SIGKILL at a random time in a phase or by another signal in a step."""
+    first = cause == MOMENTS[0]  # so that this start compiles
     training = Training(workdir, None if first else out / "compiled", fields={"train.steps": steps})
     if first:
-        seconds = rng.uniform(0.1, 6.0)  # of CPU: imports take about 2, the first step stands after about 9
+        seconds = rng.uniform(0.1, 6.0)  # of CPU: imports take about 2, the first step is done after about 9
         training.wait_for(lambda: training.cpu_seconds() > seconds)
-    else:  # sometimes after another checkpoint, so that the run gets on
+    else:  # sometimes after another checkpoint, so that the run makes progress
         enough = training.last_checkpoint() + rng.randint(0, 1) * EVERY
         training.wait_for(lambda: training.last_checkpoint() >= enough)
     if cause == "save":
         training.wait_for(training.is_saving)
         time.sleep(rng.uniform(0, 0.05))
-    elif cause == "validation":  # begins when a checkpoint's step has printed its loss
+    elif cause == "validation":  # begins when the step of a checkpoint has printed its loss
         training.wait_for(training.is_validating)
         time.sleep(rng.uniform(0, 0.2))
     elif not first:
@@ -81,7 +81,7 @@ def end_at(cause: str | signal.Signals, workdir: Path, out: Path, steps: int, rn
 def end_often(
     out: Path, causes: tuple[str | signal.Signals, ...], steps: int, seed: int = 0
 ) -> tuple[list[Ended], list[str]]:
-    """One run, ended by each cause and begun again, then left to its end; in what it differs from the straight one."""
+    """Ends a run by each cause and resumes it, then lets it finish; also returns how it differs from a straight run."""
     rng, workdir, reference = random.Random(seed), out / f"ended-{len(causes)}-{steps}", straight(out, steps)
     ended = [end_at(cause, workdir, out, steps, rng) for cause in causes]
     finish(workdir, out, steps)
@@ -93,7 +93,7 @@ def said_of(differ: list[str]) -> str:
 
 
 def signal_rows(out: Path) -> list[Row]:
-    """20 kills, and both signals that save first, in one run."""
+    """20 kills and both signals that save first, in one run."""
     ended, differ = end_often(out, MOMENTS * 5 + STOPS, 20 * EVERY)
     end = said_of(differ)
     rows = []
@@ -114,7 +114,7 @@ def signal_rows(out: Path) -> list[Row]:
 
 
 def lock_rows(out: Path, steps: int = 4 * EVERY) -> list[Row]:
-    """A second process in the workdir of a running one."""
+    """Starts a second process in the workdir of a running one."""
     workdir = out / "locked"
     first = Training(workdir, out / "compiled", fields={"train.steps": steps})
     first.wait_for((workdir / LOCK).exists)

@@ -1,4 +1,4 @@
-"""Two processes of one run, joined by jax.distributed over the loopback: killed, resumed, and beside one process."""
+"""Two processes of one run, joined by jax.distributed over the loopback: killed, resumed, compared with one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.robustness.processes import EVERY, Training
 
 
 class Loss(NamedTuple):
-    """What the process that was left did: seconds until it ended, its exit status, what it said, shortened."""
+    """What the remaining process did: seconds until it ended, its exit status, and its last line, shortened."""
 
     seconds: float
     status: int
@@ -34,14 +34,14 @@ def start_pair(workdir: Path, out: Path, steps: int, devices: tuple[int, int] = 
 
 
 def lose_one(workdir: Path, out: Path, steps: int, lost: int) -> Loss:
-    """Kills one of a pair in a step after the first checkpoint, and looks at what the other does."""
+    """Kills one of a pair in a step after the first checkpoint, and observes the other."""
     pair = start_pair(workdir, out, steps)
     pair[0].wait_for(lambda: pair[0].last_checkpoint() and pair[0].steps()[-1] > EVERY)
     pair[lost].kill()
     began = time.monotonic()
     status = pair[1 - lost].end()
     seconds, left = time.monotonic() - began, pair[1 - lost]
-    # With the first process goes JAX's coordinator: JAX ends the others itself, a stack trace after its message.
+    # The first process holds JAX's coordinator. Without it JAX ends the others, with a stack trace after its message.
     said = left.last_line("cannot go on" if "cannot go on" in left.printed() else "Terminating process")
     return Loss(seconds, status, said[said.find("vacsr") if "vacsr" in said else said.find("Terminating") :][:170])
 
@@ -62,7 +62,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def apart(a: Path, b: Path) -> float:
-    """The largest relative difference of two runs' recorded losses; infinite if they recorded other steps."""
+    """Returns the largest relative difference of two runs' recorded losses; infinite if their steps differ."""
     one, other = losses(a), losses(b)
     if one.keys() != other.keys():
         return float("inf")
@@ -86,7 +86,7 @@ def pair_rows(out: Path, steps: int = 2 * EVERY) -> list[Row]:
 
 
 def stopped_row(out: Path, steps: int) -> Row:
-    """SIGTERM to the second of a pair."""
+    """Sends SIGTERM to the second of a pair."""
     workdir = out / "pair-stopped"
     pair = start_pair(workdir, out, steps)
     pair[0].wait_for(pair[0].steps)

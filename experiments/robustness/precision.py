@@ -1,7 +1,8 @@
-"""bfloat16 beside float32 on the embedded default: the same seeds, judged on the test split.
+"""bfloat16 beside float32 on the embedded default: the same seeds, evaluated on the test split.
 
-`python -m experiments.robustness.precision --out=runs/experiments/precision` trains both for every seed (finished runs
-are kept, not repeated) and prints each metric's mean and spread, and the mean and the largest difference of a seed.
+`python -m experiments.robustness.precision --out=runs/experiments/precision` trains both with every seed (finished runs
+are kept and not repeated). It prints each metric's mean and standard deviation, and the mean and the largest difference
+within a seed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def main() -> None:
         prog="python -m experiments.robustness.precision", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
-    parser.add_argument("--steps", type=int, default=3000, help="of every run (default: 3000, as configs/scenes.py)")
+    parser.add_argument(
+        "--steps", type=int, default=3000, help="steps of every run (default: 3000, as configs/scenes.py)"
+    )
     parser.add_argument("--out", default="runs/experiments/precision", help="folder of runs and results")
     options = parser.parse_args()
     tasks = [
@@ -35,7 +38,7 @@ def main() -> None:
 
 
 def table(results: dict[str, dict], seeds: int) -> str:
-    """A row for each metric: both means with the spread over seeds, and how far a seed's two runs are apart."""
+    """Returns one row per metric: both means with standard deviations, and the differences within seeds."""
     rows = []
     for metric in METRICS:
         a, b = (np.array([results[f"{dtype}-seed{s}"]["test"][metric] for s in range(seeds)]) for dtype in DTYPES)

@@ -1,4 +1,4 @@
-"""Tiny runs in processes of their own: started, watched, killed, compared."""
+"""Tiny runs in their own processes: start, watch, kill and compare them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 CONFIG = Path(__file__).parents[2] / "configs" / "scenes.py"
-EVERY, LOG = 5, 3  # records fall between checkpoints, and on them
+EVERY, LOG = 5, 3  # some records fall between checkpoints, some on them
 TINY = {
     "method": "sigmoid",
     "checkpoint.every": EVERY,
@@ -30,7 +30,7 @@ def overrides(fields: dict[str, object] | None = None) -> list[str]:
 
 
 class Training:
-    """A `vacsr train` of the tiny config in a process; what it prints is in a file, so that no pipe fills."""
+    """A process with `vacsr train` of the tiny config. Its output goes to a file, so that no pipe fills."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Training:
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count={devices}",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiled to be run a few times
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # the compiled program only runs a few times
         }
         if cache is not None:
             environment |= {"JAX_COMPILATION_CACHE_DIR": f"{cache}", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -66,7 +66,7 @@ class Training:
         return self.log.read_text()
 
     def wait_for(self, happened: Callable[[], object], timeout: float = 1800) -> bool:
-        """Whether it happened while the process lived; looks every 10 ms."""
+        """Waits for a condition, checked every 10 ms; returns whether it became true while the process lived."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if happened():
@@ -78,11 +78,11 @@ class Training:
         raise TimeoutError(f"{self.workdir}: nothing happened in {timeout} s:\n{self.printed()[-2000:]}")
 
     def steps(self) -> list[int]:
-        """The steps of the records that it has printed."""
+        """Returns the steps of the records printed so far."""
         return [int(word) for word in re.findall(r"^step (\d+)/", self.printed(), re.M)]
 
     def cpu_seconds(self) -> float:
-        """User and system time so far (Linux)."""
+        """Returns the user and system time so far (Linux)."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -98,7 +98,7 @@ class Training:
         return any((self.workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
 
     def end(self, timeout: float = 1800) -> int:
-        """The exit status, when it has one; a negative one is the signal that ended it."""
+        """Waits for the exit status; a negative one is the signal that ended the process."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -113,22 +113,22 @@ class Training:
         self.process.wait()
 
     def last_line(self, word: str = "") -> str:
-        """The last line with the word in it, or else the last one; the workdir's path is WORKDIR."""
+        """Returns the last line with the word, or else the last line, with WORKDIR for the workdir's path."""
         lines = [line for line in self.printed().replace(f"{self.workdir}", "WORKDIR").splitlines() if line.strip()]
         return ([line for line in lines if word in line] or lines or [""])[-1]
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """In what two finished runs differ: an empty list for runs that are the same to the last bit.
+    """Lists how two finished runs differ; empty if they are equal to the last bit.
 
-    Compared are the curves, the evaluation, which steps are the best and the last, and every array of both.
+    Compares the curves, the evaluation, which steps are the best and the last, and every array of both.
     """
     one, other = content(a), content(b)
     return [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
 
 
 def content(workdir: Path) -> dict[str, object]:
-    """Bytes of files and arrays by name."""
+    """Returns the bytes of files and arrays by name."""
     import orbax.checkpoint as ocp
 
     from vacsr_jax.training.checkpoint import Checkpoints

@@ -1,4 +1,4 @@
-"""A long run, watched: memory of host and device, step time, file descriptors, threads, size of the records."""
+"""Watches a long run: memory of host and device, step time, file descriptors, threads, size of the records."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from experiments.robustness.processes import CONFIG, overrides
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.config_files import load_config
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.training import loop
 from vacsr_jax.training.metric_writer import MetricWriter
 
 FIELDS = {"method": "vacsr", "checkpoint.every": 500, "train.log_every": 50}
-TENTHS = (2, 4, 6, 8, 10)  # in the first one, all is warmed up
+TENTHS = (2, 4, 6, 8, 10)  # the first tenth is the warm-up
 CURVES = {
     "rss": "host memory, MB",
     "arrays": "arrays on the device",
@@ -60,7 +60,7 @@ class Watching(MetricWriter):
 
 
 def soak(out: Path, steps: int, **more: object) -> list[dict[str, float]]:
-    """Trains the tiny config for that long; its samples, also in `out/soak.json` and as curves in `out/soak.png`."""
+    """Trains the tiny config and returns samples, also written to `out/soak.json` and drawn in `out/soak.png`."""
     Watching.samples, Watching.file = [], out / "soak.json"
     fields = {**FIELDS, "train.steps": steps, **more}
     loop.MetricWriter = Watching
@@ -78,7 +78,7 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     steps = [sample["step"] for sample in samples]
     for axes, (name, title) in zip(figure.subplots(4, 2).flat, CURVES.items(), strict=False):
-        values = np.array([sample[name] for sample in samples], float)  # None, in JSON, is no number
+        values = np.array([sample[name] for sample in samples], float)  # JSON has None for a missing number
         axes.plot(steps, values, linewidth=0.8)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_ylim(0, 1.15 * np.nanmax(values))
@@ -92,6 +92,6 @@ def read(out: Path) -> list[dict[str, float]]:
 
 
 def growth(samples: list[dict[str, float]]) -> dict[str, list[float]]:
-    """The median of each curve in the tenths `TENTHS` of the run."""
+    """Returns the median of each curve in the tenths `TENTHS` of the run."""
     parts = [samples[(n - 1) * len(samples) // 10 : n * len(samples) // 10] for n in TENTHS]
     return {name: [float(np.median([s[name] for s in part])) for part in parts] for name in CURVES}

@@ -1,9 +1,9 @@
-"""VACSR and its baselines on scenes, evaluated against known truth.
+"""VACSR and its baselines on scenes, evaluated against the known truth.
 
-`python -m experiments.scenes` trains and prints the one-seed table; `--full` is the table of this folder's README
-(three noise levels, three seeds, step-matched and compute-matched); `--silences` tries each option where the paper
-is silent, `--ablations` the paper's own, `--sweep` each weight of the loss, K and N_h, on the validation
-split. Finished runs are kept under --out, not repeated.
+`python -m experiments.scenes` trains and prints the table of one seed. `--full` gives the table of the README here:
+three noise levels, three seeds, matched steps and matched compute. On the validation split, `--silences` tries each
+option where the paper is silent, `--ablations` the paper's ablations, `--sweep` each weight of the loss, K and N_h.
+Finished runs are kept under --out and not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.scenes.runs import METHODS, MORE_METHODS, Task, finished, match
 NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
 
-# Where the paper is silent: what the default is measured against.
+# Alternatives to the defaults where the paper is silent.
 DEFAULT = {"default": {}}
 SILENCES = {
     "raw embeddings": {"adapter.embeddings": "raw"},
@@ -38,7 +38,7 @@ ABLATIONS = {
     "two hard negatives": {"loss.hard_negatives": 2},
 }
 
-# How much each number of the loss matters: one at a time, the others at the paper's values.
+# Sensitivity: one number of the loss at a time, the others at the paper's values.
 SWEPT = {
     "w_kl": ("loss.kl", 5e-4, (0.0, 5e-5, 5e-3, 5e-2)),
     "w_recon": ("loss.recon", 1.0, (0.1, 10.0)),
@@ -46,27 +46,37 @@ SWEPT = {
     "w_neg": ("loss.negative", 1.0, (0.0, 0.1, 10.0)),
     "K": ("adapter.components", 2, (1, 4, 8)),
     "N_h": ("loss.hard_negatives", 1, (2, 4, 8)),
-}  # name: field, the paper's value, the others tried
+}  # name: field, the paper's value, other values
 SWEEP = {f"{name} = {x:g}": {field: x} for name, (field, _, values) in SWEPT.items() for x in values}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.scenes", description=__doc__.split("\n")[0])
-    parser.add_argument("--full", action="store_true", help="0, 20, 50 %% noise, three seeds, both ways of matching")
+    parser.add_argument(
+        "--full", action="store_true", help="0, 20 and 50 %% noise, three seeds, matched steps and matched compute"
+    )
     parser.add_argument("--silences", action="store_true", help="each option, three seeds, validation split")
     parser.add_argument("--ablations", action="store_true", help="each ablation, three seeds, validation split")
     parser.add_argument("--sweep", action="store_true", help="each number of the loss, validation split")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds of the options")
-    parser.add_argument("--methods", nargs="+", default=METHODS + MORE_METHODS, help="with --full: train these alone")
+    parser.add_argument("--methods", nargs="+", default=METHODS + MORE_METHODS, help="with --full: train only these")
     parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
-    parser.add_argument("--table", action="store_true", help="with --full: print what is there and train nothing")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one CPU thread each if more than 1")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=NUMBER", help="for every run, e.g. train.steps=600"
+        "--table", action="store_true", help="with --full: print the table of finished runs, without training"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of runs at a time; with more than 1, each has one CPU thread"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=NUMBER",
+        help="set a config field in every run, e.g. train.steps=600",
     )
     options = parser.parse_args()
     out = Path(options.out)
-    if options.jobs > 1:  # one thread each; before jax is imported, here or in the workers
+    if options.jobs > 1:  # one thread each; must be set before jax is imported, here or in the workers
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
     if options.full:
@@ -87,7 +97,7 @@ def main() -> None:
 
 
 def full_tasks(out: Path, common: dict, methods: tuple[str, ...]) -> list[Task]:
-    """Step-matched runs first; then each baseline for as long as VACSR takes, by step times measured side by side."""
+    """Runs with matched steps, then each baseline for as long as VACSR takes, by step times measured side by side."""
     grid = [(noise, seed) for seed in SEEDS for noise in NOISE]
 
     def task(method, noise, seed, match, **fields):
@@ -111,7 +121,7 @@ def option_name(name: str, seed: int) -> str:
 
 
 def mean_and_error(values: list[float | None]):
-    """(mean, standard error) over seeds, or None where a metric does not exist."""
+    """Returns (mean, standard error) over seeds, or None if the metric does not exist."""
     import numpy as np
 
     if any(value is None for value in values):
@@ -172,7 +182,7 @@ def full_tables(results: dict[str, dict]) -> str:
 
 
 def draw_sweep(results: dict[str, dict], seeds: range, file: Path) -> Path:
-    """The table's mAP@R as a figure."""
+    """Draws the mAP@R of the sweep."""
     from experiments.scenes.figures import sensitivity
 
     def runs(name):

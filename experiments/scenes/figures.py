@@ -1,4 +1,4 @@
-"""The sensitivity figure: one panel for each number of the loss, the others at the paper's values."""
+"""The sensitivity figure: one panel per number of the loss, the others at the paper's values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sensitivity(
 ) -> None:
     """Writes a figure of mAP@R (mean and range over seeds) against each number.
 
-    `points`: name -> value -> a mAP@R for each seed; `default`: name -> the value that `base` was run with.
+    `points`: name -> value -> mAP@R per seed. `default`: name -> the value in the runs of `base`.
     """
     import matplotlib
 

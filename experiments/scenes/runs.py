@@ -1,4 +1,4 @@
-"""Training runs of an experiment: each leaves one JSON file, and is not repeated while that file exists."""
+"""Training runs of an experiment. Each writes one JSON file and is not repeated while that file exists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 METHODS = ("infonce", "sigmoid", "deterministic", "vacsr")
-MORE_METHODS = ("triplet", "pcmepp")  # in the step-matched rows of the full table only
+MORE_METHODS = ("triplet", "pcmepp")  # only in the rows of matched steps of the full table
 
 
 class Task(NamedTuple):
-    """One training run: its place under --out, the config fields that it sets, and a change of the training that no
-    field makes, a function that gives a context (it goes to another process: no lambda)."""
+    """One training run: its name under --out, the config fields that it sets, and a change of the training.
+
+    The change is a function that returns a context, for what no field can set. It is sent to another process, so it
+    cannot be a lambda.
+    """
 
     name: str
     fields: dict
@@ -27,7 +30,7 @@ class Task(NamedTuple):
 
 
 def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = None) -> dict[str, dict]:
-    """The result of each task, by name; tasks that have one already are not run. `measure` as in `run_one`."""
+    """Runs the tasks that have no result yet; returns all results by name. `measure` as in `run_one`."""
     todo = [task for task in tasks if not result_file(out, task.name).exists()]
     if jobs > 1:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
@@ -42,7 +45,7 @@ def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = 
 
 
 def finished(out: Path) -> dict[str, dict]:
-    """Every result that is there, by its task's name."""
+    """Returns every finished result by the name of its task."""
     return {file.stem: json.loads(file.read_text()) for file in out.glob("*.json")}
 
 
@@ -59,13 +62,13 @@ def make_config(fields: dict):
 
 
 def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
-    """Trains, evaluates the best checkpoint and the untrained model on validation and test, and keeps the numbers.
+    """Trains, evaluates the best checkpoint and the untrained model on validation and test, and writes the numbers.
 
-    `measure(best model, config, folder) -> dict` adds what an experiment wants beyond them.
+    `measure(best model, config, folder) -> dict` adds numbers of an experiment.
     """
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.evaluation.loaded_model import evaluate_captions
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
@@ -95,10 +98,10 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
 
 
 def matched_steps(out: Path, common: dict) -> dict[str, int]:
-    """Steps of each baseline that take as long as VACSR's, by step times measured side by side."""
+    """Returns how many steps of each baseline take as long as VACSR's, by step times measured side by side."""
     file = out / "matched_steps.json"
     if not file.exists():
-        from vacsr_jax.files import to_json, write_text
+        from vacsr_jax.atomic_files import to_json, write_text
 
         seconds = step_seconds({method: make_config({"method": method, **common}) for method in METHODS}, out)
         total = make_config(common).train.steps * seconds["vacsr"]
@@ -108,7 +111,7 @@ def matched_steps(out: Path, common: dict) -> dict[str, int]:
 
 
 def step_seconds(configs: dict, out: Path, rounds: int = 150) -> dict[str, float]:
-    """The median time of a training step of each config, its batch included, one step of each in turn."""
+    """Measures the median time of a training step of each config, with its batch, taking turns."""
     import numpy as np
 
     steps = {name: stepper(config, out) for name, config in configs.items()}
@@ -122,7 +125,7 @@ def step_seconds(configs: dict, out: Path, rounds: int = 150) -> dict[str, float
 
 
 def stepper(config, out: Path):
-    """Trains a step at each `next`."""
+    """Trains one step per `next`."""
     import jax
 
     from vacsr_jax.data.loader import batches

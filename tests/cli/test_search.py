@@ -31,7 +31,7 @@ def save_tokenizer(folder):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A folder with a model, pictures and texts, and the index made of them."""
-    folder = tmp_path_factory.mktemp("files")
+    folder = tmp_path_factory.mktemp("atomic_files")
     (folder / "clip").mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(GOLDEN / name, folder / "clip")

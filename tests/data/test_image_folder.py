@@ -127,9 +127,9 @@ def test_without_verify_a_broken_image_is_named_when_it_is_opened(tmp_path):
 def test_a_folder_with_nothing_to_read_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"metadata\.jsonl: no such file"):
         read_image_folder(tmp_path)
-    with pytest.raises(ValueError, match=r"no record left .*the file is empty"):
+    with pytest.raises(ValueError, match=r"no record is left .*the file is empty"):
         read_image_folder(write(tmp_path, "\n"))
-    with pytest.raises(ValueError, match=r"no record left .*1 malformed line, 1 missing image"):
+    with pytest.raises(ValueError, match=r"no record is left .*1 malformed line, 1 missing image"):
         read_image_folder(write(tmp_path, "{", line("x")), on_error="skip")
     with pytest.raises(ValueError, match="on_error: got 'ignore'"):
         read_image_folder(tmp_path, on_error="ignore")
@@ -149,9 +149,9 @@ def test_splits_are_those_of_the_file(tmp_path):
     np.testing.assert_array_equal(validation.labels, [1])
     with pytest.raises(ValueError, match="no image of split 'test'; expected one of train, validation"):
         read_image_folder(folder, split="test")
-    with pytest.raises(ValueError, match=r"metadata\.jsonl:2: no split, though other lines have one"):
+    with pytest.raises(ValueError, match=r"metadata\.jsonl:2: no split, but other lines have one"):
         read_image_folder(write(tmp_path, line("a", split="train"), line("b")))
-    with pytest.raises(ValueError, match=r"metadata\.jsonl:1: no label, though other lines have one"):
+    with pytest.raises(ValueError, match=r"metadata\.jsonl:1: no label, but other lines have one"):
         read_image_folder(write(tmp_path, line("a"), line("b", label="y")))
 
 

@@ -101,10 +101,10 @@ def test_a_file_gives_the_index_back_with_its_hash(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (IMAGE_OF[:-1], r"got int64 \[1999\], expected integers \[2000\], an image for each training caption"),
+        (IMAGE_OF[:-1], r"got int64 \[1999\], expected integers \[2000\], one image per training caption"),
         (IMAGE_OF.astype(float), r"got float64 \[2000\]"),
         (IMAGE_OF + 1, r"got images 1\.\.400, the training split has 0\.\.399"),
-        ((IMAGE_OF + 7) % 400, r"100\.0 % of the captions get another image .* this source's order"),
+        ((IMAGE_OF + 7) % 400, r"100\.0 % of the captions get a wrong image; .* order of this source"),
         (np.array({0: 1}), "pickled objects are not read"),
     ],
 )

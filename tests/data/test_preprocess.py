@@ -94,7 +94,7 @@ def test_what_is_refused(bad):
 
 
 def test_a_strip_is_refused_before_it_fills_the_memory():
-    with pytest.raises(ValueError, match=r"image: got 1000000 x 1 pixels, which with 224 on the shorter side"):
+    with pytest.raises(ValueError, match=r"image: got 1000000 x 1 pixels; with a shorter side of 224"):
         preprocess(Image.new("RGB", (1_000_000, 1)), image_size=224)
 
 

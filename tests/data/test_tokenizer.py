@@ -140,7 +140,7 @@ def test_bad_arguments_are_refused(tokenizer):
         tokenizer("a red circle")
     with pytest.raises(ValueError, match="got none"):
         train_tokenizer([], vocab_size=300, context_length=8)
-    with pytest.raises(ValueError, match=f"vocab_size: got {SMALLEST - 1}, expected {SMALLEST} at least"):
+    with pytest.raises(ValueError, match=f"vocab_size: got {SMALLEST - 1}, expected at least {SMALLEST}"):
         train_tokenizer(["a"], vocab_size=SMALLEST - 1, context_length=8)
     with pytest.raises(ValueError, match="context_length: got 2"):
         train_tokenizer(["a"], vocab_size=SMALLEST, context_length=2)

@@ -1,4 +1,4 @@
-"""What the whole runs share."""
+"""Fixtures of the end-to-end runs."""
 
 import jax
 import pytest
@@ -9,7 +9,7 @@ from vacsr_jax.training.sharding import make_mesh
 
 @pytest.fixture(scope="module")
 def compile_little():
-    """One device, which compiles in half the time of eight (those have tests of their own), and few optimizations."""
+    """Uses one device and few optimizations: one compiles in half the time of eight, which have their own tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
         jax.config.update("jax_disable_most_optimizations", True)

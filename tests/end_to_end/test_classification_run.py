@@ -13,7 +13,7 @@ from vacsr_jax.main import main
 
 pytestmark = pytest.mark.usefixtures("compile_little")
 
-# The last two make models of one method equal, so that their runs share what is compiled.
+# The last two make models of one method equal, so that their runs share compiled programs.
 SHRUNK = {
     "model.pretrained": "",
     "data.shots": 4,
@@ -37,7 +37,7 @@ def train(config, workdir, *fields):
 
 @pytest.fixture(scope="module")
 def eurosat(tmp_path_factory):
-    """A run whose images came from TFDS's array_record; the folder with the same ones lies beside it."""
+    """A run on images from TFDS's array_record, beside a folder of the same images."""
     root = tmp_path_factory.mktemp("data")
     write_eurosat(root)
     config = f"base_to_novel.py:dataset=eurosat,root={root},template=per-dataset"

@@ -1,4 +1,4 @@
-"""The published COCO config, shrunk, on real photographs: as a folder and as TFDS, with noise, judged by a truth."""
+"""The published COCO config, shrunk, on real photographs: as a folder and as TFDS, with noise and a ground truth."""
 
 import json
 import zipfile
@@ -18,7 +18,7 @@ CONFIG = str(Path(__file__).parents[2] / "configs" / "coco.py")
 SHRUNK = [
     f"--config.{field}"
     for field in (
-        "data.dataset=",  # a part of COCO has not its counts
+        "data.dataset=",  # a part of COCO has other counts
         "data.validation_size=3",
         "data.workers=0",
         "model.pretrained=",

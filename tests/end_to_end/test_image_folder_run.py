@@ -1,4 +1,4 @@
-"""The config for one's own pictures, shrunk, on folders drawn here."""
+"""The config for a user's own pictures, shrunk, on synthetic folders."""
 
 import json
 

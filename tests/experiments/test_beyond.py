@@ -14,9 +14,9 @@ from experiments.beyond.figures import draw
 from experiments.beyond.ideas import captions_together, centred, column_penalty
 from experiments.beyond.measure import measure
 from experiments.scenes.runs import finished, make_config, result_file
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.loader import Pairs
 from vacsr_jax.data.source import ArraySource
-from vacsr_jax.files import to_json, write_text
 from vacsr_jax.image_text import build_model
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers.presets import PRESETS

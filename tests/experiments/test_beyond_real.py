@@ -1,4 +1,4 @@
-"""The correction on real pictures: its controls against the formulas, its truths, and the road to COCO's test split."""
+"""The correction on real pictures: its controls against the formulas, its truths, and COCO's test split."""
 
 import argparse
 import json
@@ -62,7 +62,7 @@ def test_weights_come_from_the_validation_pairs_and_images_of_a_text_keep_their_
     for row, bias in rows.items():
         after = C.both_directions(x, bias)
         assert all(np.array_equal(after[m], before[m]) for m in after if m.startswith("t2i")), row
-    assert not np.array_equal(after["i2t R@5"], before["i2t R@5"])  # the last row is no trivial one
+    assert not np.array_equal(after["i2t R@5"], before["i2t R@5"])  # the last row is not a trivial one
     sums = {}
     for w in C.WEIGHTS:
         s = held_out.scores + w * C.biases(held_out)["entropy"]
@@ -152,7 +152,7 @@ def test_cocos_test_split_before_and_after(coco, tmp_path, capsys):
 def test_a_bank_of_test_images_is_refused(coco):
     ids = np.load(coco.images)["ids"][:3]
     save(make_reference_images(RNG.normal(size=(3, 8)), 20.0, ids=ids), coco.bank)
-    with pytest.raises(ValueError, match="3 images of the bank are of the test split"):
+    with pytest.raises(ValueError, match="3 images of the bank are in the test split"):
         coco5k(coco)
 
 
@@ -181,11 +181,11 @@ def test_objects_that_a_caption_names_say_where_it_is_true(tmp_path, monkeypatch
             split = "train" if i < 12 else "test"
             entries.append({"filename": name, "split": split, "objects": objects, "sentences": sentences})
     (tmp_path / "dataset_coco_mini159.json").write_text(json.dumps({"images": entries}))
-    judged = []
+    seen = []
     monkeypatch.setattr(trained, "by_method", lambda options, config, out, numbers: {"fake": stack(numbers(Fake(), 0))})
-    monkeypatch.setattr(trained, "judge_rows", lambda a, b: judged.append((a, b)) or JUDGE(a, b))
+    monkeypatch.setattr(trained, "evaluate_rows", lambda a, b: seen.append((a, b)) or EVALUATE(a, b))
     trained.coco_mini(argparse.Namespace(data=str(tmp_path), out=str(tmp_path / "out")))
-    held_out, test = judged[0]
+    held_out, test = seen[0]
     assert (held_out.scores.shape, held_out.bank.shape, test.scores.shape) == ((3, 6), (9, 6), (12, 24))
     assert test.truths[TRUE][:, 0].tolist() == [True, False] * 6  # "a dog and a cat"
     assert test.truths[TRUE][:, 1].all()  # "cats"
@@ -195,7 +195,7 @@ def test_objects_that_a_caption_names_say_where_it_is_true(tmp_path, monkeypatch
     assert [len(read_image_folder(folder, split=s)) for s in ("train", "validation", "test")] == [9, 3, 12]
 
 
-JUDGE = trained.judge_rows
+EVALUATE = trained.evaluate_rows
 
 
 def stack(units):

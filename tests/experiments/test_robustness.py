@@ -1,4 +1,4 @@
-"""The short forms of what experiments/robustness does for long: real processes, killed and stopped."""
+"""Short forms of experiments/robustness: real processes, killed and stopped."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""The sweep's fields exist, hold the paper's values by default, and become a figure."""
+"""The fields of the sweep exist, have the paper's values by default, and become a figure."""
 
 from configs import scenes
 from experiments.scenes.__main__ import SWEEP, SWEPT, draw_sweep, option_name

@@ -107,7 +107,7 @@ def changed(array, index, value):
         ((SCORES > 1, IMAGES, CAPTIONS), "got dtype bool"),
         ((SCORES, changed(IMAGES, 3, 9), CAPTIONS), r"image ids: 9 \(number 4 of 25\) is not in the ground truth"),
         ((SCORES, IMAGES, changed(CAPTIONS, 0, 5)), r"caption ids: 5 .*keep the first five captions of each image"),
-        ((SCORES, changed(IMAGES, 3, IMAGES[1]), CAPTIONS), "image ids: 123 stands at number 2 and again at 4"),
+        ((SCORES, changed(IMAGES, 3, IMAGES[1]), CAPTIONS), "image ids: 123 is number 2 and again number 4"),
         ((SCORES[1:], IMAGES[1:], CAPTIONS), "image ids: 1 of the 25 in the ground truth are missing, .* 124"),
         ((changed(SCORES, (2, 7), np.nan), IMAGES, CAPTIONS), r"row 2 \(image 122\), column 7 \(caption 52\) is NaN"),
     ],

@@ -1,4 +1,4 @@
-"""Writes what the public package eccv_caption 0.1.0 makes of two small ground truths and matrices.
+"""Writes the results of the public package eccv_caption 0.1.0 on two small ground truths and matrices.
 
 pip install eccv_caption==0.1.0 && python tests/parity/make_eccv_caption_golden.py
 """
@@ -63,7 +63,7 @@ def real_part() -> CaptionTruth:
 
 
 def matrix(truth: CaptionTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores that know something, and the ids of rows and columns, which are not in the ground truth's order."""
+    """Makes informative scores, and ids of rows and columns that are not in the ground truth's order."""
     images, captions = np.array(list(truth.original.i2t))[::-1], np.sort(truth.test_ids)
     scores = noise(len(images), len(captions))
     for bonus, matches in ((0.05, truth.original), (0.03, truth.cxc), (0.05, truth.eccv)):

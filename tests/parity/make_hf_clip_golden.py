@@ -1,6 +1,6 @@
-"""Writes the golden CLIP: a tiny random Hugging Face CLIPModel, inputs, and what torch makes of them.
+"""Writes the golden CLIP: a tiny random Hugging Face CLIPModel, inputs, and torch's outputs.
 
-Run where torch and transformers are installed (they are no dependencies of the library):
+It needs torch and transformers; torch is not a dependency of the library:
 
     python tests/parity/make_hf_clip_golden.py
 """
@@ -26,7 +26,7 @@ def build_model(seed: int = 0, **text) -> CLIPModel:
         "num_attention_heads": 4,
         "max_position_embeddings": 12,
         "bos_token_id": 98,
-        "eos_token_id": 97,  # not the largest id: pooling at the argmax would be seen
+        "eos_token_id": 97,  # not the largest id, so that pooling at the argmax would show
         "pad_token_id": 1,
         **text,
     }

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from tests.parity import methods
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.image_text import describe
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict

@@ -1,6 +1,6 @@
-"""Writes what the public AdamP, and GPO pooling over torch's own packed GRU, give on tiny random inputs.
+"""Writes the outputs of the public AdamP, and of GPO pooling over torch's packed GRU, on tiny random inputs.
 
-Run where torch and adamp are installed (they are no dependencies of the library):
+It needs torch and adamp, which are not dependencies of the library:
 
     python tests/parity/make_torch_golden.py
 """
@@ -28,7 +28,7 @@ def adamp() -> dict[str, np.ndarray]:
     for name, shape in SHAPES.items():
         out[f"{name}_init"] = rng.normal(size=shape)
         out[f"{name}_gradients"] = rng.normal(size=(STEPS, *shape))
-    # One leaf's gradients are nearly tangential to its weights from the start: the projection must act on it.
+    # The gradients of one leaf are nearly tangential to its weights from the start, so the projection must act on it.
     weights = out["w_init"]
     along = (out["w_gradients"] * weights).sum(-1, keepdims=True) / (weights**2).sum(-1, keepdims=True)
     out["w_gradients"] -= 0.99 * along * weights

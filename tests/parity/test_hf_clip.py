@@ -34,7 +34,7 @@ def test_golden_values_of_torch():
     golden = np.load(GOLDEN / "golden.npz")
     ours = run_ours(GOLDEN, golden["pixels"], golden["ids"])
     assert_close(ours, golden)
-    # The values are of a size at which 1e-5 means something.
+    # The values are large enough for 1e-5 to mean something.
     assert all(np.std(golden[name]) > 0.3 for name in ours)
 
 

@@ -1,4 +1,4 @@
-"""Our AdamP against the public one's trajectories, in float64; rows of a torch leaf are its output units."""
+"""Our AdamP against trajectories of the public one, in float64; the rows of a torch leaf are its output units."""
 
 from pathlib import Path
 

@@ -165,11 +165,11 @@ def test_absent_parts_leave_a_sentence():
     page = render(Report(title="empty"))
     Tags(page)
     for reason in (
-        "No metrics",
-        "gives no uncertainty",
-        "predicts no match probability",
-        "No scores",
-        "No training curves",
+        "no metrics",
+        "has no uncertainty",
+        "has no match probability",
+        "no scores",
+        "no training curves",
     ):
         assert reason in page
     assert "<svg" not in page
@@ -182,8 +182,8 @@ def test_unknown_truth_and_a_model_without_uncertainty():
         histograms={"labelled": np.arange(5.0), "unlabelled": np.arange(9.0)},
     ))  # fmt: skip
     assert "<i>u</i>" not in page
-    assert "this model gives no uncertainty" in page
-    assert "is not known for these data" in page
+    assert "this model has no uncertainty" in page
+    assert "It is not known which unlabelled pairs are true matches" in page
 
 
 def test_a_status_is_told_by_word_and_sign_not_by_colour_alone():

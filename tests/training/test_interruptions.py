@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from vacsr_jax.atomic_files import to_json
 from vacsr_jax.config_files import load_config
-from vacsr_jax.files import to_json
 from vacsr_jax.training.checkpoint import config_to_dict
 from vacsr_jax.training.loop import check_claim
 from vacsr_jax.training.metric_writer import read_metrics

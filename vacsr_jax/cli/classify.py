@@ -28,9 +28,9 @@ def register(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.classification.source import open_classes
     from vacsr_jax.evaluation.loaded_model import evaluate_classes
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.pretrained import load
     from vacsr_jax.report.accuracies import accuracy_table
 

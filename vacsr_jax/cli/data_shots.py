@@ -30,10 +30,10 @@ def register(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import write_text
     from vacsr_jax.data.classification import protocol
     from vacsr_jax.data.classification.source import load_benchmark
     from vacsr_jax.data.classification.tables import read_zhou_json
-    from vacsr_jax.files import write_text
 
     table = read_zhou_json(options.manifest) if options.manifest else load_benchmark(options.dataset, options.root)[1]
     train, val = protocol.shots_of_subset(table, shots=options.shots, seed=options.seed, subset=options.subset)

@@ -132,8 +132,8 @@ def run_bias(options: argparse.Namespace, overrides: list[str]) -> None:
 def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
     import numpy as np
 
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.embeddings import check_same_space
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.search import text_entropy
     from vacsr_jax.search.checks import check_k
 

@@ -34,7 +34,7 @@ def register(verbs: Verbs) -> None:
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(options.config, overrides) if options.config else None
     # Imported after that, so that a mistake in the config is reported at once.
-    from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.pretrained import load
     from vacsr_jax.training.checkpoint import config_from_dict
 

@@ -37,8 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.evaluation.coco import metric_table, score_files
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.report.tables import format_table
 
     metrics = score_files(options.similarity, options.image_ids, options.caption_ids, options.ground_truth)

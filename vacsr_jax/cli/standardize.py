@@ -111,8 +111,8 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.embeddings import read_embeddings
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.search.standardize import fusion, statistics
     from vacsr_jax.search.standardize.problem import best_candidates, cautions, make_problem, z_scores
 
@@ -165,8 +165,8 @@ def run_diagnose(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def run_compare(options: argparse.Namespace, overrides: list[str]) -> None:
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.evaluation.mixed_search import match_by
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.report.tables import format_table
     from vacsr_jax.search.standardize.compare import compare, table_rows
 

@@ -83,10 +83,10 @@ def evaluate_on_captions(
     config: ConfigDict, finished: Run, best: Pretrained, workdir: Path, *, command: str = ""
 ) -> None:
     """Writes and prints the metrics of the best and the untrained model on the test split, and writes the page."""
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.evaluation.loaded_model import caption_truth, distributions_as_json, evaluate_captions
     from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.report.html import write_report
     from vacsr_jax.report.run_report import build_report, printed_table
     from vacsr_jax.training.loop import METRICS
@@ -116,9 +116,9 @@ def evaluate_on_classes(config: ConfigDict, finished: Run, last: Pretrained, wor
 
     With few-shot training, the images that were drawn are written to SHOTS.
     """
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.evaluation.classification import summary
     from vacsr_jax.evaluation.loaded_model import evaluate_tests
-    from vacsr_jax.files import to_json, write_text
     from vacsr_jax.report.accuracies import accuracy_table
 
     untrained = dataclasses.replace(last, params=finished.params)

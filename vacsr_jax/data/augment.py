@@ -1,4 +1,4 @@
-"""Augmentations on the host: crops of an image, and words of a caption hidden, replaced or dropped."""
+"""Augmentations on the host: random crops of images, and caption tokens masked, replaced or dropped."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ IMAGES = ("none", "clip", "pcmepp", "area")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training run does to each image and caption; every draw comes from the generator that is handed over.
+    """The random changes to each training image and caption. Every draw comes from the generator that is passed in.
 
     Attributes:
-      images: "none": as for evaluation; "clip": a random square of the image with its shorter side resized (Radford et
-        al. 2021); "pcmepp": a random part of 60 to 100 % of each side, squashed to a square, mirrored half the time
-        (Chun 2024); "area": a part of 8 to 100 % of the area, bicubic, mirrored half the time (Szegedy et al. 2015, as
-        few-shot training does it).
-      image_size: pixels a side.
-      resize: of `preprocess`, for "none".
-      token_rate: probability that a token between start and end is changed: half of those become `mask_id`, a tenth a
-        random ordinary id, the others are dropped (Chen et al. 2021).
-      mask_id, ordinary_ids: of the tokenizer; ordinary ids are those of range(*ordinary_ids).
-      end_id, pad_id: of the tokenizer.
+      images: how images are cropped.
+        "none": as in evaluation.
+        "clip": a random square, after the shorter side is resized (Radford et al. 2021).
+        "pcmepp": a random 60 to 100 % of each side, squashed to a square, mirrored half of the time (Chun 2024).
+        "area": a random 8 to 100 % of the area, bicubic, mirrored half of the time (Szegedy et al. 2015, as in few-shot
+        training).
+      image_size: pixels per side of the result.
+      resize: the `resize` of `preprocess`, used by "none".
+      token_rate: probability that a token between start and end changes. Of those, half become `mask_id`, a tenth
+        become a random ordinary id, and the rest are dropped (Chen et al. 2021).
+      mask_id: id that stands for a masked token.
+      ordinary_ids: the ordinary ids are range(*ordinary_ids).
+      end_id, pad_id: ids of the tokenizer's special tokens.
 
     Raises:
-      ValueError: for an unknown choice, or a rate that is no probability.
+      ValueError: for an unknown choice, or a rate outside [0, 1].
     """
 
     images: str
@@ -48,7 +51,7 @@ class Augmentation:
             raise ValueError(f"augment.tokens: got {self.token_rate}, expected a probability between 0 and 1")
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [h, w, 3] -> uint8 [s, s, 3]."""
+        """Crops an image: uint8 [h, w, 3] -> uint8 [s, s, 3]."""
         size = self.image_size
         if self.images == "none":
             return preprocess(image, image_size=size, resize=self.resize)
@@ -68,7 +71,7 @@ class Augmentation:
         return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
     def tokens(self, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """int32 [l] -> int32 [l]; start and end stay, the row is filled up with pads."""
+        """Changes a row of tokens: int32 [l] -> int32 [l]. Start and end stay; the row is padded at the end."""
         end = int(np.argmax(row == self.end_id))
         inner = row[1:end]
         fate = rng.random(len(inner)) / max(self.token_rate, 1e-12)
@@ -81,9 +84,9 @@ class Augmentation:
 
 
 def part_of_area(size: tuple[int, int], rng: np.random.Generator, tries: int = 10) -> tuple[int, int]:
-    """Width and height of a part of 8 to 100 % of the area, width / height log-uniform in 3/4 to 4/3.
+    """Draws the width and height of a part: 8 to 100 % of the area, width / height log-uniform in 3/4 to 4/3.
 
-    After so many draws that do not fit, the largest part whose ratio is nearest to the image's.
+    If `tries` draws do not fit in the image, returns the largest part whose ratio is nearest to the image's.
     """
     full_width, full_height = size
     for _ in range(tries):
@@ -97,6 +100,6 @@ def part_of_area(size: tuple[int, int], rng: np.random.Generator, tries: int = 1
 
 
 def ordinary_ids(vocab_size: int, special_ids: tuple[int, ...]) -> tuple[int, int]:
-    """The ends of the longer stretch of ids without special ones: CLIP's stand last, ours first."""
+    """Returns the bounds of the longer range without special ids. CLIP has them last, our own tokenizer first."""
     low, high = min(special_ids), max(special_ids)
     return (0, low) if low > vocab_size - high - 1 else (high + 1, vocab_size)

@@ -1,4 +1,4 @@
-"""The source that a config names."""
+"""Opens the source that a config names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SOURCES = ("scenes", "image_folder", "captions", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
-    """One split (train, validation, test, or another that the data has; None: all) of the data a config names.
+    """Opens a split of the config's data: train, validation, test, another split of the data set, or None for all.
 
     Raises:
-      ValueError: for an unknown source or split, or data that cannot be read.
+      ValueError: for an unknown source or split, or unreadable data.
     """
     data = config.data
     if data.name == "scenes":
@@ -45,7 +45,7 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
 
 
 def open_validation(config: ConfigDict) -> Source | None:
-    """The validation split; None for a data set of classes without one (ImageNet)."""
+    """Opens the validation split. Returns None for a data set of classes without one (ImageNet)."""
     data = config.data
     if data.name == "classification" and not has_split(data.dataset, data.path, "val", data.tfds):
         return None
@@ -53,11 +53,11 @@ def open_validation(config: ConfigDict) -> Source | None:
 
 
 def open_class_split(config: ConfigDict, split: str) -> ClassSource:
-    """A split of the config's data set, or of another one named as `dataset/split`; see `open_classes`."""
+    """Opens a split of the config's data set, or of another one as `dataset/split`; see `open_classes`."""
     data = config.data
     if not data.dataset or not data.path:
         raise ValueError(
-            f"data.dataset {data.dataset!r}, data.path {data.path!r}: name a data set and the folder that holds it: "
+            f"data.dataset {data.dataset!r}, data.path {data.path!r}: set the data set and the folder that holds it: "
             "--config=configs/base_to_novel.py:dataset=eurosat,root=DATA"
         )
     name, _, split = split.rpartition("/")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.safe_npz import read_npz
 
 UNIT = 1e-2  # a length this close to 1 is off by rounding, at most that of half precision

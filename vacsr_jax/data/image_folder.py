@@ -1,8 +1,8 @@
 """A folder of pictures with a `metadata.jsonl` (Hugging Face's ImageFolder) as a source.
 
-Each line is an object: `file_name`; texts as `captions` (list), `caption` or `text` (string); a class name as
-`label`; optionally `id` (default: the file name) and `split`. Without any `split` it is divided 80/10/10 into
-train, validation and test by a hash of the id, so a picture stays where it is when others come or go.
+Each line is a JSON object. It has a `file_name`, texts as `captions` (list), `caption` or `text` (string), a class name
+as `label`, and optionally an `id` (default: the file name) and a `split`. If no line has a `split`, a hash of the id
+divides the pictures 80/10/10 into train, validation and test, so a picture keeps its split when others come or go.
 `val`, `valid` and `dev` mean `validation`.
 """
 
@@ -22,19 +22,19 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-# Of all that Pillow opens: no format that starts a program (EPS runs Ghostscript), whatever a file is called.
+# The formats that are decoded, whatever the file name. Others may start a program: Pillow runs Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 2**26  # 67 million: above this a picture is taken for a decompression bomb
+MAX_PIXELS = 2**26  # 67 million; a larger picture is treated as a decompression bomb
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
 _TEXT_KEYS = ("captions", "caption", "text")
-# JSON can carry half a surrogate pair, which no tokenizer and no file system takes.
+# JSON can contain half a surrogate pair, which tokenizers and file systems reject.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class _Fault(ValueError):
-    """What is wrong with one line, or with the image it names."""
+    """An error in one line or in the image that the line names."""
 
     def __init__(self, reason: str, where: str, detail: str):
         super().__init__(f"{where}: {detail}")
@@ -54,12 +54,12 @@ class _Record:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A `Source` that opens its images when they are asked for.
+    """A `Source` that opens images on demand.
 
     Attributes beyond the protocol's:
-      records: the JSON object of each image, as it stands in the file.
-      splits: the split of each image, as the file or the hash of its id says.
-      skipped: reason -> the message of each record left out (empty unless `on_error="skip"`).
+      records: the JSON object of each image, as in the file.
+      splits: the split of each image, from the file or from the hash of its id.
+      skipped: reason -> the messages of the skipped records; empty unless `on_error="skip"`.
     """
 
     ids: Sequence[str]
@@ -78,7 +78,7 @@ class ImageFolder:
         """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
 
         Raises:
-          ValueError: if the file cannot be read any more, naming metadata file and line.
+          ValueError: if the file has become unreadable; the message names the metadata file and the line.
         """
         return _decode(self._records[index])
 
@@ -86,17 +86,18 @@ class ImageFolder:
 def read_image_folder(
     path: str | os.PathLike, *, split: str | None = None, on_error: str = "raise", verify: bool = True
 ) -> ImageFolder:
-    """Read a folder with `metadata.jsonl`, all of it or one split.
+    """Reads a folder with a `metadata.jsonl`, or one split of it.
 
     Args:
       path: the folder.
-      split: a name of the file's `split` fields, or train, validation or test if it has none; None: all.
-      on_error: "raise" at the first fault, or "skip" its record and count it in `skipped`.
-      verify: decode every image once now (1,389 emoji: 0.4 s), since later a broken one would stop training
-        and could not be skipped; False, for huge folders, only looks whether the files are there.
+      split: a value of the file's `split` fields; train, validation or test if it has none; None: all.
+      on_error: "raise" stops at the first error; "skip" leaves its record out and notes it in `skipped`.
+      verify: True decodes every image once now (1,389 emoji take 0.4 s), because a broken image would later stop
+        training and could not be skipped. False, for huge folders, only checks that the files exist.
 
     Raises:
-      ValueError: naming the file, the line and what to do; also for an unknown split, or if nothing is left.
+      ValueError: for a bad record, an unknown split, or if no record is left. The message names the file and the line
+        and says what to do.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
@@ -107,7 +108,7 @@ def read_image_folder(
     on_fault = None if on_error == "raise" else skipped
     records = list(_keep(_parse_line, _lines(metadata), on_fault))
     records = list(_keep(_same_fields(records), records, on_fault))
-    class_names = sorted({r.label for r in records if r.label is not None})  # of all splits: they share numbers
+    class_names = sorted({r.label for r in records if r.label is not None})  # of all splits, which share the numbering
     records = _keep(_check_file, _of_split(records, split, metadata), on_fault)
     records = list(_keep(_decoded, records, on_fault, parallel=True) if verify else records)
     _report(metadata, records, skipped)
@@ -126,13 +127,13 @@ def read_image_folder(
 
 
 def decode_image(path: str | os.PathLike | BinaryIO) -> np.ndarray:
-    """An image file, by path or opened, as uint8 RGB [height, width, 3].
+    """Decodes an image file, given as a path or an open file, to uint8 RGB [height, width, 3].
 
-    The EXIF orientation is applied, transparency laid onto white, 16-bit grey scaled to 8 bits, palettes and
-    CMYK converted; of an animation the first frame is taken.
+    Applies the EXIF orientation, blends transparency onto white, scales 16-bit grey to 8 bits, converts palettes and
+    CMYK, and takes the first frame of an animation.
 
     Raises:
-      ValueError: if it is above `MAX_PIXELS` or has no 8-bit meaning (32-bit integers, floats).
+      ValueError: if the image exceeds `MAX_PIXELS`, or has 32-bit integer or float pixels, whose range is unknown.
       Exception: whatever Pillow raises for a broken file.
     """
     with Image.open(path, formats=FORMATS) as opened:
@@ -158,7 +159,7 @@ def _grey_16_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _keep(check: Callable, items: Iterable, skipped: dict | None, parallel: bool = False) -> Iterator:
-    """`check(item)` of each item in order; a fault is raised, or noted in `skipped` and its item left out."""
+    """Yields `check(item)` for each item, in order. A fault is raised, or noted in `skipped` and its item left out."""
 
     def attempt(item):
         try:
@@ -178,7 +179,7 @@ def _keep(check: Callable, items: Iterable, skipped: dict | None, parallel: bool
 
 
 def _lines(metadata: Path) -> Iterator[tuple[Path, int, bytes]]:
-    # Split at newlines only: str.splitlines would also cut a caption at U+2028.
+    # Split at newlines only: str.splitlines would also split a caption at U+2028.
     for number, line in enumerate(metadata.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if line.strip():
             yield metadata, number, line
@@ -209,7 +210,7 @@ def _parse_line(item: tuple[Path, int, bytes]) -> _Record:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a str with something in it that can be encoded."""
+    """Tells whether a value is a str that is not blank and can be encoded."""
     return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
 
@@ -217,7 +218,7 @@ def _text(fields: dict, key: str, where: str) -> str:
     value = fields.get(key)
     if not is_text(value):
         got = repr(value) if key in fields else "nothing"
-        raise _Fault(f"bad {key}", where, f"{key}: got {got}, expected a text that is not empty")
+        raise _Fault(f"bad {key}", where, f"{key}: got {got}, expected a non-empty string")
     return value
 
 
@@ -231,22 +232,22 @@ def _captions(fields: dict, where: str) -> list[str]:
         return [_text(fields, key, where) for key in given]
     captions = fields["captions"]
     if not isinstance(captions, list) or not captions:
-        raise _Fault("bad caption", where, f"captions: got {captions!r}, expected a list of one text or more")
+        raise _Fault("bad caption", where, f"captions: got {captions!r}, expected a list of at least one string")
     for k, caption in enumerate(captions):
         if not is_text(caption):
-            raise _Fault("bad caption", where, f"captions[{k}]: got {caption!r}, expected a text; fix it")
+            raise _Fault("bad caption", where, f"captions[{k}]: got {caption!r}, expected a non-empty string; fix it")
     return captions
 
 
 def _inside(folder: Path, file_name: str, where: str) -> Path:
-    path = Path(os.path.normpath(folder / file_name))  # so that a.png and b/../a.png are one file
+    path = Path(os.path.normpath(folder / file_name))  # so that a.png and b/../a.png are the same file
     if "\0" in file_name or not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
-        raise _Fault("path outside", where, f"file_name {file_name!r} leaves the folder; copy the image in")
+        raise _Fault("path outside", where, f"file_name {file_name!r} leaves the folder; copy the image into it")
     return path
 
 
 def _same_fields(records: Sequence[_Record]) -> Callable[[_Record], _Record]:
-    """The checks of one record against the others."""
+    """Returns a check of one record against all the others."""
     splits, labels = (any(getattr(r, name) is not None for r in records) for name in ("split", "label"))
     first_with = {"id": {}, "path": {}}
 
@@ -258,7 +259,7 @@ def _same_fields(records: Sequence[_Record]) -> Callable[[_Record], _Record]:
                 raise _Fault(f"duplicate {name}", record.where, detail)
         for name, used in (("split", splits), ("label", labels)):
             if used and getattr(record, name) is None:
-                raise _Fault(f"no {name}", record.where, f"no {name}, though other lines have one; add it")
+                raise _Fault(f"no {name}", record.where, f"no {name}, but other lines have one; add it")
         return record
 
     return check
@@ -279,7 +280,7 @@ def _split_of(record: _Record) -> str:
 
 
 def hashed_split(identity: str) -> str:
-    """train, validation or test, 80/10/10 by a hash of the id."""
+    """Returns train, validation or test, 80/10/10, by a hash of the id."""
     bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
@@ -300,7 +301,7 @@ def _decoded(record: _Record) -> _Record:
 def _decode(record: _Record) -> np.ndarray:
     try:
         return decode_image(record.path)
-    except Exception as error:  # Pillow raises half a dozen types for broken files
+    except Exception as error:  # Pillow raises half a dozen types of exception for broken files
         detail = f"{record.path} cannot be read ({error}); replace it or remove the line"
         raise _Fault("unreadable image", record.where, detail) from error
 
@@ -308,7 +309,7 @@ def _decode(record: _Record) -> np.ndarray:
 def _report(metadata: Path, records: Sequence[_Record], skipped: dict[str, list[str]]) -> None:
     counts = ", ".join(f"{len(messages)} {reason}" for reason, messages in skipped.items())
     if not records:
-        raise ValueError(f"{metadata}: no record left ({counts or 'the file is empty'}); add or fix some")
+        raise ValueError(f"{metadata}: no record is left ({counts or 'the file is empty'}); add or fix some")
     if skipped:
         first = next(iter(skipped.values()))[0]
-        logging.getLogger(__name__).warning("%s: skipped %s; the first: %s", metadata, counts, first)
+        logging.getLogger(__name__).warning("%s: skipped %s; first: %s", metadata, counts, first)

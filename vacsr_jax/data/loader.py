@@ -1,4 +1,4 @@
-"""Training batches as a pure function of (seed, step): to resume, a run needs its step's number alone."""
+"""Training batches as a pure function of (seed, step). To resume, a run needs only the number of its step."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from vacsr_jax.data.source import Source, load_images
 
 Batch = dict[str, np.ndarray]
 
-# Grain wants a length; no run takes this many steps.
+# Grain needs a length; no run takes this many steps.
 _MAX_STEPS = 2**40
-_AUGMENT = 0xA06  # sets the augmentation's random numbers apart from those of the order
+_AUGMENT = 0xA06  # keeps the augmentation's random numbers apart from those of the order
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The training units of a source: one (image, caption) pair for every caption.
+    """The training items of a source of captions: one (image, caption) pair per caption.
 
     Attributes:
       source: the `n` images.
-      tokens: int32 [p, l], every caption tokenized beforehand.
-      image_index: int [p], the image of each pair; pairs that share it are positives of each other.
-      preprocess: uint8 [h, w, 3] -> uint8 [s, s, 3]; None where the images have the model's size already.
-      augmentation: what is drawn anew for each row of each step; None: nothing.
+      tokens: int32 [p, l], every caption, tokenized in advance.
+      image_index: int [p], the image of each pair. Pairs with the same image are positives of each other.
+      preprocess: uint8 [h, w, 3] -> uint8 [s, s, 3]; None if the images already have the model's size.
+      augmentation: random changes, drawn for each row of each step; None: no change.
 
     Raises:
-      ValueError: if shapes or dtypes differ from these, there is no pair, or an image index is out of range.
+      ValueError: if a shape or dtype differs, there is no pair, or an image index is out of range.
     """
 
     source: Source
@@ -56,9 +56,9 @@ class Pairs:
         return len(self.tokens)
 
     def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
-        """Pairs `index` (int [b]) as `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`.
+        """Returns pairs `index` (int [b]): `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`.
 
-        `generators`, one for each pair, is what the augmentation draws from.
+        `generators` holds one generator per pair, for the augmentation.
         """
         group, tokens, augment = self.image_index[index], self.tokens[index], self.augmentation
         images = _load(self.source, group, self.preprocess, augment, generators)
@@ -74,7 +74,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The training units of a source whose texts are its classes: its images.
+    """The training items of a source of classes: one image each.
 
     Attributes:
       source: the `n` images with their labels.
@@ -93,7 +93,7 @@ class LabelledImages:
         return np.arange(len(self.source))
 
     def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
-        """Images `index` (int [b]) as `images` uint8 [b s s 3], `label` int32 [b], `index`."""
+        """Returns images `index` (int [b]): `images` uint8 [b s s 3], `label` int32 [b], `index`."""
         return {
             "images": _load(self.source, index, self.preprocess, self.augmentation, generators),
             "label": self.source.labels[index].astype(np.int32),
@@ -101,7 +101,7 @@ class LabelledImages:
         }
 
 
-Units = Pairs | LabelledImages
+TrainingItems = Pairs | LabelledImages
 
 
 def _load(source: Source, index: np.ndarray, preprocess, augment: Augmentation | None, generators) -> np.ndarray:
@@ -111,25 +111,25 @@ def _load(source: Source, index: np.ndarray, preprocess, augment: Augmentation |
     return np.stack([augment.image(source.image(int(i)), rng) for i, rng in rows])
 
 
-def batch_at(pairs: Units, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:
-    """The batch of one step: this process's rows (`batch_size` is the global one) of the global batch.
+def batch_at(items: TrainingItems, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:
+    """Returns this process's rows of one step's global batch; `batch_size` is that of the global batch.
 
-    Arrays as in `take` of the units. Each epoch is a new permutation of all pairs. Nothing is dropped or padded: a
-    batch may span two epochs, so fewer pairs than `batch_size` work too (a pair then stands in a batch twice,
-    in the same group). The shards' batches, joined in process order, are the batch of `shard=(0, 1)`.
+    The arrays are those of the items' `take`. Each epoch is a new permutation of all items. Nothing is dropped or
+    padded: a batch may span two epochs, so `batch_size` may exceed the number of items (an item then appears twice in
+    a batch, in the same group). The shards' batches, joined in process order, equal the batch of `shard=(0, 1)`.
 
     Raises:
-      ValueError: if the batch does not divide over the processes, or a number is negative.
+      ValueError: if the processes cannot share the batch equally, or a number is negative.
     """
-    index = _pair_indices(len(pairs), step, batch_size, seed, shard)
-    if pairs.augmentation is None:
-        return pairs.take(index)
+    index = _item_indices(len(items), step, batch_size, seed, shard)
+    if items.augmentation is None:
+        return items.take(index)
     first = step * batch_size + shard[0] * len(index)
-    return pairs.take(index, [np.random.default_rng([seed, _AUGMENT, first + i]) for i in range(len(index))])
+    return items.take(index, [np.random.default_rng([seed, _AUGMENT, first + i]) for i in range(len(index))])
 
 
 def batches(
-    pairs: Units,
+    items: TrainingItems,
     *,
     batch_size: int,
     seed: int,
@@ -138,18 +138,18 @@ def batches(
     workers: int = 0,
     threads: int = 2,
 ) -> Iterator[Batch]:
-    """`batch_at(start_step)`, `batch_at(start_step + 1)`, ... without end, prepared ahead of their use.
+    """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... without end, prepared before they are needed.
 
-    `threads` read ahead in this process (0: nothing is read ahead), or in each of `workers` processes if any;
-    neither changes a batch. Workers import the main script, so keep it under `if __name__ == "__main__":`.
+    `threads` read ahead in this process (0: no reading ahead), or in each of `workers` processes if there are any.
+    Neither changes a batch. Workers import the main script, so keep its code under `if __name__ == "__main__":`.
     The iterator has a `close()`.
 
     Raises:
-      ValueError: as `batch_at`.
+      ValueError: as in `batch_at`.
     """
-    # A wrong number fails here, not later in a thread.
-    _pair_indices(len(pairs), start_step, batch_size, seed, shard)
-    make = functools.partial(_batch_of_step, pairs, batch_size=batch_size, seed=seed, shard=shard)
+    # A wrong number should fail here, not later in a thread.
+    _item_indices(len(items), start_step, batch_size, seed, shard)
+    make = functools.partial(_batch_of_step, items, batch_size=batch_size, seed=seed, shard=shard)
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     dataset = grain.MapDataset.range(start_step, _MAX_STEPS).map(make).to_iter_dataset(ahead)
     if workers:
@@ -159,20 +159,20 @@ def batches(
     return iter(dataset)
 
 
-def _batch_of_step(pairs: Units, step: int, **where) -> Batch:
-    return batch_at(pairs, int(step), **where)
+def _batch_of_step(items: TrainingItems, step: int, **where) -> Batch:
+    return batch_at(items, int(step), **where)
 
 
-def _pair_indices(n: int, step: int, batch_size: int, seed: int, shard: tuple[int, int]) -> np.ndarray:
-    # Grain's own shuffle and batch cost about 10 us for each element (0.7 ms for 64 pairs, 10 ms for 1024, on
-    # every host for the global batch); a permutation for each epoch costs one gather and 8 bytes a pair.
+def _item_indices(n: int, step: int, batch_size: int, seed: int, shard: tuple[int, int]) -> np.ndarray:
+    # Grain's own shuffle and batch cost about 10 us per element (0.7 ms for 64 pairs, 10 ms for 1024, on every
+    # host for the global batch). A permutation per epoch costs one gather and 8 bytes per pair.
     process, count = shard
     if not 0 <= process < count:
         raise ValueError(f"shard {shard}: expected (process index, process count)")
     if batch_size <= 0 or batch_size % count:
         raise ValueError(f"batch_size {batch_size}: expected a positive multiple of the {count} processes")
     if step < 0 or seed < 0:
-        raise ValueError(f"step {step}, seed {seed}: expected numbers that are not negative")
+        raise ValueError(f"step {step}, seed {seed}: expected non-negative numbers")
     local = batch_size // count
     epoch, place = np.divmod(step * batch_size + process * local + np.arange(local, dtype=np.int64), n)
     epochs = range(epoch[0], epoch[-1] + 1)

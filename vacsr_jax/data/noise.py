@@ -1,7 +1,7 @@
-"""Noisy correspondence: training captions that stand beside a wrong image, by the protocols of the literature.
+"""Noisy correspondence: pairs some training captions with a wrong image, by the protocols of the literature.
 
-What a protocol gives is an index: int64 [captions], the image that each caption gets, captions in the source's order.
-This is also the form of the index files that NCR and its successors publish.
+A protocol returns an index: int64 [captions], the image of each caption, with captions in the source's order. The index
+files that NCR and its successors publish have the same form.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.safe_npz import read_npy
 
-MOST_WRONG = 0.95  # above it, a file is taken for the index of other captions
+MOST_WRONG = 0.95  # a file with a larger share is taken for the index of other captions
 
 
 class Noise(NamedTuple):
-    """An index, and what a result must say of it: how it was made, the share of wrong captions, a hash."""
+    """An index, and the facts that results must state: how it was made, the share of wrong captions, a hash."""
 
     index: np.ndarray
     facts: dict[str, str | float | int]
 
 
 def permute_captions(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """NCR (Huang et al. 2021): floor(fraction n) captions, drawn at random, permute their images among themselves.
+    """NCR (Huang et al. 2021): draws floor(fraction n) captions and permutes their images among them.
 
-    Captions and images are used as often as before, most images keep some right captions, and a caption may get its
-    own image again (about 1 of those drawn does). `image_of` int64 [n], the right image of each caption.
+    Every caption and image occurs as often as before. Most images keep some correct captions, and a drawn caption may
+    get its own image again (on average one does). `image_of` int64 [n] is the correct image of each caption.
     """
     chosen = rng.permutation(len(image_of))[: int(fraction * len(image_of))]
     index = image_of.copy()
@@ -39,9 +39,9 @@ def permute_captions(image_of: np.ndarray, fraction: float, rng: np.random.Gener
 
 
 def permute_positions(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """PCME++ (Chun 2024): floor(fraction n) places are drawn and the captions at them permuted; the images stay.
+    """PCME++ (Chun 2024): draws floor(fraction n) positions and permutes the captions at them; the images stay.
 
-    The same distribution of pairs as `permute_captions`, seen from the image; their code draws it unseeded.
+    Pairs have the same distribution as with `permute_captions`. The original code draws without a seed.
     """
     chosen = rng.permutation(len(image_of))[: int(fraction * len(image_of))]
     caption_at = np.arange(len(image_of))
@@ -52,9 +52,10 @@ def permute_positions(image_of: np.ndarray, fraction: float, rng: np.random.Gene
 
 
 def permute_images(image_of: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """DECL (Qin et al. 2022): floor(fraction images) images, drawn at random, exchange all their captions.
+    """DECL (Qin et al. 2022): draws floor(fraction images) images and exchanges all their captions.
 
-    Harder than the others at the same fraction: an image that is drawn keeps no right caption.
+    This is harder than the other protocols at the same fraction: a drawn image keeps no correct caption unless the
+    permutation returns its own.
     """
     images = np.unique(image_of)
     chosen = rng.permutation(images)[: int(fraction * len(images))]
@@ -67,7 +68,7 @@ PROTOCOLS = {"caption": permute_captions, "image": permute_images, "pcmepp": per
 
 
 def make_noise(image_of: np.ndarray, fraction: float, *, protocol: str, seed: int) -> Noise:
-    """The index of a protocol of `PROTOCOLS`; the same for the same captions, fraction and seed.
+    """Draws the index of a protocol in `PROTOCOLS`. Equal captions, fraction and seed give an equal index.
 
     Raises:
       ValueError: if `fraction` is not in [0, 1], or for an unknown protocol.
@@ -81,31 +82,31 @@ def make_noise(image_of: np.ndarray, fraction: float, *, protocol: str, seed: in
 
 
 def read_noise(path: str | os.PathLike, image_of: np.ndarray) -> Noise:
-    """An index from a `.npy` file: ours, or one that NCR, MSCN or BiCro publish.
+    """Reads an index from a `.npy` file, ours or one published by NCR, MSCN or BiCro.
 
-    Its captions must be in this source's order. For COCO and Flickr30k that is the order of Karpathy's file, five of an
-    image together, images numbered from 0.
+    Its captions must be in this source's order. For COCO and Flickr30k that is the order of Karpathy's file: the five
+    captions of an image together, images numbered from 0.
 
     Raises:
-      ValueError: if it holds something else, or nearly every caption is wrong: then its captions have another order.
+      ValueError: if the file holds something else, or if nearly every caption is wrong, which means another order.
     """
     index, n_images = read_npy(path), int(image_of.max()) + 1
     if index.shape != image_of.shape or index.dtype.kind not in "iu":
         got = f"{index.dtype} {list(index.shape)}"
-        raise ValueError(f"{path}: got {got}, expected integers [{len(image_of)}], an image for each training caption")
+        raise ValueError(f"{path}: got {got}, expected integers [{len(image_of)}], one image per training caption")
     if len(index) and not 0 <= index.min() <= index.max() < n_images:
         raise ValueError(f"{path}: got images {index.min()}..{index.max()}, the training split has 0..{n_images - 1}")
     facts = describe(index := index.astype(np.int64), image_of)
     if facts["wrong"] > MOST_WRONG:
         raise ValueError(
-            f"{path}: {100 * facts['wrong']:.1f} % of the captions get another image than their own; "
-            "the file must number captions and images in this source's order"
+            f"{path}: {100 * facts['wrong']:.1f} % of the captions get a wrong image; "
+            "the file must number captions and images in the order of this source"
         )
     return Noise(index, {"file": Path(path).name, **facts})
 
 
 def write_noise(path: Path, index: np.ndarray) -> None:
-    """Writes a whole index file that `read_noise`, and NCR's code, read."""
+    """Writes an index file, atomically, that `read_noise` and NCR's code read."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -116,6 +117,6 @@ def write_noise(path: Path, index: np.ndarray) -> None:
 
 
 def describe(index: np.ndarray, image_of: np.ndarray) -> dict[str, float | str]:
-    """`wrong`: the share of captions beside another image; `sha256` of the index as little-endian int64."""
+    """Returns `wrong`, the share of captions with a wrong image, and `sha256` of the index as little-endian int64."""
     wrong = float(np.mean(index != image_of)) if len(index) else 0.0
     return {"wrong": wrong, "sha256": hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()}

@@ -1,4 +1,4 @@
-"""Images of any size to the square of bytes a tower takes, on the host, as Hugging Face's CLIP does it."""
+"""Turns images of any size into the uint8 squares that a tower takes, on the host, as Hugging Face's CLIP does."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 from PIL import Image
 
 RESIZE = ("crop", "squash")
-MAX_RESIZED = 2**26  # pixels, as the largest image that is read
+MAX_RESIZED = 2**26  # pixels, the size of the largest image that is read
 
 
 def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str = "crop") -> np.ndarray:
-    """Shorter side to `image_size` (bicubic, antialiased), then the centre square: uint8 [s, s, 3], RGB.
+    """Resizes the shorter side to `image_size` (bicubic, antialiased) and crops the centre: uint8 [s, s, 3], RGB.
 
-    Bit for bit what transformers' `CLIPImageProcessorPil` does before it scales and normalizes, which the
-    model does itself. Transparency is laid over white. An array of the right size is returned as it is.
+    The result equals that of transformers' `CLIPImageProcessorPil`, bit for bit, before scaling and normalization,
+    which the model does. Transparency is blended onto white. An array of the right size is returned unchanged.
 
     Args:
       image: a PIL image of any mode, or uint8 [h, w], [h, w, 1] or [h, w, 3].
-      resize: "crop", as said; "squash": all of the image, without its aspect ratio (bilinear, antialiased), as PCME++.
+      resize: "crop", as above; "squash": the whole image, ignoring its aspect ratio (bilinear, antialiased), as PCME++.
 
     Raises:
-      ValueError: for anything else, an empty image, one that is too long a strip, or an `image_size` below 1.
+      ValueError: for another kind of image, an empty or too elongated one, or an `image_size` below 1.
     """
     if image_size < 1:
-        raise ValueError(f"image_size: got {image_size}, expected 1 at least")
+        raise ValueError(f"image_size: got {image_size}, expected at least 1")
     if resize not in RESIZE:
         raise ValueError(f"resize: got {resize!r}, expected one of {', '.join(RESIZE)}")
     is_array = isinstance(image, np.ndarray)
@@ -38,7 +38,7 @@ def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str 
 
 
 def to_pil(image: object) -> Image.Image:
-    """The PIL image of what `preprocess` accepts; ValueError for the rest."""
+    """Converts what `preprocess` accepts to a PIL image. Raises ValueError for anything else."""
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise ValueError(f"image: got size {image.size}, expected at least one pixel")
@@ -50,13 +50,13 @@ def to_pil(image: object) -> Image.Image:
     if image.dtype != np.uint8 or not image.size or not (gray or rgb):
         raise ValueError(
             f"image: got {image.dtype} {list(image.shape)}, expected uint8 [h, w], [h, w, 1] or [h, w, 3]; "
-            "hand over other layouts as a PIL image"
+            "pass other layouts as a PIL image"
         )
     return Image.fromarray(image.reshape(image.shape[:2]) if gray else image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode, with transparency over white."""
+    """Converts an image of any mode to RGB, blending transparency onto white."""
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -64,16 +64,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Bicubic with antialias; the longer side is rounded down.
+    """Resizes an image so that its shorter side is `size` (bicubic, antialiased); the longer side is rounded down.
 
     Raises:
-      ValueError: for a strip so long that its resized form would fill the memory (1 x 1,000,000 pixels: 150 GB).
+      ValueError: for an image so elongated that the result would fill the memory (1 x 1,000,000 pixels: 150 GB).
     """
     shorter = min(image.size)
     if size * size * max(image.size) > MAX_RESIZED * shorter:
         raise ValueError(
-            f"image: got {image.width} x {image.height} pixels, which with {size} on the shorter side are more than "
-            f"{MAX_RESIZED}; cut it into pieces"
+            f"image: got {image.width} x {image.height} pixels; with a shorter side of {size} it would exceed "
+            f"{MAX_RESIZED} pixels. Cut it into pieces"
         )
     width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,9 +1,9 @@
-"""Scenes: drawn pictures whose graded relevance to every caption is known.
+"""Scenes: synthetic pictures whose graded relevance to every caption is known.
 
-A scene is a 2 x 2 grid of cells on one of three backgrounds; one to three cells hold an object with a shape, a
-colour and a size. A caption states one to three facts, all true of the scene it was written for. Because the facts
-are known, the truth of every caption about every other scene is known too, while training sees only which caption
-was written for which scene. The seed makes everything; nothing is stored.
+A scene is a 2 x 2 grid of cells on one of three backgrounds; one to three cells hold an object with a shape, a colour
+and a size. A caption states one to three facts, all true of the scene it was written for. Since the facts are known, it
+is also known which captions are true of which other scenes. Training only sees which caption was written for which
+scene. Everything is generated from the seed; nothing is stored.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_WORDS = 18
 OBJECT_COUNT_WEIGHTS = (0.25, 0.40, 0.35)
 SPLITS = ("train", "validation", "test", "test_base", "test_novel")
 
-# Which cells lie on which side, and which ordered pairs of cells stand in which relation. Cells: 0 1 / 2 3.
+# The cells on each side, and the ordered pairs of cells in each relation. Cells: 0 1 / 2 3.
 _ON_SIDE = {"left": (0, 2), "right": (1, 3), "top": (0, 1), "bottom": (2, 3)}
 _RELATED = {
     "left of": [(a, b) for a in (0, 2) for b in (1, 3)],
@@ -52,7 +52,7 @@ _RELATED = {
 
 
 class Layout(NamedTuple):
-    """The facts of n scenes: `background` int [n]; `shape`, `colour`, `size` int [n, 4], EMPTY where no object is."""
+    """The facts of n scenes: `background` int [n]; `shape`, `colour`, `size` int [n, 4], EMPTY in empty cells."""
 
     background: np.ndarray
     shape: np.ndarray
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
 
 class NounPhrase(NamedTuple):
-    """What a caption says of an object; None where it says nothing. At least one is given."""
+    """What a caption says about an object. None means unstated; at least one field is given."""
 
     size: int | None
     colour: int | None
@@ -72,7 +72,7 @@ class NounPhrase(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """One statement. `kind` is exists, side, relation, background or count; `value` indexes that kind's words."""
+    """One statement. `kind` is exists, side, relation, background or count; `value` is an index into its words."""
 
     kind: str
     value: int = 0
@@ -81,7 +81,7 @@ class Fact(NamedTuple):
 
 
 def identity(layout: Layout) -> np.ndarray:
-    """One int64 [n] per scene that says all its facts: equal exactly when two scenes show the same thing."""
+    """Encodes the facts of each scene in an int64 [n]. Codes are equal if and only if all facts are equal."""
     per_object = len(SHAPES) * len(COLOURS) * len(SIZES)
     kind = (layout.shape * len(COLOURS) + layout.colour) * len(SIZES) + layout.size
     digit = np.where(layout.shape == EMPTY, 0, kind + 1).astype(np.int64)
@@ -89,13 +89,13 @@ def identity(layout: Layout) -> np.ndarray:
 
 
 def is_novel(layout: Layout) -> np.ndarray:
-    """bool [n]: the scene shows at least one of the six colour x shape combinations that base-to-novel holds out."""
+    """bool [n]: whether the scene has one of the six colour x shape combinations that base-to-novel holds out."""
     held_out = (layout.colour + layout.shape) % 4 == 3
     return np.any(held_out & (layout.shape != EMPTY), axis=1)
 
 
 def bucket(code: np.ndarray) -> np.ndarray:
-    """A fixed hash (splitmix64) of a scene's identity to 0..9: the split a scene belongs to, whatever the seed."""
+    """Hashes a scene's identity to 0..9 (splitmix64). It decides the split of a scene, whatever the seed."""
     with np.errstate(over="ignore"):
         x = code.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -104,7 +104,7 @@ def bucket(code: np.ndarray) -> np.ndarray:
 
 
 def draw_layouts(rng: np.random.Generator, n: int) -> Layout:
-    """n random scenes, identities may repeat."""
+    """Draws n random scenes; two may have the same identity."""
     present = rng.choice([1, 2, 3], size=n, p=OBJECT_COUNT_WEIGHTS)
     order = np.argsort(rng.random((n, 4)), axis=1)
     shape, colour, size = (rng.integers(0, len(v), size=(n, 4)) for v in (SHAPES, COLOURS, SIZES))
@@ -124,7 +124,7 @@ def _belongs(layout: Layout, split: str, held_out: bool) -> np.ndarray:
 
 
 def distinct_layouts(rng: np.random.Generator, n: int, split: str, held_out: bool) -> Layout:
-    """n scenes of `split`, no two showing the same thing. Splits share no scene, whatever their seeds.
+    """Draws n scenes of `split` with distinct identities. Splits never share a scene, whatever their seeds.
 
     Raises:
       ValueError: if `split` is unknown, or the split holds fewer than n distinct scenes.
@@ -144,7 +144,7 @@ def distinct_layouts(rng: np.random.Generator, n: int, split: str, held_out: boo
 
 
 def holds(fact: Fact, layout: Layout) -> np.ndarray:
-    """bool [n]: is the fact true of each scene?"""
+    """bool [n]: whether the fact is true of each scene."""
     if fact.kind == "background":
         return layout.background == fact.value
     if fact.kind == "count":
@@ -167,21 +167,21 @@ def _matches(phrase: NounPhrase, layout: Layout) -> np.ndarray:
 
 
 def relevance(captions: Sequence[tuple[Fact, ...]], layout: Layout) -> np.ndarray:
-    """Graded truth, float32 [n scenes, m captions]: the share of a caption's facts that are true of a scene.
+    """Returns the graded truth, float32 [n scenes, m captions]: the share of a caption's facts that a scene satisfies.
 
-    1 is a true match (everything the caption says holds); less is a partly true caption.
+    1 is a true match: everything the caption says holds. Less than 1 is a partly true caption.
     """
     facts = {fact: i for i, fact in enumerate(dict.fromkeys(f for caption in captions for f in caption))}
     truth = np.stack([holds(fact, layout) for fact in facts], axis=1).astype(np.float32)
     states = np.zeros((len(facts), len(captions)), np.float32)
     for j, caption in enumerate(captions):
         states[[facts[fact] for fact in caption], j] = 1 / len(caption)
-    # A sum of three thirds need not be exactly 1 in float32; a match must be.
+    # In float32 a sum of three thirds may differ from 1, but a match must be exactly 1.
     return np.round(truth @ states, 4)
 
 
 def write_facts(rng: random.Random, scene: Layout, weights: Sequence[float]) -> tuple[Fact, ...]:
-    """One to three distinct facts that are true of one scene; `weights` are the odds of 1, 2 and 3 facts.
+    """Writes one to three distinct true facts about one scene; `weights` are the odds of 1, 2 and 3 facts.
 
     `scene` is a `Layout` of plain numbers: `background` an int, the others lists of four.
     """
@@ -245,7 +245,7 @@ def caption_text(facts: tuple[Fact, ...]) -> str:
 
 
 def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float]) -> list[list[tuple[Fact, ...]]]:
-    """CAPTIONS_PER_SCENE captions of at most MAX_WORDS words for each scene (longer ones are drawn again)."""
+    """Writes CAPTIONS_PER_SCENE captions per scene. Captions of more than MAX_WORDS words are drawn again."""
     captions = []
     for scene in map(Layout._make, zip(*(part.tolist() for part in layout), strict=True)):
         own: list[tuple[Fact, ...]] = []
@@ -258,7 +258,7 @@ def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float])
 
 
 def draw_images(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """uint8 [n, 32, 32, 3]: anti-aliased objects with jittered place and colour, and a little pixel noise."""
+    """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise."""
     n = len(layout.background)
     grey = np.array(list(BACKGROUNDS.values()))[layout.background][:, None] + rng.normal(0, 0.03, (n, 3))
     cells = np.repeat(grey[:, None, None, None, :], 4, axis=1) * np.ones((1, 1, CELL, CELL, 1))
@@ -277,7 +277,7 @@ def draw_images(rng: np.random.Generator, layout: Layout) -> np.ndarray:
 
 
 def _coverage(shape: np.ndarray, radius: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """[k, 16, 16] in [0, 1]: how much of each pixel an object covers, from its signed distance to the outline."""
+    """Returns the share of each pixel that an object covers, [k, 16, 16], from the signed distance to its outline."""
     grid = np.arange(CELL) - (CELL - 1) / 2
     x = (grid[None, None, :] - centre[0][:, None, None]) * np.ones((1, CELL, 1))
     y = (grid[None, :, None] - centre[1][:, None, None]) * np.ones((1, 1, CELL))
@@ -301,7 +301,7 @@ def _coverage(shape: np.ndarray, radius: np.ndarray, centre: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class SceneSource(ArraySource):
-    """Scenes as a `Source`, with what no real data set has: the truth of every pair."""
+    """Scenes as a `Source`, with the truth of every pair, which no real data set has."""
 
     layout: Layout = field(kw_only=True)
     facts: Sequence[tuple[Fact, ...]] = field(kw_only=True)
@@ -315,16 +315,17 @@ class SceneSource(ArraySource):
 def make_scenes(
     split: str, n: int, *, seed: int, facts_per_caption: tuple[float, float, float], held_out: bool = False
 ) -> SceneSource:
-    """n scenes of a split with five captions each, the same for the same arguments (the last few are kept).
+    """Makes n scenes of a split with five captions each. Equal arguments give equal scenes; recent results are cached.
 
     Args:
-      split: train, validation, test; or, of the test scenes, test_base (no held-out combination) or test_novel.
+      split: train, validation or test; or test_base or test_novel, the test scenes without or with a held-out
+        combination.
       n: number of scenes.
-      seed: makes scenes, captions and pixels.
-      facts_per_caption: odds of 1, 2 and 3 facts in a caption. The fewer facts, the more other scenes a caption is
-        true of: this is the dial of the share of false negatives. (Captions of more than MAX_WORDS words are drawn
-        again, so .25, .40, .35 come out as about .27, .45, .28.)
-      held_out: training and validation scenes show none of the six held-out colour x shape combinations.
+      seed: seed of scenes, captions and pixels.
+      facts_per_caption: odds of 1, 2 and 3 facts in a caption. A caption with fewer facts is true of more scenes, so
+        these odds set the share of false negatives. Captions of more than MAX_WORDS words are drawn again, so .25,
+        .40, .35 become about .27, .45, .28.
+      held_out: whether training and validation scenes leave out the six held-out colour x shape combinations.
 
     Raises:
       ValueError: if `split` is unknown, n is too large, or the odds are not three non-negative numbers.
@@ -338,7 +339,7 @@ def make_scenes(
     layout = distinct_layouts(rng, n, split, held_out)
     captions = write_captions(random.Random(f"{seed} {split}"), layout, weights)
     images = draw_images(rng, layout)
-    images.setflags(write=False)  # shared by everyone who asks for these scenes
+    images.setflags(write=False)  # the cached array is shared
     return SceneSource(
         images=images,
         captions=[[caption_text(facts) for facts in own] for own in captions],

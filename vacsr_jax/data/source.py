@@ -1,4 +1,4 @@
-"""The one protocol of a dataset: random access to images, each with its texts, its class, or both."""
+"""The protocol that every data set follows: random access to images, each with texts, a class, or both."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 
 class Source(Protocol):
-    """Images by index. Everything but the pixels is known without opening an image.
+    """Images by index. All but the pixels is known without opening an image.
 
     Attributes:
-      ids: one stable, unique name per image; errors, tables and result files print it.
-      captions: `captions[i]` are the texts of image `i` (empty for a source that has classes only).
-      labels: `labels[i]` is the index of image `i`'s class in `class_names`, or None without classes.
-      class_names: names of the classes, in label order; a template turns one into a text.
+      ids: one stable, unique name per image, printed in errors, tables and result files.
+      captions: `captions[i]` are the texts of image `i`; empty for a source that only has classes.
+      labels: `labels[i]` is the index in `class_names` of image `i`'s class; None without classes.
+      class_names: the names of the classes, in label order. A template turns a name into a text.
 
-    A source that knows more may also have `relevance()` (float [n, m], true graded relevance), `caption_ids` (the data
-    set's own number of each caption, as `captions`) and `protocol` (a dict of what a result must say of the data).
+    A source may also have `relevance()` (float [n, m], the true graded relevance), `caption_ids` (the data set's own id
+    of each caption, nested like `captions`) and `protocol` (a dict of facts about the data that results must state).
     """
 
     ids: Sequence[str]
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A `Source` of arrays that are already in memory.
+    """A `Source` of arrays in memory.
 
     Raises:
       ValueError: if the lengths differ, an id repeats, or the images are not uint8 [n, h, w, 3].
@@ -72,22 +72,21 @@ class ArraySource:
 
 
 def below(folder: str, name: str) -> Path:
-    """The path of an image as a list in a data set gives it, below the data set's own folder.
+    """Returns the relative path of an image that a file of the data set lists; refuses one that leaves the folder.
 
-    Links on the disk are followed: whoever laid out the data put them there, large sets often lie elsewhere, and no
-    list can make one.
+    Symbolic links on disk are followed. Large data sets are often laid out with links, and a list cannot create one.
 
     Raises:
-      ValueError: for a path that is absolute, climbs with `..`, or holds a NUL.
+      ValueError: for a path that is absolute, contains `..`, or contains a NUL.
     """
     path = PurePosixPath(folder, name)
     if path.is_absolute() or ".." in path.parts or "\0" in str(path) or not path.name:
-        raise ValueError(f"image {str(path)!r} leaves the data set's folder; copy it in")
+        raise ValueError(f"image {str(path)!r} leaves the data set's folder; copy the image into it")
     return Path(path)
 
 
 def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
-    """All captions of a source in order, and the index of each one's image: p strings, int64 [p]."""
+    """Returns all captions of a source in order, and the index of each caption's image: p strings, int64 [p]."""
     texts = [text for captions in source.captions for text in captions]
     counts = [len(captions) for captions in source.captions]
     return texts, np.repeat(np.arange(len(counts)), counts)
@@ -96,13 +95,13 @@ def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
 def load_images(
     source: Source, index: np.ndarray, preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> np.ndarray:
-    """Images `index` (int [b]) of a source, preprocessed: uint8 [b, s, s, 3].
+    """Returns images `index` (int [b]) of a source, preprocessed: uint8 [b, s, s, 3].
 
     Raises:
-      ValueError: if an image is not uint8 [s, s, 3] with the s of the first one.
+      ValueError: if an image is not uint8, or differs in shape from the first one.
     """
     if preprocess is None and isinstance(source, ArraySource):
-        return source.images[index]  # one gather; image by image would be the step's largest host cost
+        return source.images[index]  # one gather; reading one by one would be the largest cost of a step on the host
     images = [source.image(int(i)) for i in index]
     if preprocess is not None:
         images = [preprocess(image) for image in images]
@@ -110,18 +109,18 @@ def load_images(
         if image.dtype != np.uint8 or image.shape != images[0].shape:
             raise ValueError(
                 f"image {source.ids[int(i)]!r}: got {image.dtype} {list(image.shape)}, expected uint8 "
-                f"{list(images[0].shape)} like the first of its batch; give a preprocess that makes one size"
+                f"{list(images[0].shape)} like the first of its batch; pass a preprocess that makes sizes equal"
             )
     return np.stack(images)
 
 
 def to_array_source(source: Source, preprocess: Callable[[np.ndarray], np.ndarray]) -> ArraySource:
-    """The same source with every image preprocessed once and kept in memory: n * s * s * 3 bytes.
+    """Returns the source with every image preprocessed once and kept in memory: n * s * s * 3 bytes.
 
     Raises:
-      ValueError: if an image cannot be read, or preprocessing does not make one size.
+      ValueError: if an image cannot be read, or preprocessing yields more than one size.
     """
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside the interpreter lock
+    with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock while it decodes and resizes
         images = np.stack(list(pool.map(lambda i: preprocess(source.image(i)), range(len(source)))))
     return ArraySource(images, source.captions, source.ids, source.labels, source.class_names)
 
@@ -139,23 +138,23 @@ class _Concatenated:
         return len(self.ids)
 
     def image(self, index: int) -> np.ndarray:
-        index = range(len(self))[index]  # a negative or too large index means here what it means in a list
+        index = range(len(self))[index]  # negative and too large indices behave as in a list
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.parts[part].image(index - int(self.starts[part]))
 
 
 def concatenate(sources: Mapping[str, Source]) -> Source:
-    """Sources one after another as one; the id `x` of the source named `noto` becomes `noto/x`.
+    """Joins sources into one. The id `x` of the source named `noto` becomes `noto/x`.
 
-    Class names are joined in order of first appearance and labels renumbered; where one source has no labels,
-    the result has none.
+    Class names are joined in order of first appearance and labels are renumbered. If a source has no labels, neither
+    has the result.
 
     Raises:
-      ValueError: if there is no source, or all are empty.
+      ValueError: if there is no source, or all sources are empty.
     """
     parts = list(sources.values())
     if sum(len(part) for part in parts) == 0:
-        raise ValueError(f"concatenate: got {list(sources)}, expected at least one source that has images")
+        raise ValueError(f"concatenate: got {list(sources)}, expected at least one source with images")
     labelled = all(part.labels is not None for part in parts)
     class_names = list(dict.fromkeys(name for part in parts for name in part.class_names)) if labelled else []
     number = {name: i for i, name in enumerate(class_names)}

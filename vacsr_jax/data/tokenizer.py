@@ -1,4 +1,4 @@
-"""Captions to token ids: byte-pair encoding trained on one's own captions, or a Hugging Face CLIP's."""
+"""Turns captions into token ids: byte-pair encoding trained on the captions, or a Hugging Face CLIP's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 
 TOKENIZER, LENGTHS = "tokenizer.json", "vacsr_tokenizer.json"
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = 256
-LONGEST = 2**20  # tokens of a row; more is a damaged file
+LONGEST = 2**20  # tokens per row; a file that says more is damaged
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Callable from texts to ids; each row is start, the text, end, pads.
+    """Maps texts to ids. Each row holds start, the text, end, and padding.
 
     Attributes:
-      backend: the encoder, which adds start and end itself, and neither pads nor truncates.
+      backend: the encoder. It adds start and end, and neither pads nor truncates.
       context_length: length of every row.
-      start_id, end_id, pad_id: ids of the special tokens; CLIP's own pads with its end token.
+      start_id, end_id, pad_id: ids of the special tokens. CLIP pads with its end token.
     """
 
     backend: tokenizers.Tokenizer
@@ -46,18 +46,18 @@ class Tokenizer:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 hint = " (start, word, end)" if name == "context_length" else ", an id of the vocabulary"
-                raise ValueError(f"{name}: got {value!r:.60}, expected {least} at least and {most} at most{hint}")
+                raise ValueError(f"{name}: got {value!r:.60}, expected {least} to {most}{hint}")
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are; rows hold ids below it."""
+        """The number of ids; all ids are below it."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids, int32 [n, context_length]. A text that is too long loses its tail but not the end token.
+        """Returns ids, int32 [n, context_length]. A text that is too long is cut but keeps the end token.
 
         Raises:
-          ValueError: if `texts` is one str, or if an entry is no str or blank; the message names its index.
+          ValueError: if `texts` is a single str, or an entry is not a str or is blank; the message gives its index.
         """
         check_texts(texts)
         room = self.context_length
@@ -69,7 +69,7 @@ class Tokenizer:
         return tokens
 
     def save(self, folder: str | Path) -> None:
-        """Writes two json files that `load_tokenizer` reads back."""
+        """Writes two JSON files that `load_tokenizer` reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / TOKENIZER))
@@ -79,29 +79,29 @@ class Tokenizer:
 
 
 def check_texts(texts: Sequence[object]) -> None:
-    """Raises ValueError, naming the index, unless every entry is a str with something in it."""
+    """Raises ValueError, with the index, unless every entry is a str that is not blank."""
     if isinstance(texts, str):
-        raise ValueError(f"texts: got one str, {texts[:40]!r}; expected a sequence of them")
+        raise ValueError(f"texts: got one str, {texts[:40]!r}; expected a sequence of str")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"texts[{i}]: got {text!r}, expected a str that is not blank; drop or fix it")
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: int) -> Tokenizer:
-    """Byte-pair encoding (Sennrich et al. 2016) of lower-cased `texts`, over bytes: any text can be encoded.
+    """Trains a byte-pair encoding (Sennrich et al. 2016) on lower-cased `texts`.
 
-    The same texts give the same ids. Pad, start and end are ids 0, 1, 2. `vocab_size` is an upper bound:
-    training stops when no pair of tokens occurs twice.
+    It works on bytes, so any text can be encoded. Equal texts give equal ids. Pad, start and end are ids 0, 1, 2.
+    `vocab_size` is an upper bound: training stops when no pair of tokens occurs twice.
 
     Raises:
-      ValueError: if there are no texts, one is blank, or `vocab_size` has no room for the bytes.
+      ValueError: if there are no texts, a text is blank, or `vocab_size` is too small for the 256 bytes.
     """
     check_texts(texts)
     specials = [PAD, START, END]
     if not len(texts):
         raise ValueError("texts: got none; a tokenizer is trained on captions")
     if vocab_size < BYTES + len(specials):
-        raise ValueError(f"vocab_size: got {vocab_size}, expected {BYTES + len(specials)} at least")
+        raise ValueError(f"vocab_size: got {vocab_size}, expected at least {BYTES + len(specials)}")
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.Sequence(
         [
@@ -130,12 +130,12 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: in
 
 
 def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = None) -> Tokenizer:
-    """The tokenizer of a folder `Tokenizer.save` wrote, or of a Hugging Face CLIP (folder or hub name).
+    """Loads a tokenizer from a folder written by `Tokenizer.save`, or from a Hugging Face CLIP (folder or hub name).
 
-    `context_length` overrides the stored one, and is needed where a Hugging Face tokenizer states none.
+    `context_length` replaces the stored one. It is required if a Hugging Face tokenizer has none.
 
     Raises:
-      ValueError: if nothing can be loaded, no length is known, or the tokenizer adds no start and end token.
+      ValueError: if nothing can be loaded, the length is unknown, or the tokenizer does not add start and end tokens.
     """
     folder = Path(folder_or_hub_name)
     if not (folder / LENGTHS).is_file():
@@ -155,13 +155,13 @@ def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = 
 def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     """See `load_tokenizer`."""
     try:
-        # Without the last word transformers would ask at the terminal whether code that came with the files may run.
+        # Without trust_remote_code=False transformers asks at the terminal whether to run code from the files.
         loaded = import_auto_tokenizer().from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # its files may say anything: whatever is made of them fails in its own way
+    except Exception as error:  # the files are untrusted and can fail in many ways
         raise ValueError(
             f"{name!r}: expected a folder with {LENGTHS}, or the folder or hub name of a CLIP: {error}"
         ) from error
-    # transformers writes 1e30 where no length is known.
+    # transformers uses 1e30 for an unknown length.
     if context_length is None and loaded.model_max_length > 1_000_000:
         raise ValueError(f"{name!r} does not say its context length; pass context_length (CLIP's is 77)")
     ids = (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id)
@@ -169,7 +169,7 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     probe = [] if backend is None else backend.encode("a").ids
     if None in ids or len(probe) < 3 or (probe[0], probe[-1]) != ids[:2]:
         raise ValueError(f"{name!r}: expected a CLIP tokenizer, which adds a start and an end token")
-    if probe[1] in ids:  # what transformers makes of a folder without a tokenizer: every text is unknown
+    if probe[1] in ids:  # transformers builds this from a folder without a tokenizer: every text is unknown
         raise ValueError(f"{name!r}: the tokenizer knows no words; its files (tokenizer.json) are missing")
     backend.no_truncation()
     backend.no_padding()
@@ -177,7 +177,7 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
 
 
 def import_auto_tokenizer() -> type:
-    """transformers' AutoTokenizer, imported late (1 s) and without its advice to install PyTorch."""
+    """Imports transformers' AutoTokenizer, which takes 1 s, without its advice to install PyTorch."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
     before = os.environ.get(name)
     os.environ[name] = "1"

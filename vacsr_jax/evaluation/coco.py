@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.metrics.coco import FOLDS, CaptionTruth, Matches, Scores, coco_metrics
 from vacsr_jax.safe_npz import read_npy
 

@@ -1,4 +1,4 @@
-"""Does a predicted match probability mean what it says? Reliability curve and expected calibration error."""
+"""Calibration of predicted match probabilities: reliability curve and expected calibration error."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,13 @@ class Reliability(NamedTuple):
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, equal_mass: bool = False) -> Reliability:
-    """Compare the predicted probability with the share of positives, bin by bin.
+    """Compares the predicted probability with the share of positives, bin by bin.
 
-    Bin b holds the pairs with b/bins < p <= (b+1)/bins (Guo et al. 2017; p = 0 joins the first bin), or,
-    with `equal_mass`, equally many pairs each (Nixon et al. 2019). Labels of image-text pairs are sparse, so
-    nearly all pairs fall into the first equal-width bin and hide the rest; equal mass shows where they
-    differ. Equal probabilities always share a bin. `probabilities` and bool `labels` of any one shape; empty
-    bins are left out. Raises ValueError for probabilities outside [0, 1] or NaN, unequal shapes, no pair,
-    bins < 1.
+    Bin b holds the pairs with b/bins < p <= (b+1)/bins (Guo et al. 2017; p = 0 joins the first bin). With `equal_mass`
+    every bin holds about as many pairs (Nixon et al. 2019). Labels of image-text pairs are sparse, so nearly all pairs
+    fall into the first bin of equal width and hide the others; bins of equal mass show where they differ. Equal
+    probabilities always share a bin. Empty bins are left out. `probabilities` and bool `labels` have the same shape,
+    any. Raises ValueError for probabilities that are NaN or outside [0, 1], unequal shapes, no pair, or bins < 1.
 
     >>> reliability(np.array([0.1, 0.2, 0.9]), np.array([False, True, True]), bins=2).accuracy.tolist()
     [0.5, 1.0]
@@ -54,10 +53,10 @@ def _check_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]
 def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, equal_mass: bool = False
 ) -> float:
-    """Mean distance between predicted probability and share of positives, weighted by the bins' counts.
+    """Mean distance between predicted probability and share of positives, weighted by the counts of the bins.
 
-    ECE = sum_b n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015; Guo et al. 2017). Arguments, bins
-    and errors as in `reliability`.
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015; Guo et al. 2017). Arguments, bins and errors
+    as in `reliability`.
 
     >>> round(expected_calibration_error(np.array([0.2, 0.4, 0.9]), np.array([False, True, True]), bins=2), 6)
     0.166667

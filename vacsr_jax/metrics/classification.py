@@ -1,4 +1,4 @@
-"""Accuracies of classification and how benchmarks average them: pure functions."""
+"""Classification accuracy, and how benchmarks average it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images (micro, over images, not classes) whose best class is theirs; scores [n, c], labels int [n].
+    """Share of images whose best-scored class is their label; scores [n, c], labels int [n]. Images count equally.
 
     >>> accuracy(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1]))
     0.6666666666666666
 
     Raises:
-      ValueError: for shapes that do not fit, scores that are not finite, or a label without a class.
+      ValueError: for shapes that do not fit, scores that are not finite, or a label outside 0..c-1.
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or len(labels) == 0:
         raise ValueError(f"got scores {list(scores.shape)} and labels {list(labels.shape)}, expected [n, c] and [n]")
@@ -27,16 +27,16 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def harmonic_mean(base: float, new: float) -> float:
-    """2 b n / (b + n), 0 where both are 0."""
+    """2 b n / (b + n); 0 if both are 0."""
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
 class Averages(NamedTuple):
-    """Base, new and their harmonic mean over data sets, in both conventions.
+    """Means over data sets of base, new and their harmonic mean, in both conventions.
 
     Attributes:
-      hm_of_means: harmonic mean of the two means: what CoOp, MaPLe, MMA, MMRL and VACSR print.
-      mean_of_hms: mean of the data sets' harmonic means: RMAdapter.
+      hm_of_means: harmonic mean of the two means, as printed by CoOp, MaPLe, MMA, MMRL and VACSR.
+      mean_of_hms: mean of the data sets' harmonic means, as printed by RMAdapter.
     """
 
     base: float
@@ -46,7 +46,7 @@ class Averages(NamedTuple):
 
 
 def average_over_datasets(pairs: Mapping[str, tuple[float, float]]) -> Averages:
-    """The average row of a base-to-novel table from (base, new) of each data set.
+    """Computes the average row of a base-to-novel table from (base, new) of each data set.
 
     >>> average_over_datasets({"a": (80.0, 60.0), "b": (60.0, 80.0)}).hm_of_means
     70.0
@@ -55,7 +55,7 @@ def average_over_datasets(pairs: Mapping[str, tuple[float, float]]) -> Averages:
       ValueError: if there is no data set.
     """
     if not pairs:
-        raise ValueError("no data set to average over; expected at least one")
+        raise ValueError("got no data set to average over, expected at least one")
     base, new = (float(np.mean(values)) for values in zip(*pairs.values(), strict=True))
     return Averages(base, new, harmonic_mean(base, new), float(np.mean([harmonic_mean(*p) for p in pairs.values()])))
 
@@ -69,6 +69,6 @@ class Spread(NamedTuple):
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
-    """`std` has ddof 0, `error` is std with ddof 1 over sqrt(seeds): None for a single seed."""
+    """Computes `std` with ddof 0, and `error` as std with ddof 1 over sqrt(seeds); None for a single seed."""
     error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
     return Spread(float(np.mean(values)), float(np.std(values)), error)

@@ -1,7 +1,7 @@
 """COCO 1K and 5K, Crisscrossed Captions and ECCV Caption, from one similarity matrix of COCO's test split.
 
-Definitions and counting are those of the public package `eccv_caption` (Chun et al. 2022), to the last digit, on a
-matrix without ties. Ties are pessimistic, as everywhere in this library: among equal scores a negative ranks first.
+On a matrix without ties every number equals that of the public package `eccv_caption` (Chun et al. 2022) to the last
+digit. Ties are pessimistic, as everywhere in this library: among equal scores a negative ranks first.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from vacsr_jax.metrics.retrieval import RSUM_KS, PositiveRanks
 
 FOLDS = 5
-_BLOCK_ENTRIES = 10_000_000  # scores sorted at once
+_BLOCK_ENTRIES = 10_000_000  # number of scores that are sorted at once
 
 Scores = dict[str, dict[str, float]]
 
 
 class Matches(NamedTuple):
-    """Ids of the positives of each query id, in both directions; the two need not mirror each other."""
+    """The ids of each query id's positives, in both directions. The two directions may differ."""
 
     i2t: Mapping[int, Sequence[int]]
     t2i: Mapping[int, Sequence[int]]
@@ -29,13 +29,13 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionTruth:
-    """The ground truth of a test split. Queries are the keys, the gallery is always the whole split.
+    """The ground truth of a test split. The queries are the keys; the gallery is always the whole split.
 
     Attributes:
-      test_ids: int64 [captions], caption ids in the order whose five equal parts are the folds of "1K".
-      original: the captions written for an image: 5,000 x 25,000 in COCO.
-      cxc: pairs that people rated 3 or more of 5 (Parekh et al. 2021); captions without any are no queries.
-      eccv: pairs that people judged a match among five models' best (Chun et al. 2022); 1,261 and 1,332 queries.
+      test_ids: int64 [captions], caption ids. Five equal parts, in this order, are the folds of "1K".
+      original: the captions written for each image: 5,000 x 25,000 in COCO.
+      cxc: pairs that people rated 3 or more of 5 (Parekh et al. 2021). Captions without such a pair are not queries.
+      eccv: pairs among the best of five models that people judged to match (Chun et al. 2022); 1,261 and 1,332 queries.
     """
 
     test_ids: np.ndarray
@@ -47,21 +47,21 @@ class CaptionTruth:
 def coco_metrics(
     similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
 ) -> Scores:
-    """Every number of the field's tables for COCO, from scores of all pairs.
+    """Computes every number of the usual COCO tables from the scores of all pairs.
 
-    `similarity` [images, captions], larger is better, of any real dtype; it may be memory-mapped and is read in
-    blocks. Rows and columns come in any order: the ids name them. Returns name -> {"i2t": x, "t2i": y}, x a mean over
-    queries in 0..1:
+    `similarity` [images, captions], larger is better, has any real dtype. It is read in blocks and may be
+    memory-mapped. Rows and columns come in any order; the ids name them. Returns
+    name -> {"i2t": x, "t2i": y}, means over queries in 0..1:
 
-    - `coco_5k_r1`, `_r5`, `_r10`: a positive of `truth.original` among the k best of the whole gallery.
-    - `coco_1k_r1`, ...: the same inside each of the five folds, and the mean over folds.
+    - `coco_5k_r1`, `_r5`, `_r10`: whether a positive of `truth.original` is among the k best of the whole gallery.
+    - `coco_1k_r1`, ...: the same within each of the five folds, averaged over folds.
     - `cxc_r1`, ...: positives of `truth.cxc`; only its keys are queries.
     - `eccv_map_at_r`: 1/R sum_{i <= R} [item i is a positive] P(i), with R the query's number of positives and P(i) the
       precision of the i best; `eccv_rprecision`: P(R); `eccv_r1`. R counts positives outside the gallery too.
     - `coco_1k_rsum` (the tables' RSUM) and `coco_5k_rsum`: 100 (R@1 + R@5 + R@10), with their "sum", at most 600.
 
     Raises:
-      ValueError: for a wrong shape, an unknown, repeated or missing id, NaN; the message names which.
+      ValueError: for a wrong shape, an unknown, repeated or missing id, or NaN; the message says which.
     """
     images, captions = _check_ids(similarity, image_ids, caption_ids, truth)
     of_direction = {"i2t": (similarity, images, captions), "t2i": (similarity.T, captions, images)}
@@ -81,7 +81,7 @@ def coco_metrics(
 
 
 def _fold_ranks(similarity, images, captions, direction: str, truth: CaptionTruth) -> Iterable[PositiveRanks]:
-    """Ranks inside each fold: its captions, and the images they were written for."""
+    """Yields the ranks within each fold: its captions, and the images they were written for."""
     for fold in np.split(truth.test_ids, FOLDS):
         fold_images = dict.fromkeys(image for c in fold for image in truth.original.t2i[int(c)])
         rows, columns = {i: n for n, i in enumerate(fold_images)}, {int(c): n for n, c in enumerate(fold)}
@@ -98,7 +98,7 @@ def _recalls(prefix: str, folds: Iterable[PositiveRanks]) -> dict[str, float]:
 
 
 def _best_ranks(ranks: PositiveRanks) -> np.ndarray:
-    """The rank of each query's best positive; infinite where none is in the gallery."""
+    """Returns the rank of each query's best positive; infinite if none is in the gallery."""
     best = np.full(len(ranks.n_positives), np.inf)
     first = ranks.nth == 1
     best[ranks.query[first]] = ranks.rank[first]
@@ -108,9 +108,9 @@ def _best_ranks(ranks: PositiveRanks) -> np.ndarray:
 def eccv_precision(
     similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """ECCV Caption's queries one by one: direction -> their rows (t2i: columns) [q], and their precision [q].
+    """Returns, per direction, the rows (t2i: columns) [q] of ECCV Caption's queries, and their mAP@R [q].
 
-    The precision is that whose mean is `eccv_map_at_r`. Arguments and errors as in `coco_metrics`.
+    The mean of the latter is `eccv_map_at_r`. Arguments and errors as in `coco_metrics`.
     """
     images, captions = _check_ids(similarity, image_ids, caption_ids, truth)
     found = {}
@@ -132,7 +132,7 @@ def _eccv(ranks: PositiveRanks) -> dict[str, float]:
 
 
 def _precisions(ranks: PositiveRanks) -> tuple[np.ndarray, np.ndarray]:
-    """mAP@R and R-Precision of each query (Musgrave et al. 2020), rounded where the package rounds."""
+    """Returns mAP@R and R-Precision of each query (Musgrave et al. 2020), with the package's order of rounding."""
     starts = np.searchsorted(ranks.query, np.arange(len(ranks.n_positives) + 1))
     mean_precision, last_precision = [], []
     for query, n in enumerate(ranks.n_positives):
@@ -147,10 +147,10 @@ def _precisions(ranks: PositiveRanks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rank(scores, rows: dict[int, int], columns: dict[int, int], sets: Mapping[str, Mapping]) -> dict:
-    """Ranks of the positives of several ground truths from one sort of each row of scores [queries, gallery].
+    """Ranks the positives of several ground truths, sorting each row of scores [queries, gallery] once.
 
-    `rows` and `columns` give an id's place. A rank is the number of negatives that score at least as high, plus the
-    place among the query's own positives.
+    `rows` and `columns` map an id to its row or column. A rank is the number of negatives that score at least as high,
+    plus the place among the query's own positives.
     """
     pairs = {name: _pairs(matches, rows, columns) for name, matches in sets.items()}
     row, column = (np.concatenate([getattr(p, part) for p in pairs.values()]) for part in ("row", "column"))
@@ -161,10 +161,10 @@ def _rank(scores, rows: dict[int, int], columns: dict[int, int], sets: Mapping[s
 
 
 class _Pairs(NamedTuple):
-    query: np.ndarray  # place of the query among the set's queries, ascending
+    query: np.ndarray  # index of the query among the set's queries, ascending
     row: np.ndarray
     column: np.ndarray
-    n_positives: np.ndarray  # [queries], positives outside the gallery too
+    n_positives: np.ndarray  # [queries], including positives outside the gallery
 
 
 def _pairs(matches: Mapping[int, Sequence[int]], rows: dict[int, int], columns: dict[int, int]) -> _Pairs:
@@ -180,7 +180,7 @@ def _pairs(matches: Mapping[int, Sequence[int]], rows: dict[int, int], columns: 
 
 
 def _counts(scores, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each pair: its score, and how many scores of its row are at least as high (itself among them)."""
+    """Returns each pair's score, and the number of scores in its row that are at least as high (its own included)."""
     n_rows, n_columns = scores.shape
     value, at_least = np.empty(len(row)), np.empty(len(row), np.int64)
     order = np.argsort(row, kind="stable")
@@ -215,8 +215,8 @@ def _check_ids(similarity, image_ids, caption_ids, truth: CaptionTruth) -> tuple
     shape = (len(image_ids), len(caption_ids))
     if similarity.ndim != 2 or similarity.shape != shape:
         raise ValueError(
-            f"similarity: got shape {list(similarity.shape)}, expected {list(shape)}: a row for each of the "
-            f"{shape[0]} image ids, a column for each of the {shape[1]} caption ids"
+            f"similarity: got shape {list(similarity.shape)}, expected {list(shape)}: one row for each of "
+            f"the {shape[0]} image ids, one column for each of the {shape[1]} caption ids"
         )
     if similarity.dtype.kind not in "fiu":
         raise ValueError(f"similarity: got dtype {similarity.dtype}, expected real numbers")
@@ -233,7 +233,7 @@ def _places(name: str, ids: Sequence[int], known: Mapping[int, Sequence[int]]) -
             hint = "; keep the first five captions of each image" if name.startswith("caption") else ""
             raise ValueError(f"{name}: {i} (number {n + 1} of {len(ids)}) is not in the ground truth{hint}")
         if places.setdefault(int(i), n) != n:
-            raise ValueError(f"{name}: {i} stands at number {places[int(i)] + 1} and again at {n + 1}; give each once")
+            raise ValueError(f"{name}: {i} is number {places[int(i)] + 1} and again number {n + 1}; give each id once")
     missing = [i for i in known if i not in places]
     if missing:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Metrics against graded relevance: how far a caption is true, not only whether it was labelled."""
+"""Metrics against graded relevance: how far a caption is true of an image, not only whether it was written for it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from vacsr_jax.metrics.retrieval import check_scores, row_blocks
 
 
 def check_relevance(scores: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`check_scores`, and raise ValueError unless the relevance lies in [0, 1]."""
+    """As `check_scores`; also raises ValueError unless the relevance lies in [0, 1]."""
     scores, relevance = check_scores(scores, relevance, "relevance")
     if not ((relevance >= 0) & (relevance <= 1)).all():  # also refuses NaN
         raise ValueError(f"relevance lies in [{relevance.min()}, {relevance.max()}], expected [0, 1]: rescale it first")
@@ -14,13 +14,13 @@ def check_relevance(scores: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarr
 
 
 def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int | None = None) -> float:
-    """Normalised discounted cumulative gain of the first k candidates (all of them if k is None).
+    """Normalised discounted cumulative gain of the first k candidates (of all if k is None).
 
-    nDCG = mean_q DCG_q / ideal DCG_q, DCG = sum_{i <= k} rel(i) / log2(i + 1) (Järvelin and Kekäläinen
-    2002). The gain is *linear* in the relevance (not 2^rel - 1): the relevance here is a fraction, not a
-    grade. `scores` and `relevance` [q, c], relevance in [0, 1]. Mean over queries with any relevance above
-    0. Ties are pessimistic: the less relevant first. Raises ValueError for NaN scores, unequal shapes,
-    relevance outside [0, 1] or all 0, k < 1.
+    nDCG = mean_q DCG_q / ideal DCG_q, DCG = sum_{i <= k} rel(i) / log2(i + 1) (Järvelin and Kekäläinen 2002). The gain
+    is *linear* in the relevance, not 2^rel - 1, because the relevance here is a fraction, not a grade. `scores` and
+    `relevance` [q, c], relevance in [0, 1]. The mean is over queries with any relevance above 0. Ties are pessimistic:
+    the less relevant candidate comes first. Raises ValueError for NaN scores, unequal shapes, relevance outside [0, 1]
+    or all 0, or k < 1.
 
     >>> ndcg(np.array([[2.0, 1.0]]), np.array([[1.0, 0.0]])), ndcg(np.zeros((1, 2)), np.array([[1.0, 0.0]]))
     (1.0, 0.6309297535714575)
@@ -42,17 +42,17 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int | None = None) -> flo
 
 
 def _pessimistic_order(scores: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-    """Candidates of each row, best score first; among equal scores the least relevant first."""
+    """Sorts the candidates of each row by score, best first; among equal scores the least relevant comes first."""
     order = np.argsort(-scores, axis=1)
     ranked = np.take_along_axis(scores, order, axis=1)
     tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)
-    if tied.any():  # the sort by two keys is several times slower: only for the rows that need it
+    if tied.any():  # sorting by two keys is several times slower, so only the rows that need it
         order[tied] = np.lexsort((relevance[tied], -scores[tied]), axis=1)
     return order
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis of [q, c], from 1, smallest value first; equal values share their mean rank.
+    """Ranks the values of each row of [q, c], from 1 for the smallest; equal values share their mean rank.
 
     >>> average_ranks(np.array([[5.0, 7.0, 5.0]])).tolist()
     [[1.5, 3.0, 1.5]]
@@ -61,7 +61,7 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
     ordered = np.take_along_axis(values, order, axis=1)
     starts = np.ones(values.shape, bool)
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.flatnonzero(starts)  # every row starts a group, so flat groups never span two rows
+    first = np.flatnonzero(starts)  # every row starts a group, so no group spans two rows
     size = np.diff(first, append=values.size)
     column = first % values.shape[1]
     shared = np.repeat(column + (size + 1) / 2, size).reshape(values.shape)
@@ -73,10 +73,10 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
 def spearman(scores: np.ndarray, relevance: np.ndarray) -> float:
     """Mean over queries of the rank correlation between scores and graded relevance.
 
-    rho = Pearson correlation of the average ranks (Spearman 1904; equal values share their mean rank).
-    `scores` and `relevance` [q, c], relevance in [0, 1]. Queries whose relevance is constant are left out; a
-    query whose *scores* are constant counts as 0. Raises ValueError for NaN scores, unequal shapes,
-    relevance outside [0, 1] or constant for every query.
+    rho = Pearson correlation of the average ranks (Spearman 1904; equal values share their mean rank). `scores` and
+    `relevance` [q, c], relevance in [0, 1]. Queries of constant relevance are left out. A query of constant *scores*
+    counts as 0. Raises ValueError for NaN scores, unequal shapes, or relevance outside [0, 1] or constant for every
+    query.
 
     >>> round(spearman(np.array([[3.0, 2.0, 1.0]]), np.array([[1.0, 0.5, 0.5]])), 4)
     0.866
@@ -91,7 +91,7 @@ def spearman(scores: np.ndarray, relevance: np.ndarray) -> float:
 
 
 def row_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson correlation of the rows of x and y [q, c] -> [q]; 0 where a row is constant."""
+    """Pearson correlation of the rows of x and y, [q, c] -> [q]; 0 if a row is constant."""
     x = x - x.mean(axis=1, keepdims=True)
     y = y - y.mean(axis=1, keepdims=True)
     scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))

@@ -1,7 +1,7 @@
 """Retrieval metrics on a score matrix and a boolean matrix of matches.
 
-Everything follows from the ranks of the positives, so each direction is ranked once. Ties are pessimistic:
-among equal scores a negative ranks first, so a collapsed model (all scores equal) never looks good.
+Every metric follows from the ranks of the positives, so each direction is ranked once. Ties are pessimistic: among
+equal scores a negative ranks first, so a collapsed model (all scores equal) never looks good.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,13 @@ _BLOCK_ENTRIES = 4_000_000  # rows are ranked in blocks of about this many score
 
 
 class PositiveRanks(NamedTuple):
-    """Ranks of all positives: `query` [p], `rank` [p] and `nth` [p] count from 1, `n_positives` [q'].
+    """The ranks of all p positives, for the q' queries that have one.
 
-    `nth` is the place among the query's own positives. `query` indexes the q' queries that have a positive.
+    Attributes:
+      query: int [p], index among the q' queries.
+      rank: int [p], from 1.
+      nth: int [p], place among the query's own positives, from 1.
+      n_positives: int [q'].
     """
 
     query: np.ndarray
@@ -26,7 +30,7 @@ class PositiveRanks(NamedTuple):
 
 
 def check_scores(scores: np.ndarray, other: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays [q, c] (scores as float32 or float64) or raise ValueError: shape, NaN."""
+    """Returns both as arrays [q, c], scores as float32 or float64. Raises ValueError for unequal shapes or NaN."""
     scores, other = np.asarray(scores), np.asarray(other)
     if scores.ndim != 2 or scores.shape != other.shape:
         raise ValueError(
@@ -40,7 +44,7 @@ def check_scores(scores: np.ndarray, other: np.ndarray, name: str) -> tuple[np.n
 
 
 def check_positives(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`check_scores`, and raise ValueError unless `positives` is boolean with at least one True."""
+    """As `check_scores`; also raises ValueError unless `positives` is boolean with at least one True."""
     scores, positives = check_scores(scores, positives, "positives")
     if positives.dtype != bool:
         raise ValueError(f"positives have dtype {positives.dtype}, expected bool: threshold them first")
@@ -50,7 +54,7 @@ def check_positives(scores: np.ndarray, positives: np.ndarray) -> tuple[np.ndarr
 
 
 def row_blocks(*matrices: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Cut matrices of one shape [q, c] into contiguous blocks of rows, so that memory stays bounded."""
+    """Yields contiguous blocks of rows of matrices [q, c] of equal shape, to bound the memory."""
     n_rows, n_columns = matrices[0].shape
     step = max(1, _BLOCK_ENTRIES // max(1, n_columns))
     for start in range(0, n_rows, step):
@@ -58,12 +62,12 @@ def row_blocks(*matrices: np.ndarray) -> Iterator[list[np.ndarray]]:
 
 
 def rank_positives(scores: np.ndarray, positives: np.ndarray) -> PositiveRanks:
-    """Rank every positive among its query's candidates (1 = best), best positives first within a query.
+    """Ranks every positive among its query's candidates (1 = best), best positives first within a query.
 
-    rank = number of negatives with a score at least as large + place among the query's positives; this is the
+    rank = number of negatives with a score at least as large + place among the query's positives. This is the
     pessimistic rule for ties. `scores` [q, c], `positives` bool [q, c].
 
-    Raises ValueError for NaN scores, unequal shapes, or no positive at all.
+    Raises ValueError for NaN scores, unequal shapes, or no positive.
 
     >>> rank_positives(np.array([[3.0, 2.0, 2.0, 1.0]]), np.array([[True, False, True, False]])).rank.tolist()
     [1, 3]
@@ -78,7 +82,7 @@ def rank_positives(scores: np.ndarray, positives: np.ndarray) -> PositiveRanks:
 
 
 def _negatives_above(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """For each positive of a block, best first within its row: how many negatives score at least as high."""
+    """Counts the negatives that score at least as high as each positive; best positives first within a row."""
     n_negatives = (~positives).sum(axis=1)
     negatives = np.sort(np.where(positives, -np.inf, scores), axis=1)
     rows, columns = np.nonzero(positives)
@@ -87,19 +91,19 @@ def _negatives_above(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
     rows, values = rows[order], values[order]
     below = np.empty(len(rows), np.int64)
     bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
-    for row in np.unique(rows):  # a binary search per row; everything heavier is vectorised above
+    for row in np.unique(rows):  # one binary search per row; the heavier work is vectorised above
         here = slice(bounds[row], bounds[row + 1])
         below[here] = np.searchsorted(negatives[row], values[here], side="left")
-    # Positives stand in the sorted row as -inf: they count as "below" for all values but -inf itself.
+    # Positives are -inf in the sorted row, so they count as "below" every value except -inf itself.
     return np.minimum(scores.shape[1] - below, n_negatives[rows])
 
 
 def recall_at_k(scores: np.ndarray, positives: np.ndarray, ks: Sequence[int]) -> dict[int, float]:
     """Share of queries with at least one positive among their k best candidates, for every k in `ks`.
 
-    R@K = mean_q [ best rank of a positive of q <= K ], the measure of Karpathy and Fei-Fei 2015. `scores`
-    [q, c], larger is better; `positives` bool [q, c]. Mean over the queries that have a positive; fraction
-    0..1. Ties are pessimistic. Raises ValueError for NaN scores, unequal shapes, no positive, or k < 1.
+    R@K = mean_q [ best rank of a positive of q <= K ] (Karpathy and Fei-Fei 2015), in 0..1. `scores` [q, c], larger
+    is better; `positives` bool [q, c]. The mean is over the queries that have a positive. Ties are pessimistic.
+    Raises ValueError for NaN scores, unequal shapes, no positive, or k < 1.
 
     >>> recall_at_k(np.array([[3.0, 2.0], [1.0, 1.0]]), np.eye(2, dtype=bool), [1, 2])
     {1: 0.5, 2: 1.0}
@@ -114,18 +118,6 @@ def _recall(ranks: PositiveRanks, ks: Sequence[int]) -> dict[int, float]:
     return {int(k): float(np.mean(best <= k)) for k in ks}
 
 
-def r_precision(scores: np.ndarray, positives: np.ndarray) -> float:
-    """Share of positives among the R best candidates, R the query's number of positives.
-
-    R-Precision = mean_q 1/R_q sum_{i <= R_q} rel_q(i) (Musgrave et al. 2020, "A Metric Learning Reality
-    Check"). Shapes, reduction, ties and errors as in `recall_at_k`.
-
-    >>> r_precision(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[True, False, True, False]]))
-    0.5
-    """
-    return _r_precision(rank_positives(scores, positives))
-
-
 def _r_precision(ranks: PositiveRanks) -> float:
     return float(np.mean(_over_positives(np.ones(len(ranks.rank)), ranks)))
 
@@ -133,9 +125,9 @@ def _r_precision(ranks: PositiveRanks) -> float:
 def map_at_r(scores: np.ndarray, positives: np.ndarray) -> float:
     """Mean average precision at R, R the query's number of positives.
 
-    mAP@R = mean_q 1/R_q sum_{i <= R_q} P_q(i) rel_q(i), P(i) the precision of the first i candidates
-    (Musgrave et al. 2020). Unlike average precision it stops at R: a positive further down adds nothing.
-    Shapes, reduction, ties and errors as in `recall_at_k`.
+    mAP@R = mean_q 1/R_q sum_{i <= R_q} P_q(i) rel_q(i), with P(i) the precision of the first i candidates (Musgrave
+    et al. 2020). Unlike average precision it stops at R: a positive further down adds nothing. Shapes, reduction, ties
+    and errors as in `recall_at_k`.
 
     >>> map_at_r(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[False, True, True, False]]))
     0.25
@@ -144,7 +136,7 @@ def map_at_r(scores: np.ndarray, positives: np.ndarray) -> float:
 
 
 def average_precision_at_r(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """What `map_at_r` is the mean of, for each of the q' <= q queries that have a positive: float [q'].
+    """The terms whose mean is `map_at_r`, one for each of the q' <= q queries that have a positive: float [q'].
 
     >>> average_precision_at_r(np.array([[2.0, 1.0], [2.0, 1.0]]), np.array([[True, False], [False, True]])).tolist()
     [1.0, 0.0]
@@ -158,33 +150,26 @@ def _map_at_r(ranks: PositiveRanks) -> float:
 
 
 def _over_positives(gains: np.ndarray, ranks: PositiveRanks) -> np.ndarray:
-    """1/R_q sum of the gains of the positives ranked at most R_q, for each query: [q']."""
+    """Returns 1/R_q times the sum of the gains of the positives of rank R_q or better, for each query: [q']."""
     inside = ranks.rank <= ranks.n_positives[ranks.query]
     sums = np.bincount(ranks.query, weights=gains * inside, minlength=len(ranks.n_positives))
     return sums / ranks.n_positives
 
 
-def rsum(scores: np.ndarray, positives: np.ndarray) -> float:
-    """100 times the sum of R@1, R@5 and R@10 in both directions: 0..600.
-
-    `scores` [n, m] image to text, `positives` bool [n, m]; the text-to-image direction is the transpose.
-    Ties and errors as in `recall_at_k`.
-
-    >>> rsum(np.eye(2), np.eye(2, dtype=bool))
-    600.0
-    """
-    return retrieval_metrics(scores, positives)["rsum"]
-
-
 def retrieval_metrics(scores: np.ndarray, positives: np.ndarray) -> dict[str, float]:
     """Every metric of this file in both directions, from one ranking each.
 
-    `scores` [n, m] image to text, `positives` bool [n, m]: the labels, or the truth where it is known. Keys:
-    "i2t/R@1", "i2t/R@5", "i2t/R@10", "i2t/R-Precision", "i2t/mAP@R", the same with "t2i/", "rsum", and
-    "R-Precision" and "mAP@R" as means of the two directions. Ties and errors as in `recall_at_k`.
+    `scores` [n, m] from images to texts, `positives` bool [n, m]: the labels, or the truth where it is known. Ties and
+    errors as in `recall_at_k`. Keys:
 
-    >>> retrieval_metrics(np.eye(2), np.eye(2, dtype=bool))["t2i/mAP@R"]
-    1.0
+    - "i2t/R@1", "i2t/R@5", "i2t/R@10", "i2t/mAP@R" (see `recall_at_k`, `map_at_r`), and the same with "t2i/".
+    - "i2t/R-Precision", "t2i/R-Precision": mean_q 1/R_q sum_{i <= R_q} rel_q(i), the share of positives among the R
+      best candidates (Musgrave et al. 2020, "A Metric Learning Reality Check").
+    - "R-Precision", "mAP@R": means of the two directions.
+    - "rsum": 100 times the sum of R@1, R@5 and R@10 in both directions, 0..600.
+
+    >>> retrieval_metrics(np.eye(2), np.eye(2, dtype=bool))["rsum"]
+    600.0
     """
     scores, positives = check_positives(scores, positives)
     result: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What an uncertainty (or a score) knows: unlabelled matches against true negatives, and bins against R@1."""
+"""Evaluates an uncertainty or a score: unlabelled matches against true negatives, and its relation to R@1."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,10 @@ from vacsr_jax.metrics.retrieval import check_positives, check_scores, row_block
 
 
 def auroc(values: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive's value exceeds a negative's, ties counted 1/2.
+    """Area under the ROC curve: the probability that a positive's value exceeds a negative's; ties count 1/2.
 
-    AUROC = mean over positives of the share of negatives with a smaller value (Mann and Whitney 1947).
-    `values` [n], `labels` bool [n]. Constant values give 1/2. Raises ValueError for NaN values, unequal shapes,
-    or a missing class.
+    AUROC = mean over positives of the share of negatives with a smaller value (Mann and Whitney 1947). `values` [n],
+    `labels` bool [n]. Constant values give 1/2. Raises ValueError for NaN values, unequal shapes, or a missing class.
 
     >>> auroc(np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, True, False, True]))
     0.875
@@ -25,7 +24,7 @@ def auroc(values: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _area(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Mean over the positives of the share of negatives below them, ties 1/2."""
+    """Mean over the positives of the share of negatives below them; ties count 1/2."""
     negative, positive = np.sort(negative), np.sort(positive)  # sorted queries make the search much faster
     below = np.searchsorted(negative, positive, "left")
     not_above = np.searchsorted(negative, positive, "right")
@@ -33,11 +32,11 @@ def _area(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def auroc_within(values: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """Mean over groups (here: captions) of the AUROC inside the group, where it has both classes.
+    """Mean AUROC within groups (here: captions), over the groups that have both classes.
 
-    A pooled AUROC can be high because a value knows which *caption* is general; this one only rewards
-    knowing which pairs *of one caption* are matches. `values`, `labels` (bool) and `groups` (any integers)
-    [n]. Ties 1/2. Raises ValueError for NaN values, unequal shapes, or no group with both classes.
+    A pooled AUROC can be high because the values tell which *captions* are general. This one only rewards values that
+    tell which pairs *of one caption* match. `values`, `labels` (bool) and `groups` (any integers) are [n]. Ties count
+    1/2. Raises ValueError for NaN values, unequal shapes, or no group with both classes.
 
     >>> labels = np.array([False, True, False, True])
     >>> auroc_within(np.array([1.0, 2.0, 9.0, 8.0]), labels, np.array([0, 0, 1, 1]))
@@ -47,13 +46,13 @@ def auroc_within(values: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> 
     groups = np.asarray(groups)
     if groups.shape != labels.shape:
         raise ValueError(f"groups have shape {groups.shape} and labels {labels.shape}, expected equal shapes")
-    order = np.argsort(groups, kind="stable")  # linear time where the groups come in order
+    order = np.argsort(groups, kind="stable")  # linear time if the groups are already in order
     values, labels, groups = values[order], labels[order], groups[order]
     bounds = np.flatnonzero(groups[1:] != groups[:-1]) + 1
     parts = zip(np.split(values, bounds), np.split(labels, bounds), strict=True)
     areas = [_area(v[y], v[~y]) for v, y in parts if y.any() and not y.all()]
     if not areas:
-        raise ValueError("no group has both classes, so no AUROC is defined: check the labels")
+        raise ValueError("no group has both classes, so the AUROC is undefined: check the labels")
     return float(np.mean(areas))
 
 
@@ -69,11 +68,11 @@ def _check_labelled_values(values: np.ndarray, labels: np.ndarray) -> tuple[np.n
 
 
 def best_unlabelled(scores: np.ndarray, labelled: np.ndarray, top: int = 20) -> np.ndarray:
-    """Mark each caption's `top` best-scored unlabelled images: bool [n, m].
+    """Marks each caption's `top` best-scored unlabelled images: bool [n, m].
 
-    `scores` [n, m], `labelled` bool [n, m]. Equal scores go to the lower image index. A caption with fewer
-    unlabelled images gives all of them. Raises ValueError for NaN scores, unequal shapes, non-boolean labels
-    or no label at all, top < 1.
+    `scores` [n, m], `labelled` bool [n, m]. Of equal scores the lower image index wins. A caption with fewer unlabelled
+    images gives all of them. Raises ValueError for NaN scores, unequal shapes, non-boolean labels, no label at all, or
+    top < 1.
 
     >>> best_unlabelled(np.array([[3.0], [2.0], [1.0]]), np.array([[True], [False], [False]]), top=1).tolist()
     [[False], [True], [False]]
@@ -93,14 +92,13 @@ def best_unlabelled(scores: np.ndarray, labelled: np.ndarray, top: int = 20) -> 
 def false_negative_auroc(
     values: np.ndarray, scores: np.ndarray, labelled: np.ndarray, matches: np.ndarray, top: int = 20
 ) -> dict[str, float]:
-    """How well `values` tell unlabelled true matches (false negatives) from true negatives.
+    """Measures how well `values` tell unlabelled true matches (false negatives) from true negatives.
 
-    All arguments [n images, m captions]: `values` is what is judged (the score itself, or plus or minus an
-    uncertainty), larger meaning "rather a match"; `scores` only choose each caption's `top` best unlabelled
-    pairs; `labelled` and `matches` are bool, the labels and the truth. Keys: "top/pooled" and "top/within"
-    (mean over captions, see `auroc_within`) on those pairs, "all/pooled" and "all/within" on every
-    unlabelled pair. Ties 1/2. Raises ValueError for NaN, unequal shapes, non-boolean matrices, or a missing
-    class.
+    All arguments are [n images, m captions]. `values` are evaluated: the score, or plus or minus an uncertainty; a
+    larger value should mean a match. `scores` only select each caption's `top` best unlabelled pairs. `labelled` and
+    `matches` are bool: the labels and the truth. Keys: "top/pooled" and "top/within" (mean over captions, see
+    `auroc_within`) on the selected pairs, "all/pooled" and "all/within" on every unlabelled pair. Ties count 1/2.
+    Raises ValueError for NaN, unequal shapes, non-boolean matrices, or a missing class.
 
     >>> scores, labelled = np.array([[3.0], [2.0], [1.0]]), np.array([[True], [False], [False]])
     >>> false_negative_auroc(scores, scores, labelled, np.array([[True], [True], [False]]))["top/within"]
@@ -110,26 +108,25 @@ def false_negative_auroc(
     chosen = best_unlabelled(scores, labelled, top)
     if chosen.shape != values.shape:
         raise ValueError(f"values have shape {values.shape} and scores {chosen.shape}; both must be [images, captions]")
-    # Captions become rows: their pairs then lie together, in order.
+    # With captions as rows, the pairs of a caption are contiguous and in order.
     by_caption = (np.ascontiguousarray(m.T) for m in (values, matches, chosen, ~np.asarray(labelled)))
     values, matches, chosen, unlabelled = by_caption
     result = {}
     for name, pairs in (("top", chosen), ("all", unlabelled)):
-        judged, match, caption = values[pairs], matches[pairs], np.nonzero(pairs)[0]
-        result[f"{name}/pooled"] = auroc(judged, match)
-        result[f"{name}/within"] = auroc_within(judged, match, caption)
+        value, match, caption = values[pairs], matches[pairs], np.nonzero(pairs)[0]
+        result[f"{name}/pooled"] = auroc(value, match)
+        result[f"{name}/within"] = auroc_within(value, match, caption)
     return result
 
 
 def top1_uncertainty(
     scores: np.ndarray, positives: np.ndarray, uncertainty: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A query's uncertainty is that of its best-scored pair; returns (uncertainty [q'], hit bool [q']).
+    """Takes the uncertainty of each query's best-scored pair; returns (uncertainty [q'], hit bool [q']).
 
-    `scores`, `positives` (bool) and `uncertainty` [q, c]. `hit` says whether the best pair is a positive, so
-    its mean is R@1. Queries without a positive are left out (q' <= q). Ties are pessimistic: among equal
-    best scores a negative is taken first, then the lower index. Raises ValueError for NaN, unequal shapes,
-    or no positive.
+    `scores`, `positives` (bool) and `uncertainty` are [q, c]. `hit` tells whether the best pair is a positive, so its
+    mean is R@1. Queries without a positive are left out (q' <= q). Ties are pessimistic: among equal best scores a
+    negative is taken first, then the lower index. Raises ValueError for NaN, unequal shapes, or no positive.
 
     >>> top1_uncertainty(np.array([[2.0, 1.0]]), np.array([[True, False]]), np.array([[0.1, 0.7]]))
     (array([0.1]), array([ True]))
@@ -145,10 +142,10 @@ def top1_uncertainty(
 
 
 def topk_uncertainty(scores: np.ndarray, uncertainty: np.ndarray, k: int) -> np.ndarray:
-    """A query's uncertainty as the mean over its k best-scored pairs: float [q] (Wei et al. 2026, Figure 6).
+    """Mean uncertainty of each query's k best-scored pairs: float [q] (Wei et al. 2026, Figure 6).
 
-    `scores` and `uncertainty` [q, c]. Pairs that share the k-th best score share the places that are left, so no order
-    among them matters. Raises ValueError for NaN, unequal shapes, or k outside 1..c.
+    `scores` and `uncertainty` are [q, c]. Pairs tied at the k-th best score share the remaining places, so their order
+    does not matter. Raises ValueError for NaN, unequal shapes, or k outside 1..c.
 
     >>> topk_uncertainty(np.array([[3.0, 2.0, 2.0, 1.0]]), np.array([[0.1, 0.2, 0.4, 0.9]]), k=2).round(6).tolist()
     [0.2]
@@ -168,9 +165,9 @@ def topk_uncertainty(scores: np.ndarray, uncertainty: np.ndarray, k: int) -> np.
 
 
 class UncertaintyBins(NamedTuple):
-    """Queries in bins of growing uncertainty: three vectors [bins], and two correlations over the bins.
+    """Queries in bins of increasing uncertainty: three vectors [bins], and two correlations over the bins.
 
-    `quality` is the mean of what a query is judged by: R@1, or mAP@R.
+    `quality` is the mean retrieval quality of the queries: R@1 or mAP@R.
     """
 
     uncertainty: np.ndarray
@@ -185,8 +182,8 @@ def uncertainty_bins(uncertainty: np.ndarray, quality: np.ndarray, bins: int = 1
 
     `uncertainty` [q]; `quality` [q], a hit (bool, see `top1_uncertainty`) or a number such as
     `average_precision_at_r`. Counts differ by at most 1. Queries of equal uncertainty share their mean quality, so the
-    order of the input never matters and a constant uncertainty gives a flat curve. A correlation is 0 where one side is
-    constant; a good uncertainty gives a negative one. Raises ValueError for NaN, unequal shapes, or fewer queries than
+    order of the input does not matter and a constant uncertainty gives a flat curve. A correlation is 0 if one side is
+    constant. A good uncertainty gives a negative one. Raises ValueError for NaN, unequal shapes, or fewer queries than
     bins.
 
     >>> uncertainty_bins(np.array([0.1, 0.9, 0.2, 0.8]), np.array([True, False, True, True]), bins=2).pearson
@@ -196,7 +193,7 @@ def uncertainty_bins(uncertainty: np.ndarray, quality: np.ndarray, bins: int = 1
     if uncertainty.ndim != 1 or uncertainty.shape != quality.shape:
         raise ValueError(f"uncertainty {uncertainty.shape} and quality {quality.shape}: expected equally long vectors")
     if np.isnan(uncertainty).any() or np.isnan(quality).any():
-        raise ValueError("an uncertainty or a quality is NaN; bins need numbers")
+        raise ValueError("an uncertainty or a quality is NaN; expected numbers")
     if not 2 <= bins <= len(quality):
         raise ValueError(f"bins is {bins}, expected 2 to {len(quality)}, the number of queries")
     _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
@@ -210,12 +207,12 @@ def uncertainty_bins(uncertainty: np.ndarray, quality: np.ndarray, bins: int = 1
 
 
 def _mean(x: np.ndarray) -> float:
-    """Mean that is exact for equal numbers, so that rounding never makes a correlation out of constants."""
+    """Mean that is exact for equal numbers, so that rounding cannot create a correlation between constants."""
     return float(x[0] + np.mean(x - x[0], dtype=np.float64))
 
 
 class Distribution(NamedTuple):
-    """Numbers of a set of values: how many, mean, standard deviation, and the 5, 50 and 95 % quantiles."""
+    """Summary of a set of values: count, mean, standard deviation, and the 5, 50 and 95 % quantiles."""
 
     count: int
     mean: float
@@ -226,9 +223,9 @@ class Distribution(NamedTuple):
 
 
 def distribution(values: np.ndarray) -> Distribution:
-    """The numbers of scores or uncertainties of one class of pairs; infinite values are left out.
+    """Summarizes the scores or uncertainties of one class of pairs. Infinite values are left out.
 
-    Raises ValueError for NaN, or if nothing is left.
+    Raises ValueError for NaN, or if no value is left.
 
     >>> distribution(np.array([1.0, 2.0, 3.0])).median
     2.0
@@ -238,6 +235,6 @@ def distribution(values: np.ndarray) -> Distribution:
         raise ValueError(f"{int(np.isnan(values).sum())} of {values.size} values are NaN")
     values = values[np.isfinite(values)]
     if not len(values):
-        raise ValueError("got no finite value, so there is no distribution")
+        raise ValueError("got no finite value, so there is nothing to summarize")
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
     return Distribution(len(values), float(values.mean()), float(values.std()), float(low), float(median), float(high))

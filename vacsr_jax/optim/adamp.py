@@ -14,7 +14,7 @@ ChannelAxis = Callable[[str, jax.Array], int | None]
 
 
 class AdamPState(NamedTuple):
-    """Steps that each leaf has taken, and the moments of its gradient, in float32 at least."""
+    """The steps that each leaf has taken, and the moments of its gradient in float32 or wider."""
 
     count: optax.Updates
     mu: optax.Updates
@@ -29,10 +29,10 @@ class _Moved(NamedTuple):
 
 
 def channel_axis_by_name(path: str, leaf: jax.Array) -> int | None:
-    """The axis of a leaf's output units by the name that Flax gives it; None: the leaf is never projected.
+    """Returns the axis of a leaf's output units, from the name that Flax gives it; None: the leaf is never projected.
 
-    Last for a kernel, as Dense and Conv lay it out, and for names that say nothing; the rows for an embedding; none
-    for biases, scales, and whatever has fewer than two axes.
+    The axis is the first for an embedding and the last for everything else, as in the kernels of Dense and Conv. It is
+    None for biases, scales, and leaves of fewer than two axes.
     """
     name = path.rpartition("/")[2]
     if leaf.ndim < 2 or name.endswith(("bias", "scale")):
@@ -53,7 +53,7 @@ def adamp(
     mask: Any | Callable[[optax.Params], Any] | None = None,
     channel_axis: ChannelAxis | int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamP: `scale_by_adamp` times minus the learning rate (a number or a schedule), the decay included."""
+    """AdamP: `scale_by_adamp`, weight decay included, times minus the learning rate (a number or a schedule)."""
     return optax.chain(
         scale_by_adamp(b1, b2, eps, weight_decay, delta, wd_ratio, nesterov, mask=mask, channel_axis=channel_axis),
         optax.scale_by_learning_rate(learning_rate),
@@ -72,23 +72,24 @@ def scale_by_adamp(
     mask: Any | Callable[[optax.Params], Any] | None = None,
     channel_axis: ChannelAxis | int | None = None,
 ) -> optax.GradientTransformation:
-    """Adam's direction without its radial part where the weights are scale-invariant, plus decayed weights.
+    """Adam's direction, without its radial part where weights are scale-invariant, plus weight decay.
 
-    Heo et al. 2021, algorithm 3. A leaf is taken as scale-invariant if the largest |cos(gradient, weights)| over its
-    output units is below delta / sqrt(weights a unit), or, failing that, if that holds for the leaf as one vector.
-    Then the part of the direction along the weights is removed, and the decay multiplied by `wd_ratio`. (The
-    absolute value is missing in the paper's eq. 11 and stands in its authors' code.)
+    Heo et al. 2021, algorithm 3. A leaf counts as scale-invariant if the largest |cos(gradient, weights)| over its
+    output units is below delta / sqrt(weights per unit), or else if this holds for the leaf as one vector. For such a
+    leaf the part of the direction along the weights is removed, and the decay is multiplied by `wd_ratio`. (The paper's
+    eq. 11 lacks the absolute value; the authors' code has it.)
 
-    A leaf whose gradient is None or zero throughout is frozen: it does not move or decay, and its moments and its
-    count of steps stay, so bias correction starts when the leaf does.
+    A leaf whose gradient is None or all zero is frozen: it does not move or decay, and its moments and step count stay,
+    so that bias correction starts when the leaf does.
 
     Args:
-      mask: a tree of bools, or a function of params that gives one: which leaves are decayed. None: all.
-      channel_axis: the axis of a leaf's output units, for all leaves or as a function of path ("a/b/kernel") and leaf;
-        None from the function: never projected. Default: `channel_axis_by_name`.
+      mask: which leaves are decayed: a tree of bools, or a function from params to one. None: all.
+      channel_axis: the axis of a leaf's output units, as one number for all leaves or as a function of path
+        ("a/b/kernel") and leaf. If the function returns None, the leaf is never projected. Default:
+        `channel_axis_by_name`.
 
     Raises:
-      ValueError: if `update` gets no params.
+      ValueError: if `update` is called without params.
     """
     if channel_axis is None:
         axis_of = channel_axis_by_name
@@ -111,7 +112,7 @@ def scale_by_adamp(
 
         def one(path, gradient, weights, count, mu, nu, decay):
             if gradient is None:
-                return _Moved(jnp.zeros_like(weights), count, mu, nu)  # optax.apply_updates takes no None
+                return _Moved(jnp.zeros_like(weights), count, mu, nu)  # optax.apply_updates does not accept None
             g, w = gradient.astype(mu.dtype), weights.astype(mu.dtype)
             moves = jnp.any(g != 0)
             new_count = jnp.where(moves, optax.safe_increment(count), count)
@@ -142,7 +143,7 @@ def _is_moved(x) -> bool:
 
 
 def project(direction, g, w, axis: int | None, eps: float, delta: float, wd_ratio: float):
-    """The direction, without its part along the weights where those are scale-invariant, and the decay's factor."""
+    """Removes the direction's part along scale-invariant weights; returns it with the factor of the decay."""
     if axis is None:
         return direction, 1.0
     units = tuple(i for i in range(w.ndim) if i != axis % w.ndim)
@@ -154,7 +155,7 @@ def project(direction, g, w, axis: int | None, eps: float, delta: float, wd_rati
 
 
 def tangential(direction, g, w, axes: tuple[int, ...], eps: float, delta: float):
-    """The direction minus its part along w, each vector running over `axes`, and whether w is scale-invariant."""
+    """Returns the direction minus its part along w (vectors run over `axes`), and whether w is scale-invariant."""
 
     def total(x):
         return jnp.sum(x, axis=axes, keepdims=True)

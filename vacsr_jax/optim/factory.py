@@ -1,4 +1,4 @@
-"""The optimizer that a config names."""
+"""Builds the optimizer that a config names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ DECAYED = ("matrices", "all")
 
 
 def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) or AdamP, clipped by global norm, with a rate for each group of parameters.
+    """Builds AdamW (Loshchilov and Hutter 2019) or AdamP, clipped by global norm, with a learning rate per group.
 
-    Frozen leaves have no moments; the moments and step counts of the image tower start when it is released.
+    Frozen leaves have no moments. If the image tower is frozen at first, its moments and step counts start when it is
+    released.
 
     Raises:
-      ValueError: for an unknown choice, a schedule that does not fit the run, or a group that matches nothing.
+      ValueError: for an unknown choice, a schedule that does not fit the run, or a pattern that matches nothing.
     """
     optim = config.optim
     _check("optim.name", optim.name, OPTIMIZERS)
@@ -43,10 +44,10 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """Linear warm-up, then a cosine to 0, or a constant that falls to a tenth after optim.step_at of the run.
+    """Linear warm-up, then a cosine to 0, or a constant that falls to a tenth after the fraction optim.step_at.
 
     Raises:
-      ValueError: for an unknown schedule, or a warm-up that is not shorter than the run.
+      ValueError: for an unknown schedule, a warm-up as long as the run, or optim.step_at outside (0, 1].
     """
     optim, steps = config.optim, config.train.steps
     _check("optim.schedule", optim.schedule, SCHEDULES)
@@ -57,7 +58,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     if optim.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
     if not 0 < optim.step_at <= 1:
-        raise ValueError(f"optim.step_at: got {optim.step_at}, expected a fraction of the run, above 0 and 1 at most")
+        raise ValueError(f"optim.step_at: got {optim.step_at}, expected a fraction of the run, above 0 and at most 1")
     constant = optax.piecewise_constant_schedule(optim.lr, {round(optim.step_at * steps) - optim.warmup_steps: 0.1})
     if not optim.warmup_steps:
         return constant
@@ -67,7 +68,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def decay_mask(decayed: str):
-    """Which leaves are decayed: matrices only, or all but single numbers (scales and biases of a loss)."""
+    """Returns a mask of decayed leaves: matrices only, or all but single numbers (scales and biases of a loss)."""
     least = 2 if decayed == "matrices" else 1
     return lambda params: jax.tree.map(lambda x: x.ndim >= least and x.size > 1, params)
 

@@ -15,26 +15,27 @@ BLOCK = re.compile(r"towers/(vision|text)/transformer/block_(\d+)/")
 
 
 def paths(params: Any) -> list[str]:
-    """The path of every leaf, such as towers/vision/transformer/block_0/mlp_in/kernel, in the tree's order."""
+    """Returns the path of every leaf, such as towers/vision/transformer/block_0/mlp_in/kernel, in the tree's order."""
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
 
 
 def map_paths(function, params: Any) -> Any:
-    """`function(path)` of each leaf, as a tree like params."""
+    """Returns a tree like params that holds `function(path)` for each leaf."""
     return jax.tree.unflatten(jax.tree.structure(params), [function(path) for path in paths(params)])
 
 
 def depths(params: Any) -> dict[str, int]:
-    """How many blocks each tower has."""
+    """Returns the number of blocks of each tower."""
     found = [match.groups() for match in map(BLOCK.match, paths(params)) if match]
     return {tower: 1 + max(int(block) for name, block in found if name == tower) for tower in {t for t, _ in found}}
 
 
 def learning_rates(params: Any, optim: ConfigDict) -> Any:
-    """What the learning rate of each leaf is multiplied by.
+    """Returns the factor of each leaf's learning rate.
 
-    Block k of a tower's 0 .. depth - 1: the tower's rate times layer_decay^(depth - k), with its real depth; the rest
-    of a tower: its rate; an uncertainty branch's block counts as a top block; everything else: 1.
+    Block k of 0 .. depth - 1 of a tower has the tower's rate times layer_decay^(depth - k), with the tower's own depth.
+    The rest of a tower has the tower's rate. The block of an uncertainty branch counts as a top block. Everything else
+    has 1.
     """
     rate = {"vision": optim.image_lr, "text": optim.text_lr}
     depth = depths(params)
@@ -54,14 +55,14 @@ def learning_rates(params: Any, optim: ConfigDict) -> Any:
 
 
 def labels(params: Any, optim: ConfigDict) -> Any:
-    """TRAIN, LATE or FROZEN for each leaf.
+    """Returns TRAIN, LATE or FROZEN for each leaf.
 
-    FROZEN: what a pattern of optim.frozen names (fnmatch on paths); with optim.image_blocks (text_blocks) = n not
-    negative, everything of that tower, its projection included, but its first n blocks. LATE: the image tower, if
-    optim.image_frozen_steps.
+    FROZEN: leaves that match a pattern of optim.frozen (fnmatch on paths). If optim.image_blocks (or text_blocks) is
+    n >= 0, also that tower and its projection, except for its first n blocks. LATE: the image tower, if
+    optim.image_frozen_steps is not 0.
 
     Raises:
-      ValueError: for a pattern that names nothing, more blocks than there are, or if nothing is left to train.
+      ValueError: for a pattern that matches nothing, more blocks than the tower has, or if nothing is left to train.
     """
     for pattern in optim.frozen:
         if not fnmatch.filter(paths(params), pattern):
@@ -91,7 +92,7 @@ def labels(params: Any, optim: ConfigDict) -> Any:
 
 
 def hold_frozen(params: Any, labels: Any, late: jax.Array) -> Any:
-    """The same params, through which no gradient reaches FROZEN leaves, nor LATE ones unless `late`."""
+    """Returns params through which no gradient reaches FROZEN leaves, nor LATE leaves unless `late`."""
 
     def hold(leaf, label):
         if label == TRAIN:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: numbers, retrieved pictures, curves. No network, no scripts."""
+"""Writes one self-contained HTML page about a run: numbers, retrieved pictures, curves. No network, no scripts."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from vacsr_jax.files import write_text
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.metrics.calibration import Reliability
 from vacsr_jax.metrics.uncertainty import UncertaintyBins
 from vacsr_jax.report import plots
 from vacsr_jax.report.tables import Cell, format_cell
 
-# status -> (sign, CSS class). The last two are for data whose truth is unknown.
+# status -> (sign, CSS class). The last two are for data without a known truth.
 STATUSES = {
     "labelled match": ("✓", "yes"),
     "unlabelled match": ("◆", "found"),
@@ -28,7 +28,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; see `tables.format_cell` for what a cell may be. `note` says how to read it."""
+    """A titled table; see `tables.format_cell` for its cells. `note` says how to read it."""
 
     title: str
     columns: Sequence[str]
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A retrieved item: a picture (uint8 [h, w, 3] or [h, w]) or a text, and what the model says of the pair."""
+    """A retrieved item, a picture (uint8 [h, w, 3] or [h, w]) or a text, with the model's numbers for the pair."""
 
     content: np.ndarray | str
     logit: float
@@ -57,11 +57,11 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows. What is empty is left out, with a sentence that says so.
+    """Everything the page shows. For an empty field the page says that it is missing.
 
-    `truth_known` is False for data where only labels exist: then use the statuses "labelled" and "unlabelled", and
-    histograms of these two. The dicts map a name to a curve; `curves` to (steps, values); `uncertainty` what is judged
-    (R@1, mAP@R) to such a dict.
+    `truth_known` is False for data that only have labels. Statuses are then "labelled" and "unlabelled", as are the
+    names of the histograms. The dicts map a name to a curve, `curves` to (steps, values). `uncertainty` maps a metric
+    (R@1, mAP@R) to a dict from name to bins.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Report:
 
 
 def write_report(path: str | os.PathLike, report: Report) -> None:
-    """Write the report as one HTML file, all at once: a failure leaves the old file, or none.
+    """Writes the report as one HTML file, atomically.
 
     Raises ValueError for an unknown status or a picture that is not uint8 [h, w, 3] or [h, w].
     """
@@ -88,7 +88,7 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
 
 
 def render(report: Report) -> str:
-    """The report as an HTML document; see `write_report`."""
+    """Returns the report as an HTML document; see `write_report`."""
     sections = [
         ("Metrics", _tables(report)),
         ("Text to image", _retrievals(report, report.text_to_image)),
@@ -109,7 +109,7 @@ def render(report: Report) -> str:
 
 
 def document(title: str, header: str, main: str, style: str = "") -> str:
-    """A whole page in the house style, around HTML for its head and its body; `style` is CSS of its own."""
+    """Returns a page in the common style, around the HTML of its header and main part; `style` is extra CSS."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -124,7 +124,7 @@ def _absent(sentence: str) -> str:
 
 def _tables(report: Report) -> str:
     if not report.tables:
-        return _absent("No metrics were given.")
+        return _absent("There are no metrics.")
     return f'<div class="tables">{"".join(map(_table, report.tables))}</div>'
 
 
@@ -143,15 +143,15 @@ def _table(table: Table) -> str:
 
 def _retrievals(report: Report, retrievals: Sequence[Retrieval]) -> str:
     if not retrievals:
-        return _absent("No examples were given.")
+        return _absent("There are no examples.")
     has_uncertainty = any(c.uncertainty is not None for r in retrievals for c in r.candidates)
     note = "Best first. p: predicted probability of a match, " + (
         "u: uncertainty of the pair, logit: the score that ranks."
         if has_uncertainty
-        else "logit: the score that ranks; this model gives no uncertainty."
+        else "logit: the score that ranks; this model has no uncertainty."
     )
     if not report.truth_known:
-        note += " Only the labels are known here: an unlabelled pair may well be a true match."
+        note += " Only the labels are known here: an unlabelled pair may be a true match."
     return f'<p class="note">{escape(note)}</p>' + "".join(map(_retrieval, retrievals))
 
 
@@ -178,7 +178,7 @@ def _candidate(candidate: Candidate) -> str:
 
 
 def show(content: np.ndarray | str, role: str) -> str:
-    """A picture (uint8 [h, w, 3] or [h, w]) or a text as HTML."""
+    """Returns a picture (uint8 [h, w, 3] or [h, w]) or a text as HTML."""
     if isinstance(content, str):
         return f"<q>{escape(content)}</q>"
     address, pixel_art = plots.image_address(content)
@@ -193,49 +193,49 @@ def _figure(svg: str, caption: str) -> str:
 
 def _scores(report: Report) -> str:
     if not report.histograms:
-        return _absent("No scores were given.")
+        return _absent("There are no scores.")
     caption = (
-        "Each class is scaled to the same area: the less true matches overlap with true negatives, the better the "
-        "ranking, and unlabelled matches should lie with the labelled ones."
+        "Each class is scaled to the same area. The less true matches overlap with true negatives, the better the "
+        "ranking. Unlabelled matches should lie with the labelled ones."
         if report.truth_known
-        else "Each class is scaled to the same area: the less the labelled pairs overlap with the rest, the better. "
-        "Which unlabelled pairs are true matches is not known for these data."
+        else "Each class is scaled to the same area. The less the labelled pairs overlap with the others, the better. "
+        "It is not known which unlabelled pairs are true matches."
     )
     return _figure(plots.histogram_svg(dict(report.histograms)), caption)
 
 
 def _uncertainty(report: Report) -> str:
     if not report.uncertainty:
-        return _absent("This model gives no uncertainty for a pair, so retrieval cannot be drawn against it.")
+        return _absent("This model has no uncertainty, so there is no plot of retrieval against it.")
     caption = (
-        "Queries in bins of equal size, from sure to unsure: a useful uncertainty makes the line fall. Compare with "
-        "minus the score of a baseline before crediting the uncertainty. R@1 stands against the uncertainty of a "
-        "query's best pair, mAP@R against the mean of its ten best."
+        "Queries in bins of equal size, from certain to uncertain. With a useful uncertainty the line falls. Compare "
+        "it with minus the score of a baseline before crediting the uncertainty. R@1 is plotted against the "
+        "uncertainty of a query's best pair, mAP@R against the mean over its ten best."
     )
     drawn = [_figure(plots.uncertainty_svg(dict(lines), name), caption) for name, lines in report.uncertainty.items()]
     if report.uncertainty_histograms:
         svg = plots.histogram_svg(dict(report.uncertainty_histograms), xlabel="uncertainty")
-        drawn.append(_figure(svg, "Uncertainty of the pairs of each class, each scaled to the same area."))
+        drawn.append(_figure(svg, "Uncertainty of the pairs in each class, each scaled to the same area."))
     return "".join(drawn)
 
 
 def _calibration(report: Report) -> str:
     if not report.reliability:
-        return _absent("This model predicts no match probability, so there is nothing to calibrate.")
+        return _absent("This model has no match probability, so there is no calibration.")
     caption = (
-        "On the diagonal a predicted probability means what it says; below it the model is too sure, above it not sure "
-        "enough. The bars count pairs, on a logarithmic scale."
+        "On the diagonal the predicted probability is correct. Below it the model is overconfident, above it "
+        "underconfident. The bars count pairs, on a logarithmic scale."
     )
     return _figure(plots.reliability_svg(dict(report.reliability)), caption)
 
 
 def _training(report: Report) -> str:
     if not report.curves:
-        return _absent("No training curves were given.")
+        return _absent("There are no training curves.")
     drawn = [
         _figure(
             plots.curve_svg(name, *curve),
-            f"{name} by training step; a thick line over a faint one is its running mean.",
+            f"{name} by training step; a thick line over a faint one is the running mean.",
         )
         for name, curve in report.curves.items()
     ]

@@ -1,8 +1,7 @@
-"""Figures as inline SVG and pictures as data addresses, for a page that needs nothing else.
+"""Figures as inline SVG and pictures as data URLs, for a page that loads nothing else.
 
-Matplotlib draws through its object-oriented interface: no pyplot, no global state. Colours are CSS variables
-of the page (see html.py), so that one figure serves light and dark; letters stay text and take the page's
-font.
+Matplotlib is used through its object-oriented interface: no pyplot, no global state. Colours are CSS variables of the
+page (see html.py), so that a figure works in light and dark mode. Text stays text and takes the page's font.
 """
 
 import base64
@@ -15,7 +14,7 @@ import numpy as np
 from vacsr_jax.metrics.calibration import Reliability
 from vacsr_jax.metrics.uncertainty import UncertaintyBins
 
-# Matplotlib wants colours, the page wants variables: unlikely colours stand in and are replaced in the SVG.
+# Matplotlib needs colours and the page needs variables: unlikely colours are placeholders, replaced in the SVG.
 _VARIABLES = {
     "#010203": "var(--ink)",
     "#010204": "var(--grid)",
@@ -25,16 +24,16 @@ _VARIABLES = {
     "#010208": "var(--c3)",
 }
 INK, GRID, *SERIES = _VARIABLES
-_DASHES = ["-", "--", ":", "-."]  # a line's dashes tell the series apart without colour
-_PIXEL_ART = 64  # a picture up to this many pixels wide is kept exactly
+_DASHES = ["-", "--", ":", "-."]  # dashes distinguish the lines without colour
+_PIXEL_ART = 64  # a picture with sides up to this many pixels is kept exactly
 _THUMBNAIL = 256
 
 
 def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", bins: int = 60) -> str:
-    """Score histograms of up to four classes of pairs, each scaled to area 1: inline SVG.
+    """Draws score histograms of up to four classes of pairs, each scaled to area 1, as inline SVG.
 
-    `scores`: name -> vector of any length; infinite values are left out, an empty class only keeps its
-    legend line.
+    `scores` maps a name to a vector of any length. Infinite values are left out. An empty class only appears in the
+    legend.
     """
     values = {name: np.asarray(v, float).ravel() for name, v in scores.items()}
     values = {name: v[np.isfinite(v)] for name, v in values.items()}
@@ -52,20 +51,20 @@ def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", 
     return _svg(figure, "histogram")
 
 
-def uncertainty_svg(curves: dict[str, UncertaintyBins], judged: str = "R@1") -> str:
-    """R@1 or mAP@R of queries in bins of growing uncertainty (Wei et al. 2026, Figures 3, 6), up to four lines: SVG."""
+def uncertainty_svg(curves: dict[str, UncertaintyBins], metric: str = "R@1") -> str:
+    """Draws R@1 or mAP@R in bins of increasing uncertainty (Wei et al. 2026, Figures 3 and 6), up to four lines."""
     figure, axes = _figure(4.8, 3.0)
     for (name, bins), colour, dash in zip(curves.items(), SERIES, _DASHES, strict=False):
         label = f"{name}: Pearson {bins.pearson:+.2f}, Spearman {bins.spearman:+.2f}"
         _line(axes, bins.uncertainty, bins.quality, color=colour, linestyle=dash, label=label)
-    axes.set(xlabel=f"mean uncertainty of the best {'pair' if judged == 'R@1' else 'pairs'}", ylabel=judged)
+    axes.set(xlabel=f"mean uncertainty of the best {'pair' if metric == 'R@1' else 'pairs'}", ylabel=metric)
     axes.set_ylim(0, 1.4 * max(0.05, *(float(np.max(bins.quality)) for bins in curves.values())))
     _legend(axes)
-    return _svg(figure, f"uncertainty {judged}")
+    return _svg(figure, f"uncertainty {metric}")
 
 
 def reliability_svg(curves: dict[str, Reliability]) -> str:
-    """Reliability curves (up to four) above the first one's number of pairs in each bin: inline SVG."""
+    """Draws up to four reliability curves, and below them the pairs per bin of the first one, as inline SVG."""
     figure, (top, bottom) = _figure(4.8, 3.8, rows=[3, 1])
     top.plot([0, 1], [0, 1], color=INK, linewidth=1, alpha=0.5, label="perfectly calibrated")
     for (name, curve), colour, dash in zip(curves.items(), SERIES, _DASHES, strict=False):
@@ -80,7 +79,7 @@ def reliability_svg(curves: dict[str, Reliability]) -> str:
 
 
 def curve_svg(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
-    """One training curve; a long one is drawn faintly under its running mean: inline SVG."""
+    """Draws one training curve as inline SVG; a long one faintly, under its running mean."""
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     figure, axes = _figure(3.4, 2.2)
     axes.set_title(name, loc="left", fontsize=10, color=INK)
@@ -96,9 +95,9 @@ def curve_svg(name: str, steps: Sequence[float], values: Sequence[float]) -> str
 
 
 def image_address(image: np.ndarray) -> tuple[str, bool]:
-    """A picture as (data address, is it pixel art): small ones exact as PNG, larger ones as a JPEG thumbnail.
+    """Returns a picture's data URL and whether it is pixel art. Small pictures become PNG, larger ones JPEG thumbnails.
 
-    `image` uint8 [h, w, 3] or [h, w]. Raises ValueError for another type or shape.
+    `image` uint8 [h, w, 3] or [h, w]. Raises ValueError for another dtype or shape.
     """
     from PIL import Image
 
@@ -115,7 +114,7 @@ def image_address(image: np.ndarray) -> tuple[str, bool]:
 
 
 def _figure(width: float, height: float, rows: Sequence[float] | None = None):
-    """A bare figure and its axes (a list of axes under `rows`, their height ratios)."""
+    """Makes a bare figure and its axes; with `rows`, the height ratios, a list of axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -143,7 +142,7 @@ def _legend(axes) -> None:
 
 
 def _svg(figure, salt: str) -> str:
-    """The figure as one <svg> of any size, without metadata, fonts, or ids that clash with another figure's."""
+    """Returns the figure as an <svg> that scales, without metadata, fonts, or ids that clash with another figure's."""
     from matplotlib import rc_context
 
     stream = io.StringIO()

@@ -1,4 +1,4 @@
-"""The page of a finished run, made of its test set as the best checkpoint judges it."""
+"""Builds the page of a finished run from the evaluation of its best checkpoint on the test split."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vacsr_jax.metrics.calibration import reliability
 from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
 from vacsr_jax.report.tables import format_table
 
-SHOWN = 6  # queries of each direction
-CANDIDATES = 6  # items of each query
+SHOWN = 6  # queries per direction
+CANDIDATES = 6  # items per query
 
-# What the printed table holds, in order; the JSON holds everything.
+# Metrics of the printed table, in order. The JSON has all metrics.
 HEADLINES = (
     "true/mAP@R",
     "true/i2t/mAP@R",
@@ -48,7 +48,7 @@ HEADLINES = (
 
 
 def metric_rows(columns: Mapping[str, Mapping[str, float]], names=HEADLINES) -> list[list]:
-    """One row for each metric that any column has: its name, then each column's value (or None)."""
+    """Returns one row per metric that any column has: its name, then each column's value or None."""
     present = [name for name in names if any(name in metrics for metrics in columns.values())]
     return [[name, *(metrics.get(name) for metrics in columns.values())] for name in present]
 
@@ -66,12 +66,12 @@ def build_report(
     config: Mapping,
     command: str,
 ) -> Report:
-    """The page of a run; `judged` is its best model on `source`, `columns` the metrics to stand side by side."""
+    """Builds the page of a run: `judged` is its best model on `source`, `columns` are the metrics to compare."""
     known, spread = judged.relevance is not None, judged.scores.uncertainty
     note = (
-        "Metrics under true/ judge against the known truth, the others against the labels, which hold one image for "
-        "each caption. AUROC: unlabelled matches against true negatives among each caption's 20 best pairs, pooled, "
-        "and within captions. ECE: 0 is best."
+        "Metrics under true/ use the known truth, the others the labels, which name one image per caption. AUROC: "
+        "unlabelled matches against true negatives among each caption's 20 best pairs, pooled and within captions. "
+        "ECE: 0 is best."
     )
     return Report(
         title=title,
@@ -113,7 +113,7 @@ def _candidate(source: Source, texts: list[str], judged: Judged, i: int, j: int,
 
 
 def _retrievals(source: Source, judged: Judged, *, transpose: bool) -> list[Retrieval]:
-    """Evenly spaced queries with their best candidates: texts that retrieve images if `transpose`, else images."""
+    """Returns evenly spaced queries with their best candidates: texts as queries if `transpose`, else images."""
     texts, _ = caption_pairs(source)
     score = judged.scores.by_match().T if transpose else judged.scores.by_match()
     found = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.files import write_text
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.report.html import document, show
 from vacsr_jax.report.tables import format_cell
 

@@ -1,4 +1,4 @@
-"""Numbers as text: one cell rule for the terminal, Markdown files and the HTML report."""
+"""Formats numbers as text, in the same way for the terminal, Markdown files and the HTML report."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ Cell = str | int | float | None | tuple[float, float]
 
 
 def format_cell(value: Cell, digits: int = 3) -> str:
-    """A cell as text: numbers with `digits` decimals, (mean, standard error) as "mean ± error", None as "–".
+    """Formats a cell: numbers with `digits` decimals, (mean, standard error) as "mean ± error", None as "–".
 
     >>> format_cell(0.37449), format_cell((0.374, 0.0061)), format_cell(500), format_cell(None)
     ('0.374', '0.374 ± 0.006', '500', '–')
@@ -27,10 +27,10 @@ def format_cell(value: Cell, digits: int = 3) -> str:
 def format_table(
     rows: Sequence[Sequence[Cell]], columns: Sequence[str], markdown: bool = False, digits: int = 3
 ) -> str:
-    """Rows and column names as aligned text, or as a Markdown table that is aligned as text too.
+    """Formats rows and column names as aligned text, or as a Markdown table, also aligned.
 
-    `rows` [r][c], `columns` [c]. The first column is aligned left, the others right. See `format_cell` for
-    standard errors. Raises ValueError for a row that has another length than `columns`.
+    `rows` [r][c], `columns` [c]. The first column is aligned left, the others right. See `format_cell` for standard
+    errors. Raises ValueError for a row whose length differs from that of `columns`.
 
     >>> print(format_table([["random", 0.01], ["VACSR", (0.374, 0.006)]], ["model", "mAP@R"]))
     model           mAP@R

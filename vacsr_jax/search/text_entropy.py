@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.metrics.retrieval import RSUM_KS, recall_at_k
 from vacsr_jax.safe_npz import read_npz
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.towers.clip import CLIP, CLIPConfig
 from vacsr_jax.towers.clip_hf_config import (
     PREPROCESSOR,

@@ -8,7 +8,7 @@ import shutil
 import warnings
 from pathlib import Path
 
-from vacsr_jax.files import to_json, write_text
+from vacsr_jax.atomic_files import to_json, write_text
 
 CHECKSUMS = "checksums.json"  # in a checkpoint: the SHA-256 of each file of its items
 ITEMS = ("params", "optimizer", "run", "metrics")

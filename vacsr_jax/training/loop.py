@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from vacsr_jax.atomic_files import parse_json, to_json, write_text
 from vacsr_jax.data.loader import batches
 from vacsr_jax.data.noise import write_noise
 from vacsr_jax.evaluation.classification import score_classes
 from vacsr_jax.evaluation.retrieval import score_source
-from vacsr_jax.files import parse_json, to_json, write_text
 from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vacsr_jax.files import write_text
+from vacsr_jax.atomic_files import write_text
 
 
 class MetricWriter:

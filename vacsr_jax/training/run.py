@@ -18,7 +18,7 @@ from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
 from vacsr_jax.data.datasets import open_split, open_validation
-from vacsr_jax.data.loader import LabelledImages, Pairs, Units
+from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
@@ -52,7 +52,7 @@ class Run:
     model: ImageTextModel
     params: Any
     tokenizer: Tokenizer
-    pairs: Units
+    pairs: TrainingItems
     validation: Source | None
     noise: Noise | None
     class_tokens: np.ndarray | None = None  # int32 [c, l], a text for each class, where the texts are classes

@@ -120,15 +120,19 @@ def rewritten(tmp_path, change):
 
 
 WRONG = {
-    "train: 3 images, published are 4": lambda e: e[1:],
-    "restval: 0 images, published are 2": lambda e: [x for x in e if x["split"] != "restval"],
-    "train: 19 captions, published are 20; image 993 has 4": lambda e: e[1].update(sentences=e[1]["sentences"][:4]),
+    "train: 3 images, but 4 were published": lambda e: e[1:],
+    "restval: 0 images, but 2 were published": lambda e: [x for x in e if x["split"] != "restval"],
+    "train: 19 captions, but 20 were published; image 993 has 4": lambda e: e[1].update(
+        sentences=e[1]["sentences"][:4]
+    ),
     "caption id 50 repeats": lambda e: e[0]["sentences"][0].update(sentid=50),
     "image id 1000 repeats": lambda e: e[1].update(cocoid=1000),
     "image 993 has no caption, or one that is empty": lambda e: e[1]["sentences"][2].update(raw=" "),
     r"images\[1\]: expected filename, split and sentences with raw and sentid": lambda e: e[1].pop("split"),
     r"images\[2\]: expected filename": lambda e: e[2].update(sentences=None),
-    "no image of split train or restval; it has test, val": lambda e: [x for x in e if x["split"] in ("val", "test")],
+    "no image of split train or restval; the splits are test, val": lambda e: [
+        x for x in e if x["split"] in ("val", "test")
+    ],
 }
 
 
@@ -165,12 +169,12 @@ def test_a_broken_image_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "coc"}, "data.dataset: got 'coc', expected coco, flickr30k, or '' for data of your own"),
+        ({"dataset": "coc"}, "data.dataset: got 'coc', expected coco, flickr30k, or '' for your own data"),
         ({"form": "json"}, "data.form: got 'json', expected one of karpathy, annotations, tfds"),
         ({"split": "dev"}, "split: got 'dev', expected one of train, validation, test"),
         ({}, r"expected one dataset_\*\.json \(Karpathy's split file\), found none"),
         ({"form": "annotations"}, r"no captions_train2014\.json"),
-        ({"form": "tfds"}, "no coco_captions that tensorflow_datasets prepared"),
+        ({"form": "tfds"}, "no coco_captions prepared by tensorflow_datasets"),
     ],
 )
 def test_what_is_not_there_is_named(arguments, message, tmp_path):
@@ -199,7 +203,9 @@ def test_an_id_without_an_annotation_is_named(tmp_path):
     write_images(tmp_path, ENTRIES)
     write_annotations(tmp_path, ENTRIES)
     np.save(tmp_path / "karpathy_ids" / "coco_test_ids.npy", np.array([7777]))
-    with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id 7777 is in no captions_\*2014\.json"):
+    with pytest.raises(
+        ValueError, match=r"coco_test_ids\.npy: caption id 7777 is in none of the captions_\*2014\.json"
+    ):
         open_captions(tmp_path, "test", dataset="coco", form="annotations")
 
 
@@ -213,7 +219,7 @@ def test_a_caption_without_its_image_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"captions_val2014\.json: expected COCO's images and annotations"):
         open_captions(tmp_path, "test", dataset="coco", form="annotations")
     file.write_text(json.dumps(content | {"images": []}))
-    with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id \d+ is of image \d+, which is in no"):
+    with pytest.raises(ValueError, match=r"coco_test_ids\.npy: caption id \d+ belongs to image \d+, which is in none"):
         open_captions(tmp_path, "test", dataset="coco", form="annotations")
     np.save(tmp_path / "karpathy_ids" / "coco_test_ids.npy", np.array([None]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"coco_test_ids\.npy .*pickled objects are not read"):

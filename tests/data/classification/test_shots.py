@@ -144,7 +144,7 @@ def test_restricting_renumbers_and_keeps_names():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: split_labels([0], "new"), "no class left of 1"),
+        (lambda: split_labels([0], "new"), "no class is left of 1"),
         (lambda: split_labels([0, 1], "novel"), "got 'novel', expected one of all, base, new"),
         (lambda: draw_shots([], [], shots=0, seed=1), "shots: got 0"),
         (lambda: find_template(BENCHMARKS["dtd"], "a photo"), "a text with {}"),

@@ -125,13 +125,13 @@ def test_an_image_folder_with_labels(tmp_path):
 
 
 BAD_JSON = {
-    '{"train": 2, "val": [], "test": []}': "got train, val, test, expected an object with train, val and test, lists",
+    '{"train": 2, "val": [], "test": []}': "got train, val, test, expected an object with the lists",
     '{"train": [["../a.jpg", 0, "x"]], "val": [], "test": []}': r"train\[0\]: .*leaves the data set's folder",
-    "[1]": "got list, expected an object with train, val and test",
+    "[1]": "got list, expected an object with the lists",
     "{": "not JSON",
-    '{"train": [], "val": []}': "got train, val, expected an object with train, val and test",
+    '{"train": [], "val": []}': "got train, val, expected an object with the lists",
     '{"train": [["a.jpg", "0", "x"]], "val": [], "test": []}': r"train\[0\]: got .*expected \[path, label",
-    '{"train": [["a.jpg", 0, "x"]], "val": [["b.jpg", 0, "y"]], "test": []}': "label 0 is 'x' and 'y'",
+    '{"train": [["a.jpg", 0, "x"]], "val": [["b.jpg", 0, "y"]], "test": []}': "label 0 is both 'x' and 'y'",
     '{"train": [["a.jpg", 1, "x"]], "val": [], "test": []}': r"got labels \[1\]",
 }
 
@@ -153,7 +153,7 @@ def test_missing_files_are_named_with_their_source(tmp_path):
 def test_flat_validation_images_are_refused(imagenet):
     for path in (imagenet / "imagenet/images/val").rglob("*.JPEG"):
         path.rename(imagenet / "imagenet/images/val" / f"{path.parent.name}.JPEG")
-    with pytest.raises(ValueError, match=r"images/val: no picture in a class's folder"):
+    with pytest.raises(ValueError, match=r"images/val: no picture in a class folder"):
         table_of("imagenet", imagenet)
 
 

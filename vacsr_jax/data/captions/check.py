@@ -1,4 +1,4 @@
-"""What of COCO, Flickr30k or Flickr8k is there, what is missing, and where to get it."""
+"""Reports which files of COCO, Flickr30k or Flickr8k were found, which are missing, and where to get them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ SOURCES = {
         "images: http://images.cocodataset.org/zips/train2014.zip (13.5 GB) and val2014.zip (6.6 GB), unpacked to "
         "{root}/train2014 and {root}/val2014",
         _KARPATHY,
-        "or instead of it: http://images.cocodataset.org/annotations/annotations_trainval2014.zip (253 MB), unpacked "
-        "to {root}/annotations, and coco_{{train,restval,dev,test}}_ids.npy of github.com/naver-ai/pcme, into "
+        "or instead of that file: http://images.cocodataset.org/annotations/annotations_trainval2014.zip (253 MB), "
+        "unpacked to {root}/annotations, and coco_{{train,restval,dev,test}}_ids.npy of github.com/naver-ai/pcme, into "
         "{root}/karpathy_ids",
-        "or all of it by TFDS, where TensorFlow is: tfds build coco_captions/2014 --file_format=array_record "
-        "--data_dir={root}",
+        "or everything through TFDS, on a machine with TensorFlow: tfds build coco_captions/2014 "
+        "--file_format=array_record --data_dir={root}",
         "ground truth of CxC and ECCV Caption: the folder `data` of the Python package eccv_caption",
     ),
     "flickr30k": (
-        "images: by the form at https://shannon.cs.illinois.edu/DenotationGraph, unpacked to {root}/flickr30k-images",
+        "images: through the form at https://shannon.cs.illinois.edu/DenotationGraph, unpacked to "
+        "{root}/flickr30k-images",
         _KARPATHY,
     ),
     "flickr8k": (
-        "images: by the form at https://forms.illinois.edu/sec/1713398, unpacked to {root}/Flicker8k_Dataset",
+        "images: through the form at https://forms.illinois.edu/sec/1713398, unpacked to {root}/Flicker8k_Dataset",
         _KARPATHY,
     ),
 }  # fmt: skip
 
 
 def check_captions(name: str, root: str | Path, tfds_dir: str = "") -> Found:
-    """Looks for each form that a data set comes in; complete if one of them has every split and every image."""
+    """Checks each form of a data set. It is complete if one form has every split and every image."""
     lines, problems, complete = [], [], False
     for form in FORMS if name == "coco" else ("karpathy",):
         folder = tfds_dir if form == "tfds" and tfds_dir else root

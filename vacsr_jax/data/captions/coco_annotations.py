@@ -1,31 +1,31 @@
-"""COCO's own captions_{train,val}2014.json, divided by lists of caption ids as PCME publishes them."""
+"""Reads COCO's captions_{train,val}2014.json, divided into splits by the lists of caption ids that PCME publishes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.captions.source import Record
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 from vacsr_jax.safe_npz import read_npy
 
-YEARS = ("train2014", "val2014")  # COCO's parts, which name their image folders too
-LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> file name's
+YEARS = ("train2014", "val2014")  # parts of COCO, and names of their image folders
+LISTS = {"train": "train", "restval": "restval", "val": "dev", "test": "test"}  # Karpathy's split -> name in the file
 
 
 def find_file(root: Path, name: str) -> Path:
-    """A file at the root or in one of its folders; ValueError if it is in none."""
+    """Finds a file in the root or one of its folders. Raises ValueError if it is in neither."""
     found = [path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_file()]
     if not found:
-        raise ValueError(f"{root}: no {name}, neither there nor in a folder of it")
+        raise ValueError(f"{root}: found no {name}, neither there nor in its folders")
     return found[0]
 
 
 def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
-    """Images of Karpathy's splits `names`; captions are exactly those of the id lists, in their order.
+    """Returns the images of Karpathy's splits `names`, with exactly the captions of the id lists, in their order.
 
     Raises:
-      ValueError: for a missing or damaged file, or an id that no annotation has.
+      ValueError: for a missing or damaged file, or an id without an annotation.
     """
     captions, images = _read_captions(root)
     records = []
@@ -34,10 +34,11 @@ def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
         by_image: dict[int, list[int]] = {}
         for i in read_ids(file):
             if i not in captions:
-                raise ValueError(f"{file}: caption id {i} is in no captions_*2014.json below {root}")
+                raise ValueError(f"{file}: caption id {i} is in none of the captions_*2014.json below {root}")
             if captions[i][0] not in images:
                 raise ValueError(
-                    f"{file}: caption id {i} is of image {captions[i][0]!r}, which is in no captions_*2014.json"
+                    f"{file}: caption id {i} belongs to image {captions[i][0]!r}, which is in none of the "
+                    "captions_*2014.json"
                 )
             by_image.setdefault(captions[i][0], []).append(i)
         records += [
@@ -48,7 +49,7 @@ def read_annotations(root: Path, names: tuple[str, ...]) -> list[Record]:
 
 
 def read_ids(file: Path) -> list[int]:
-    """The integers of a npy file."""
+    """Reads a vector of integers from an npy file."""
     ids = read_npy(file)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ValueError(f"{file}: got {ids.dtype} {list(ids.shape)}, expected a vector of integers")

@@ -1,22 +1,22 @@
-"""Karpathy's split files: dataset_coco.json, dataset_flickr30k.json, dataset_flickr8k.json."""
+"""Reads Karpathy's split files: dataset_coco.json, dataset_flickr30k.json, dataset_flickr8k.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.captions.source import Record
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 
-# Where archives of the three data sets put their images.
+# Image folders in the archives of the three data sets.
 IMAGE_FOLDERS = ("", "images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Images")
 
 
 def find_split_file(root: Path, dataset: str) -> Path:
-    """dataset_NAME.json below a folder, or the only dataset_*.json if no name is given.
+    """Finds dataset_NAME.json in a folder, or the only dataset_*.json if no name is given.
 
     Raises:
-      ValueError: if there is none, or several.
+      ValueError: if there is no such file, or several.
     """
     files = sorted(root.glob(f"dataset_{dataset or '*'}.json"))
     if len(files) != 1:
@@ -26,12 +26,12 @@ def find_split_file(root: Path, dataset: str) -> Path:
 
 
 def read_karpathy(file: Path) -> list[Record]:
-    """All images of a split file, with paths below its folder.
+    """Returns all images of a split file, with paths below its folder.
 
-    An image's id is its COCO id where it has one, else its file name; captions keep the file's order and `sentid`.
+    An image's id is its COCO id if it has one, else its file name. Captions keep the file's order and `sentid`.
 
     Raises:
-      ValueError: for a file that is none of Karpathy's; the message names the first entry that does not fit.
+      ValueError: for a file of another form; the message names the first bad entry.
     """
     try:
         entries = read_json(file)["images"]
@@ -65,6 +65,6 @@ def _record(entry: dict) -> Record:
 
 
 def _image_folder(root: Path, records: list[Record]) -> Path:
-    """The first of IMAGE_FOLDERS that has the first image; the root itself if none has."""
+    """Returns the first of IMAGE_FOLDERS that holds the first image, or the root if none does."""
     folders = [root / name for name in IMAGE_FOLDERS]
     return next((f for f in folders if records and (f / records[0].file).is_file()), root)

@@ -1,4 +1,4 @@
-"""The one way in: a split of a caption data set, whatever its form."""
+"""Opens a split of a caption data set in any of its forms."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ FORMS = ("karpathy", "annotations", "tfds")
 def open_captions(
     root: str | Path, split: str | None, *, dataset: str = "", form: str = "karpathy", per_image: int = PER_IMAGE
 ) -> CaptionSource:
-    """One split (train, validation, test; None: all) of a caption data set.
+    """Opens one split (train, validation, test; None: all) of a caption data set.
 
     Args:
-      root: the folder that holds its files; for the form tfds, TFDS's data_dir or the prepared folder.
-      dataset: coco, flickr30k or flickr8k, whose published numbers the split must then have; "": data of one's own in
-        the same form, or a part of these.
+      root: the folder that holds the files. For the form tfds, TFDS's data_dir or the prepared folder.
+      dataset: coco, flickr30k or flickr8k; the split must then have the published numbers of images and captions. ""
+        for your own data in the same form, or for a part of these data sets.
       form: karpathy: `dataset_NAME.json` beside the images. annotations: COCO's `captions_*2014.json` and lists of
         caption ids. tfds: `coco_captions` as array_record.
-      per_image: the first so many captions of each image, in the data set's order; 0: all.
+      per_image: how many captions of each image to keep, the first ones in the data set's order; 0: all.
 
     Raises:
-      ValueError: if something is missing, does not fit, or has other numbers than published; the message says what.
+      ValueError: if something is missing or malformed, or the numbers differ from the published ones.
     """
     root, names = Path(root).expanduser(), split_names(split)
     if dataset not in ("", *PUBLISHED):
-        raise ValueError(f"data.dataset: got {dataset!r}, expected {', '.join(PUBLISHED)}, or '' for data of your own")
+        raise ValueError(f"data.dataset: got {dataset!r}, expected {', '.join(PUBLISHED)}, or '' for your own data")
     where, records, files = _read(root, names, dataset, form)
     check_records(records, names, where)
     records = first_captions([r for r in records if r.split in names], per_image)
     if dataset and (differences := count_differences(records, names, dataset, per_image)):
         raise ValueError(
-            f"{where}: not {dataset}'s published split: {'; '.join(differences)}. For a part, set dataset ''"
+            f"{where}: not {dataset}'s published split: {'; '.join(differences)}. For a part of it, set dataset ''"
         )
     if missing := missing_files(records):
-        hint = f"; `vacsr data check {dataset} --root={root}` says where to get them" if dataset else ""
+        hint = f"; `vacsr data check {dataset} --root={root}` tells where to get them" if dataset else ""
         raise ValueError(f"{len(missing):,} of {len(records):,} images are missing, such as {missing[0]}{hint}")
     n_captions = sum(len(r.captions) for r in records)
     protocol = {
@@ -69,7 +69,7 @@ def open_captions(
 
 
 def _read(root: Path, names, dataset: str, form: str) -> tuple[Path, list[Record], object]:
-    """Where they were found, the records, and their images if not the records' own files."""
+    """Returns where the records were found, the records, and their images unless those are the records' own files."""
     if form not in FORMS:
         raise ValueError(f"data.form: got {form!r}, expected one of {', '.join(FORMS)}")
     if form == "karpathy":

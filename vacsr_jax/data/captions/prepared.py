@@ -1,4 +1,4 @@
-"""TFDS's `coco_captions`, prepared as array_record: read without TensorFlow."""
+"""Reads TFDS's `coco_captions`, prepared as array_record, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILDER = "coco_captions"
 
 @dataclass(frozen=True)
 class EncodedImages(Sequence):
-    """The stored bytes of images, as open files; `rows` are places in `records`, which reads at random."""
+    """The encoded images of `rows` of a random-access data source, as open files."""
 
     records: Any
     rows: Sequence[int]
@@ -31,7 +31,7 @@ class EncodedImages(Sequence):
 
 @dataclass(frozen=True)
 class Joined(Sequence):
-    """Sequences one after another."""
+    """Several sequences joined into one."""
 
     parts: Sequence[Sequence]
 
@@ -47,10 +47,10 @@ class Joined(Sequence):
 
 
 def find_prepared(path: Path) -> Path:
-    """The folder of a prepared data set: `path` itself, or the newest version below TFDS's data_dir `path`.
+    """Finds the folder of a prepared data set: `path`, or the newest version below TFDS's data_dir `path`.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is no such folder.
     """
     folders = [
         path,
@@ -60,20 +60,20 @@ def find_prepared(path: Path) -> Path:
     found = [folder for folder in folders if (folder / "dataset_info.json").is_file()]
     if not found:
         raise ValueError(
-            f"{path}: no {BUILDER} that tensorflow_datasets prepared; prepare it once, where TensorFlow is: "
+            f"{path}: no {BUILDER} prepared by tensorflow_datasets; prepare it once, on a machine with TensorFlow: "
             f"tfds build {BUILDER}/2014 --file_format=array_record --data_dir=..."
         )
     return found[0]
 
 
 def read_prepared(folder: Path, names: tuple[str, ...]) -> tuple[list[Record], Sequence[BinaryIO]]:
-    """The images of splits `names`, without the pixels, and their encoded bytes.
+    """Returns the images of splits `names` without pixels, and their encoded bytes.
 
-    Captions stand in the same records as the pictures, so that this reads all of the split's files once, at 0.3 ms of
-    one core a record: half a minute for COCO's 113,287, if the disk keeps up.
+    Captions are stored in the same records as the pictures, so this reads all files of the split once. A record takes
+    0.3 ms of one core: half a minute for COCO's 113,287 records, if the disk keeps up.
 
     Raises:
-      ValueError: if it was not prepared as array_record, or has other features.
+      ValueError: if the data set was not prepared as array_record, or has other features.
     """
     import tensorflow_datasets as tfds
 
@@ -93,7 +93,7 @@ def read_prepared(folder: Path, names: tuple[str, ...]) -> tuple[list[Record], S
                 _record(stored[row], name) for row in tqdm(rows, f"captions of {name}", disable=None, leave=False)
             ]
         except KeyError as error:
-            raise ValueError(f"{folder}: its records have no {error}; expected those of {BUILDER}") from None
+            raise ValueError(f"{folder}: the records have no {error}; expected those of {BUILDER}") from None
         images.append(EncodedImages(stored, rows))
     return records, Joined(images)
 

@@ -1,4 +1,4 @@
-"""Images with several captions each, from any of the forms a caption data set comes in, as a `Source`."""
+"""A `Source` of images with several captions each, from any form of a caption data set."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 
 from vacsr_jax.data.image_folder import decode_image, is_text
 
-PER_IMAGE = 5  # captions of an image that the field's numbers are computed with
+PER_IMAGE = 5  # captions per image in published results
 
-# Published numbers of images with PER_IMAGE captions each, by Karpathy's split.
+# Published numbers of images, with PER_IMAGE captions each, per split of Karpathy.
 PUBLISHED = {
     "coco": {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000},
     "flickr30k": {"train": 29_000, "val": 1_014, "test": 1_000},
     "flickr8k": {"train": 6_000, "val": 1_000, "test": 1_000},
 }
-# Ours -> Karpathy's. COCO trains on its own training images and on what of its validation images is in no other split.
+# Our split -> Karpathy's. COCO trains on its training images and on the validation images that no other split has.
 SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
 
 
 class Record(NamedTuple):
-    """An image as its data set describes it; `split` is Karpathy's name of it."""
+    """An image as its data set describes it; `split` is Karpathy's name of the split."""
 
     id: str
     split: str
@@ -37,12 +37,12 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A `Source` whose captions have numbers of their own.
+    """A `Source` whose captions have ids.
 
     Attributes beyond the protocol's:
       caption_ids: `caption_ids[i]` are the data set's ids of `captions[i]`.
-      files: what each image is decoded from: a path, or a new open file at each access.
-      protocol: what a result must say of the data: which, from what, how many.
+      files: the file that each image is decoded from: a path, or a new open file at each access.
+      protocol: the facts about the data that results must state.
     """
 
     ids: Sequence[str]
@@ -57,7 +57,7 @@ class CaptionSource:
         return len(self.ids)
 
     def first(self, n: int) -> CaptionSource:
-        """The first `n` images; 0: all."""
+        """Returns a source of the first `n` images; 0: all."""
         n = min(n or len(self), len(self))
         protocol = self.protocol | {"images": n, "captions": sum(map(len, self.captions[:n]))}
         return dataclasses.replace(
@@ -68,18 +68,18 @@ class CaptionSource:
         """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
 
         Raises:
-          ValueError: if it cannot be read, naming it.
+          ValueError: if the image cannot be read; the message names it.
         """
         file = self.files[index]
         try:
             return decode_image(file)
-        except Exception as error:  # Pillow raises half a dozen types for broken files
+        except Exception as error:  # Pillow raises half a dozen types of exception for broken files
             where = file if isinstance(file, Path) else f"image {self.ids[index]}"
             raise ValueError(f"{where} cannot be read ({error}); replace it") from error
 
 
 def split_names(split: str | None) -> tuple[str, ...]:
-    """Karpathy's names of one of our splits, or of all.
+    """Returns Karpathy's names for one of our splits, or for all of them if `split` is None.
 
     Raises:
       ValueError: for an unknown name.
@@ -92,17 +92,17 @@ def split_names(split: str | None) -> tuple[str, ...]:
 
 
 def first_captions(records: Sequence[Record], per_image: int) -> list[Record]:
-    """The records with the first `per_image` captions of each image, in the data set's order; 0: all of them."""
+    """Returns the records with only the first `per_image` captions, in the data set's order; 0: all captions."""
     n = per_image or None
     return [r._replace(captions=r.captions[:n], caption_ids=r.caption_ids[:n]) for r in records]
 
 
 def check_records(records: Sequence[Record], names: Sequence[str], where: Path) -> None:
-    """Raises ValueError for a split without images, an id that repeats, or a caption that is empty."""
+    """Raises ValueError for a split without images, a repeated id, or a missing or empty caption."""
     found = {r.split for r in records}
     if not found & set(names):
         raise ValueError(
-            f"{where}: no image of split {' or '.join(names)}; it has {', '.join(sorted(found)) or 'none'}"
+            f"{where}: no image of split {' or '.join(names)}; the splits are {', '.join(sorted(found)) or 'none'}"
         )
     seen: set[object] = set()
     for r in records:
@@ -111,28 +111,28 @@ def check_records(records: Sequence[Record], names: Sequence[str], where: Path) 
                 raise ValueError(f"{where}: {'image' if one == r.id else 'caption'} id {one} repeats")
             seen.add(one)
         if not r.captions or not all(is_text(c) for c in r.captions):
-            raise ValueError(f"{where}: image {r.id} has no caption, or one that is empty or no text")
+            raise ValueError(f"{where}: image {r.id} has no caption, or one that is empty or not a string")
 
 
 def count_differences(records: Sequence[Record], names: Sequence[str], dataset: str, per_image: int) -> list[str]:
-    """Where the numbers of images and captions are not the published ones of a data set."""
+    """Lists where the numbers of images and captions differ from the published ones of a data set."""
     found = []
     for name in (n for n in names if n in PUBLISHED[dataset]):
         mine = [r for r in records if r.split == name]
         images, captions = PUBLISHED[dataset][name], sum(len(r.captions) for r in mine)
         if len(mine) != images:
-            found.append(f"{name}: {len(mine):,} images, published are {images:,}")
+            found.append(f"{name}: {len(mine):,} images, but {images:,} were published")
         elif per_image == PER_IMAGE and captions != images * PER_IMAGE:
             short = next(r for r in mine if len(r.captions) != PER_IMAGE)
             found.append(
-                f"{name}: {captions:,} captions, published are {images * PER_IMAGE:,}; "
+                f"{name}: {captions:,} captions, but {images * PER_IMAGE:,} were published; "
                 f"image {short.id} has {len(short.captions)}"
             )
     return found
 
 
 def missing_files(records: Sequence[Record]) -> list[Path]:
-    """The records' files that are not there; one listing of each folder, since there may be 100,000."""
+    """Returns the records' files that do not exist. Lists each folder once, since it may hold 100,000 files."""
     listed: dict[Path, set[str]] = {}
     for r in records:
         if isinstance(r.file, Path) and r.file.parent not in listed:

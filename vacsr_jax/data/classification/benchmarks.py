@@ -1,6 +1,6 @@
-"""The image classification benchmarks of the few-shot literature: one record each, and the record of anyone's own set.
+"""Records of the image classification benchmarks of the few-shot literature, and of a user's own data set.
 
-The layout on disk is CoOp's (Zhou et al. 2022), one folder for each data set under a common root.
+The layout on disk is CoOp's (Zhou et al. 2022): one folder per data set under a common root.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 SINGLE = "a photo of a {}."
 TEMPLATES = ("single", "per-dataset")
 
-# How the table of (path, label) is made; see `tables`.
+# Ways to make the table of (path, label); see `tables`.
 KINDS = ("zhou-json", "aircraft-txt", "folder-by-key", "index-folders", "image-folder")
 
 
 @dataclass(frozen=True)
 class Tfds:
-    """The same images as tensorflow_datasets prepares them.
+    """The same images, as prepared by tensorflow_datasets.
 
     Attributes:
-      builder: name, config and version, as they follow each other below a data_dir.
-      path: the path of an example, from its text features, `label` (its class's name there) and `split`.
-      splits: TFDS split -> what `split` stands for in `path`; all of them are read, whatever they are called.
+      builder: name, config and version, as a path below a data_dir.
+      path: pattern of an example's path, from its text features, `label` (its class name in TFDS) and `split`.
+      splits: TFDS split -> value of `split` in `path`. All of these splits are read.
     """
 
     builder: str
@@ -34,20 +34,22 @@ class Tfds:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is to be known of a data set before it is opened.
+    """Facts about a data set that are known before it is opened.
 
     Attributes:
-      name: as configs and commands call it.
-      folder: below the root.
-      kind: how its table is made, one of KINDS.
-      images: folder, below `folder`, that the table's paths start from.
-      manifest: the file, below `folder`, that lists images or classes.
-      template: the text of a class, of CoOp's zero-shot table.
-      splits: for folders, our split -> the folder, below `images`, that holds its classes ("": `images` itself).
-      classes, counts: how many there are, per split; None and empty where it is the user's own.
-      own_classes: the label space is the classes that have images (the 200 of ImageNet-A and -R), renumbered.
-      plain_rgb: decoded as CoOp does, PIL's convert("RGB"), with no look at EXIF orientation and transparency.
-      source: where to get it; dead: official links that do not answer any more.
+      name: the name in configs and commands.
+      folder: its folder below the root.
+      kind: how its table is made; one of KINDS.
+      images: the folder below `folder` that the paths of the table are relative to.
+      manifest: the file below `folder` that lists images or classes.
+      template: the text of a class, from CoOp's zero-shot table.
+      splits: for class folders, our split -> the folder below `images` that holds them ("": `images` itself).
+      classes: number of classes; None for a user's own data.
+      counts: number of images per split; empty for a user's own data.
+      own_classes: whether the label space is only the classes that have images, renumbered (ImageNet-A and -R: 200).
+      plain_rgb: whether to decode as CoOp does, by PIL's convert("RGB"), ignoring EXIF orientation and transparency.
+      source: where to get it.
+      dead: official links that no longer work.
     """
 
     name: str
@@ -168,13 +170,13 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
 
 
 def find_benchmark(name: str, root: str | Path) -> Benchmark:
-    """The benchmark of that name, or the record of one's own data in `root/name`.
+    """Finds the benchmark of that name, or makes a record of the user's own data in `root/name`.
 
-    Own data is an ImageFolder (`metadata.jsonl` whose lines have a `label`), or a folder for each class, either
-    under train/, val/ and test/ or divided by a hash of the file names. `classnames.txt` orders and names the classes.
+    Own data is an ImageFolder (a `metadata.jsonl` whose lines have a `label`) or one folder per class, either under
+    train/, val/ and test/ or divided by a hash of the file names. `classnames.txt` orders and names the classes.
 
     Raises:
-      ValueError: if there is neither; near misses are named.
+      ValueError: if there is neither; the message suggests similar names.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
@@ -187,4 +189,4 @@ def find_benchmark(name: str, root: str | Path) -> Benchmark:
         return Benchmark(name, name, "folder-by-key", "", "classnames.txt", splits=splits, plain_rgb=False)
     near = difflib.get_close_matches(name, BENCHMARKS, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? It is" if near else "expected"
-    raise ValueError(f"data set {name!r}: {hint} one of {', '.join(BENCHMARKS)}, or a folder {folder} of your own")
+    raise ValueError(f"data set {name!r}: {hint} one of {', '.join(BENCHMARKS)}, or your own folder {folder}")

@@ -1,4 +1,4 @@
-"""What of a benchmark is there, what is missing, and where it belongs."""
+"""Reports which files of a benchmark were found, which are missing, and where they belong."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vacsr_jax.data.classification.tables import SPLITS, Table, read_table
 
 @dataclass(frozen=True)
 class Found:
-    """What a check says.
+    """The result of a check.
 
     Attributes:
-      complete: every image of every split is there, in the published numbers.
-      lines: what was found, in words.
-      problems: what is missing or differs, and what to do.
+      complete: whether every image of every split was found, in the published numbers.
+      lines: descriptions of what was found.
+      problems: what is missing or different, and what to do.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Found:
 
 
 def check_benchmark(name: str, root: str | Path, tfds_dir: str = "") -> Found:
-    """Looks for a data set's manifest and for every image it lists.
+    """Checks a data set's manifest and every image that it lists.
 
     Raises:
       ValueError: for an unknown name.
@@ -51,7 +51,7 @@ def check_benchmark(name: str, root: str | Path, tfds_dir: str = "") -> Found:
 
 
 def describe(table: Table) -> list[str]:
-    """Classes, images and the sizes of the halves."""
+    """Describes the numbers of classes and images, and the sizes of the halves."""
     labels = range(len(table.class_names))
     sizes = ", ".join(f"{split} {len(table.splits[split]):,}" for split in SPLITS if split in table.splits)
     lines = [f"{len(labels)} classes; images: {sizes}"]
@@ -64,7 +64,7 @@ def describe(table: Table) -> list[str]:
 
 
 def differences(benchmark: Benchmark, table: Table) -> list[str]:
-    """Where the table's counts are not the published ones."""
+    """Lists where the table's counts differ from the published ones."""
     found = []
     if benchmark.classes not in (None, len(table.class_names)):
         found.append(f"classes: got {len(table.class_names)}, expected {benchmark.classes}")
@@ -76,7 +76,7 @@ def differences(benchmark: Benchmark, table: Table) -> list[str]:
 
 
 def missing(table: Table, store: Store) -> list[str]:
-    """How many of the table's images the store lacks, with one of them."""
+    """Says how many of the table's images the store lacks, with an example."""
     lacking = [item.path for items in table.splits.values() for item in items if not store.has(item.path)]
     total = sum(len(items) for items in table.splits.values())
     return [f"{len(lacking):,} of {total:,} images are missing, such as {lacking[0]}"] if lacking else []

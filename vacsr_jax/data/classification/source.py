@@ -1,4 +1,4 @@
-"""A split of a benchmark as a `Source`: its table, the protocol applied to it, and a store of bytes."""
+"""A split of a benchmark as a `Source`: its table, with the protocol applied, and a store of encoded images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from vacsr_jax.data.classification.protocol import restrict, shots_of_subset, sp
 from vacsr_jax.data.classification.stores import Store, decode, open_store
 from vacsr_jax.data.classification.tables import Item, Table, read_table
 
-# Splits of the full test list: within the label space of the run's subset, of each half, and of all classes.
+# Splits of the full test list -> their label space.
 TESTS = {"test_all": "all", "test_base": "base", "test_new": "new"}
 
 
 @dataclass(frozen=True)
 class ClassSource:
-    """A `Source` of images with a class each and no captions.
+    """A `Source` of images with one class each and no captions.
 
     Attributes beyond the protocol's:
-      items: the rows of the table, their labels renumbered within the label space.
-      benchmark: the record.
+      items: rows of the table, with labels renumbered within the label space.
+      benchmark: the record of the data set.
+      store: where the encoded images come from.
     """
 
     items: Sequence[Item]
@@ -50,18 +51,18 @@ class ClassSource:
         """Pixels of an image: uint8 [h, w, 3].
 
         Raises:
-          ValueError: if it cannot be read, naming it.
+          ValueError: if the image cannot be read; the message names it.
         """
         path = self.items[index].path
         try:
             return decode(self.store.read(path), plain_rgb=self.benchmark.plain_rgb)
-        except Exception as error:  # Pillow raises half a dozen types for broken files
+        except Exception as error:  # Pillow raises half a dozen types of exception for broken files
             raise ValueError(f"{self.benchmark.name}: {path} cannot be read ({error}); replace it") from error
 
 
 @functools.lru_cache(maxsize=8)
 def load_benchmark(name: str, root: str, tfds_dir: str = "") -> tuple[Benchmark, Table, Store]:
-    """Record, table and store of a data set (the last few are kept: listing ImageNet takes a while).
+    """Loads the record, table and store of a data set. Recent ones are cached, since listing ImageNet is slow.
 
     Raises:
       ValueError: if the name is unknown or its files are missing or malformed.
@@ -72,20 +73,20 @@ def load_benchmark(name: str, root: str, tfds_dir: str = "") -> tuple[Benchmark,
 
 
 def has_split(name: str, root: str, split: str, tfds_dir: str = "") -> bool:
-    """Whether a data set has images of train, val or test."""
+    """Tells whether a data set has images of a split: train, val or test."""
     return bool(load_benchmark(name, str(root), tfds_dir)[1].splits.get(split))
 
 
 def open_classes(
     name: str, root: str, split: str, *, subset: str = "all", shots: int = 0, seed: int = 1, tfds_dir: str = ""
 ) -> ClassSource:
-    """One split of a data set, in the label space of a subset of its classes.
+    """Opens one split of a data set, in the label space of a subset of its classes.
 
     Args:
-      name: of a benchmark, or a folder of one's own below `root`.
-      split: train, validation, test (all three in the label space of `subset`), test_all, test_base or test_new.
+      name: a benchmark, or a folder of your own below `root`.
+      split: train, validation or test, in the label space of `subset`; or test_all, test_base or test_new.
       subset: all, base or new.
-      shots: images of each class that are drawn for training (and min(shots, 4) for validation); 0: all of them.
+      shots: number of training images drawn per class, and min(shots, 4) for validation; 0: all.
       tfds_dir: TFDS's data_dir, to read images from there instead of from the folder.
 
     Raises:
@@ -96,7 +97,7 @@ def open_classes(
     wanted = {"validation": "val"}.get(split, "test" if split in TESTS else split)
     if not table.splits.get(wanted):
         have = ", ".join({"val": "validation"}.get(name, name) for name, items in table.splits.items() if items)
-        raise ValueError(f"{name}: no images of split {split!r}; it has {have}")
+        raise ValueError(f"{name}: no images of split {split!r}; the splits are {have}")
     items = restrict(table.splits[wanted], kept)
     if shots and wanted in ("train", "val"):
         items = shots_of_subset(table, shots=shots, seed=seed, subset=subset)[wanted == "val"]
@@ -104,6 +105,6 @@ def open_classes(
     if missing:
         raise ValueError(
             f"{name}: {len(missing)} of {len(items)} images of {split} are missing below {store.folder}, "
-            f"{missing[0]} for one; see: vacsr data check {name} --root={root}"
+            f"such as {missing[0]}; see: vacsr data check {name} --root={root}"
         )
     return ClassSource(items, [table.class_names[label] for label in kept], benchmark, store)

@@ -1,4 +1,4 @@
-"""Where the bytes of a table's images come from: a folder, or what tensorflow_datasets prepared as array_record."""
+"""Stores of encoded images: a folder, or a data set prepared by tensorflow_datasets as array_record."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
 from vacsr_jax.data.image_folder import FORMATS, decode_image
-from vacsr_jax.files import write_text
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-INDEX = "vacsr_paths.json"  # kept beside the array_record files: finding out costs a pass over all of them
+INDEX = "vacsr_paths.json"  # written beside the array_record files, since computing it takes a pass over all of them
 
 
 class Store(Protocol):
@@ -34,7 +34,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class FolderStore:
-    """The files below a folder."""
+    """The picture files below a folder."""
 
     folder: Path
 
@@ -55,7 +55,7 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class TfdsStore:
-    """A prepared TFDS data set, read without TensorFlow; images are looked up by path, whatever their case."""
+    """A prepared TFDS data set, read without TensorFlow. Images are looked up by path, ignoring case."""
 
     tfds: Tfds
     data_dir: Path
@@ -80,16 +80,17 @@ class TfdsStore:
 
         try:
             return tfds.builder_from_directory(str(self.folder))
-        except Exception as error:  # whatever is wrong with the folder
+        except Exception as error:  # TFDS raises many types of exception
             raise ValueError(
-                f"{self.folder}: nothing that tensorflow_datasets prepared ({error}); prepare it once, where "
-                f"TensorFlow is: tfds.builder({_builder_name(self.tfds)!r}, data_dir=..., file_format='array_record')"
+                f"{self.folder}: no data set prepared by tensorflow_datasets ({error}); prepare it once, on a "
+                "machine with TensorFlow: "
+                f"tfds.builder({_builder_name(self.tfds)!r}, data_dir=..., file_format='array_record')"
                 ".download_and_prepare()"
             ) from None
 
     @functools.cached_property
     def _images(self) -> dict[str, Any]:
-        """Split -> its rows, with images as the bytes that were stored."""
+        """Split -> its rows, with images as encoded bytes."""
         import tensorflow_datasets as tfds
 
         features = self._builder.info.features.items()
@@ -125,9 +126,7 @@ class TfdsStore:
     def _rows(self) -> dict[str, tuple[str, int]]:
         rows = {path.lower(): (split, row) for split, paths in self._by_split.items() for row, path in enumerate(paths)}
         if len(rows) != len(self.paths()):
-            raise ValueError(
-                f"{self.folder}: {len(self.paths()) - len(rows)} paths stand in it twice; prepare it again"
-            )
+            raise ValueError(f"{self.folder}: {len(self.paths()) - len(rows)} paths occur twice; prepare it again")
         return rows
 
 
@@ -145,10 +144,10 @@ def _read_index(file: Path, path: str) -> dict[str, list[str]]:
 
 
 def open_store(benchmark: Benchmark, root: str | Path, tfds_dir: str = "") -> Store:
-    """The folder below `root`, or, with `tfds_dir` (TFDS's data_dir), what is prepared there.
+    """Opens the folder below `root`, or, with `tfds_dir` (TFDS's data_dir), the data set prepared there.
 
     Raises:
-      ValueError: if TFDS has no builder that keeps this data set's images as they are.
+      ValueError: if no TFDS builder has this data set's images unchanged.
     """
     if not tfds_dir:
         return FolderStore(Path(root) / benchmark.folder / benchmark.images)
@@ -158,7 +157,7 @@ def open_store(benchmark: Benchmark, root: str | Path, tfds_dir: str = "") -> St
 
 
 def decode(encoded: bytes, *, plain_rgb: bool) -> np.ndarray:
-    """uint8 [h, w, 3]: PIL's convert("RGB") alone, as CoOp does, or `image_folder.decode_image`."""
+    """Decodes to uint8 [h, w, 3], by PIL's convert("RGB") alone, as CoOp does, or by `image_folder.decode_image`."""
     if not plain_rgb:
         return decode_image(io.BytesIO(encoded))
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:

@@ -1,4 +1,4 @@
-"""A data set as a table of (path, label, name), made before any image is opened: a reader for each kind of manifest."""
+"""Readers, one per kind of manifest, that make a table of (path, label, name) without opening an image."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.classification.benchmarks import CLASS_NAMES, SPLIT_FILES, Benchmark
 from vacsr_jax.data.image_folder import hashed_split, read_image_folder
 from vacsr_jax.data.source import below
-from vacsr_jax.files import read_json
 
 SPLITS = ("train", "val", "test")
 ARCHIVE = "the archive of its images"
 
 
 class Item(NamedTuple):
-    """One image: its path below the benchmark's `images`, its class's number and name."""
+    """One image: its path below the benchmark's `images`, and the number and name of its class."""
 
     path: str
     label: int
@@ -29,8 +29,8 @@ class Table:
     """All images of a data set.
 
     Attributes:
-      splits: train, val and test, those it has; items in the manifest's order, which decides few-shot draws.
-      class_names: by label, as the manifest writes them.
+      splits: those of train, val and test that exist. Items keep the manifest's order, which decides few-shot draws.
+      class_names: by label, as spelled in the manifest.
     """
 
     splits: Mapping[str, Sequence[Item]]
@@ -38,10 +38,10 @@ class Table:
 
 
 def read_table(benchmark: Benchmark, root: str | Path, list_paths: Callable[[], Iterable[str]]) -> Table:
-    """The table of a benchmark below `root`; `list_paths()` gives the images' paths where no manifest lists them.
+    """Reads the table of a benchmark below `root`. `list_paths()` gives the paths of images that no manifest lists.
 
     Raises:
-      ValueError: if the manifest is missing (it says where to get it) or malformed, or no image is found.
+      ValueError: if the manifest is missing or malformed, or no image is found. The message says where to get it.
     """
     folder = Path(root) / benchmark.folder
     if benchmark.kind == "zhou-json":
@@ -63,15 +63,15 @@ def _found(path: Path, source: str) -> Path:
 
 
 def read_zhou_json(path: str | Path) -> Table:
-    """CoOp's `split_zhou_*.json`: an object of train, val and test, each a list of [path, label, class name].
+    """Reads CoOp's `split_zhou_*.json`: an object of train, val and test, each a list of [path, label, class name].
 
     Raises:
-      ValueError: naming the entry that is malformed, or a label that has two names or no image to train on.
+      ValueError: for a malformed entry, a label with two names, or a label without images; the message names it.
     """
     values = read_json(path)
     if not isinstance(values, dict) or not all(isinstance(values.get(split), list) for split in SPLITS):
         got = ", ".join(values) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{path}: got {got}, expected an object with train, val and test, lists")
+        raise ValueError(f"{path}: got {got}, expected an object with the lists train, val and test")
     splits = {split: [_item(row, f"{path}: {split}[{i}]") for i, row in enumerate(values[split])] for split in SPLITS}
     return Table(splits, _names_by_label(splits, str(path)))
 
@@ -96,7 +96,7 @@ def _names_by_label(splits: Mapping[str, Sequence[Item]], where: str) -> list[st
     for item in (item for items in splits.values() for item in items):
         if names.setdefault(item.label, item.name) != item.name:
             raise ValueError(
-                f"{where}: label {item.label} is {names[item.label]!r} and {item.name!r}; labels are mixed up"
+                f"{where}: label {item.label} is both {names[item.label]!r} and {item.name!r}; the labels are mixed up"
             )
     if not names or sorted(names) != list(range(len(names))):
         raise ValueError(f"{where}: got labels {sorted(names)[:5]}.., expected 0, 1, 2, ... without a gap")
@@ -104,7 +104,7 @@ def _names_by_label(splits: Mapping[str, Sequence[Item]], where: str) -> list[st
 
 
 def read_aircraft_txt(folder: Path) -> Table:
-    """FGVC-Aircraft's own lists: `variants.txt` in label order, `images_variant_SPLIT.txt` with '<id> <variant>' lines.
+    """Reads FGVC-Aircraft's lists: `variants.txt` in label order, `images_variant_SPLIT.txt` of '<id> <variant>' lines.
 
     Raises:
       ValueError: if a list is missing, or names an unknown variant.
@@ -117,7 +117,9 @@ def read_aircraft_txt(folder: Path) -> Table:
         pairs = [line.partition(" ")[::2] for line in _lines(file)]
         unknown = sorted({variant for _, variant in pairs} - set(number))
         if unknown:
-            raise ValueError(f"{file}: variant {unknown[0]!r} is not in variants.txt; the lists are of two releases")
+            raise ValueError(
+                f"{file}: variant {unknown[0]!r} is not in variants.txt; the lists are from different releases"
+            )
         splits[split] = [
             _checked(Item(f"{image}.jpg", number[variant], variant), str(file)) for image, variant in pairs
         ]
@@ -129,7 +131,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def read_labelled_image_folder(folder: Path) -> Table:
-    """An ImageFolder whose `metadata.jsonl` has a `label` on each line."""
+    """Reads an ImageFolder whose `metadata.jsonl` has a `label` on each line."""
     found = read_image_folder(folder, verify=False)
     if found.labels is None:
         raise ValueError(f"{folder / 'metadata.jsonl'}: no line has a label; add one, the class's name")
@@ -142,10 +144,12 @@ def read_labelled_image_folder(folder: Path) -> Table:
 
 
 def find_class_names(benchmark: Benchmark, root: str | Path) -> dict[str, str] | None:
-    """Class folder -> name, in label order, from `classnames.txt`, its own or ImageNet's; None: one's own data without.
+    """Reads class folder -> name, in label order, from the data set's `classnames.txt` or ImageNet's.
+
+    Returns None for a user's own data without such a file.
 
     Raises:
-      ValueError: if a benchmark has none, or a folder stands in it twice.
+      ValueError: if a benchmark has no such file, or the file lists a folder twice.
     """
     candidates = [Path(root) / benchmark.folder / benchmark.manifest]
     if benchmark.classes is not None:
@@ -158,17 +162,17 @@ def find_class_names(benchmark: Benchmark, root: str | Path) -> dict[str, str] |
     pairs = [line.partition(" ")[::2] for line in _lines(file)]
     names = {key: name.strip() or key for key, name in pairs}
     if len(names) != len(pairs):
-        raise ValueError(f"{file}: a class stands in it twice; expected one line '<folder> <name>' for each class")
+        raise ValueError(f"{file}: a class is listed twice; expected one line '<folder> <name>' per class")
     return names
 
 
 def table_of_folders(
     benchmark: Benchmark, classes: Mapping[str, str] | None, paths: Sequence[str], where: Path
 ) -> Table:
-    """Items by class folder, in label order, then by file name: the same on every file system.
+    """Makes a table sorted by label and then by file name, so that it is the same on every file system.
 
     Raises:
-      ValueError: if a picture is in no class's folder, or a split has none.
+      ValueError: if a class folder is not in `classes`, or a split has no picture in a class folder.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for path in paths:
@@ -178,9 +182,7 @@ def table_of_folders(
     missing = [split for split in benchmark.splits if split not in found and split != "hashed"]
     if missing or not found:
         part = benchmark.splits.get(missing[0], "") if missing else ""
-        raise ValueError(
-            f"{where / part}: no picture in a class's folder; expected a folder of pictures for each class"
-        )
+        raise ValueError(f"{where / part}: no picture in a class folder; expected one folder of pictures per class")
     present = {key for by_key in found.values() for key in by_key}
     if classes is None:
         classes = {key: key for key in sorted(present)}
@@ -198,7 +200,7 @@ def table_of_folders(
 
 
 def _split_and_key(benchmark: Benchmark, path: str) -> tuple[str | None, str]:
-    """The split of a path and its class's folder; (None, "") for a file that is in no class's folder."""
+    """Returns the split and class folder of a path, or (None, "") for a file outside the class folders."""
     for split, part in benchmark.splits.items():
         inside = PurePosixPath(path).parts[len(PurePosixPath(part).parts) :]
         if len(inside) == 2 and path.startswith(f"{part}/" if part else ""):

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from vacsr_jax.files import parse_json, read_json, replace_folder, to_json
+from vacsr_jax.atomic_files import parse_json, read_json, replace_folder, to_json
 from vacsr_jax.search import text_entropy
 from vacsr_jax.search.index.exact import ExactStore
 from vacsr_jax.search.standardize.ranking import FitQueries

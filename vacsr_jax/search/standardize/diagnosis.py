@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from vacsr_jax.files import replace_whole
+from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.search.checks import Vectors, check_k
 from vacsr_jax.search.standardize.ranking import Hits, Store, best_scores, search
 from vacsr_jax.search.standardize.statistics import ModalityStats, empty, scale

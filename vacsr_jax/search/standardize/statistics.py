@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from vacsr_jax.files import read_json, to_json, write_text
+from vacsr_jax.atomic_files import read_json, to_json, write_text
 from vacsr_jax.search.standardize.pseudo_positives import Array, top1_scores
 
 Leaf = Any  # an array, or what a tree map puts in its place

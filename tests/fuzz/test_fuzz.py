@@ -1,4 +1,4 @@
-"""A few hundred bad files, by structure and bytes of good ones; the thousands are `experiments.robustness.fuzz`."""
+"""Feeds a few hundred bad files to the readers. `pytest -m fuzz` feeds thousands, to every target, for ten minutes."""
 
 import json
 import os
@@ -10,16 +10,16 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches memory by /proc")
 pytest.importorskip("hypothesis")
 
-from experiments.robustness import fuzz_inputs  # noqa: E402
-from experiments.robustness.fuzz import SHARES  # noqa: E402
-from experiments.robustness.fuzz_commands import COMMAND_TARGETS, verbs  # noqa: E402
-from experiments.robustness.fuzz_harm import CASES  # noqa: E402
-from experiments.robustness.fuzz_models import MODEL_TARGETS  # noqa: E402
-from experiments.robustness.fuzz_targets import FILE_TARGETS, Target  # noqa: E402
-from experiments.robustness.fuzz_worker import attempt, fuzz  # noqa: E402
+from tests.fuzz import inputs  # noqa: E402
+from tests.fuzz.__main__ import SHARES, parse, run_all  # noqa: E402
+from tests.fuzz.commands import COMMAND_TARGETS, verbs  # noqa: E402
+from tests.fuzz.harm import CASES  # noqa: E402
+from tests.fuzz.models import MODEL_TARGETS  # noqa: E402
+from tests.fuzz.targets import FILE_TARGETS, Target  # noqa: E402
+from tests.fuzz.worker import attempt, fuzz  # noqa: E402
 
 INPUTS = {"image folder": 60, "Karpathy": 60, "COCO annotations": 40, "classes": 30, "scores, ground truth": 40}
-WORDS = ("PNG", "for a picture", "npy", "PostScript", "dataset_own", "metadata")  # those that compile nothing
+WORDS = ("PNG", "for a picture", "npy", "PostScript", "dataset_own", "metadata")  # of the cases that compile nothing
 QUICK = [name for name in CASES if any(word in name for word in WORDS)]
 
 
@@ -29,7 +29,7 @@ def test_bad_files_are_read_or_refused(name, tmp_path):
     found = fuzz(target, INPUTS[name], 0, tmp_path)
     assert found.failures == []
     assert sum(found.counts.values()) == INPUTS[name]
-    assert found.counts["refused"] > INPUTS[name] / 3  # else they are not bad enough
+    assert found.counts["refused"] > INPUTS[name] / 3  # otherwise the inputs are not bad enough
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -39,13 +39,21 @@ def test_files_made_to_harm_are_refused(name, tmp_path):
     assert outcome == "refused", error
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARES)
+def test_thousands_of_bad_inputs_are_read_or_refused(name):
+    (result,) = run_all([name], parse([]))
+    assert result["failures"] == []
+
+
 def test_every_target_has_its_share():
     names = [target.name for target in (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS)]
     assert set(SHARES) == {*names, "made to harm"}
     assert {"train", "search", "standardize fit", "data check"} <= set(verbs())
 
 
-# The watch itself: it would be of no use if it saw nothing.
+# The watch itself: without these tests it could pass by seeing nothing.
 
 
 def run(call, tmp_path):
@@ -94,6 +102,6 @@ def test_a_reader_that_trusts_its_file_is_found_out(tmp_path):
 
 
 def test_trees_with_keys_that_stand_twice_are_written_so():
-    tree = fuzz_inputs.from_json('{"a": 1, "b": [2, {"c": 3}]}')
+    tree = inputs.from_json('{"a": 1, "b": [2, {"c": 3}]}')
     tree.append(tree[0])
-    assert fuzz_inputs.dumps(tree) == '{"a": 1, "b": [2, {"c": 3}], "a": 1}'
+    assert inputs.dumps(tree) == '{"a": 1, "b": [2, {"c": 3}], "a": 1}'

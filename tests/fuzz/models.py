@@ -1,4 +1,4 @@
-"""What is fed with bad models: an export, a workdir, and a Hugging Face CLIP, each as small as it can be."""
+"""Targets that read models: an export, a workdir, and a Hugging Face CLIP, each as small as possible."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.robustness.fuzz_targets import Target
+from tests.fuzz.targets import Target
 
 
 @functools.cache
 def small_model():
-    """A model of the tiny preset that was never trained."""
+    """Makes an untrained model of the tiny preset."""
     import jax
 
     from configs import scenes
@@ -40,7 +40,7 @@ def write_workdir(folder: Path) -> None:
     import jax
     import optax
 
-    from vacsr_jax.files import to_json, write_text
+    from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
     from vacsr_jax.training.run import CONFIG
@@ -56,7 +56,7 @@ def write_workdir(folder: Path) -> None:
 
 
 def write_clip(folder: Path) -> None:
-    """Hugging Face's files of a CLIP with one block a tower, in two safetensors files with an index."""
+    """Writes Hugging Face's files of a CLIP with one block per tower, in two safetensors files with an index."""
     from flax.traverse_util import unflatten_dict
     from safetensors.numpy import load_file, save_file
     from transformers import CLIPTokenizer

@@ -1,7 +1,7 @@
-"""Bad files made of good ones: by their structure (JSON, npy, npz, safetensors, pictures) and by their bytes.
+"""Makes bad files from good ones, by structure (JSON, npy, npz, safetensors, pictures) and by bytes.
 
-Every function here is a hypothesis strategy of bytes. A structural change keeps the file well formed, so that it gets
-past the parser and reaches the code behind it.
+The functions return hypothesis strategies of bytes. A structural change keeps the file well formed, so that it passes
+the parser and reaches the code behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 from hypothesis import strategies as st
 
-PICKLE = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0etouch executed\x85R."  # runs a command where it is loaded
+PICKLE = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0etouch executed\x85R."  # runs a command when it is loaded
 DEPTH = 100_000
 NAMES = ("../outside/secret.png", "/etc/passwd", "link.png", "linked/secret.png", "..", ".", "~", "no\0end", "x" * 5000)
 TEXTS = (*NAMES, "", " ", "\ud800", "a\nb", "nan", "{}", "%s", "\u202e\u2028", "pickle", "NaN", "1e400", "-1")
@@ -23,18 +23,18 @@ NUMBERS = (0, -1, 1, 2, 3, 0.5, -0.0, 1e308, 2**31, 2**32 - 1, 2**63, -(2**63) -
 
 
 class Raw(str):
-    """JSON text that stands as it is."""
+    """JSON text that is written unchanged."""
 
 
 RAW = tuple(map(Raw, ("9" * 400, "9" * 5000, "[" * DEPTH, "[" * DEPTH + "]" * DEPTH, "1e999", "-", "{", "NaN")))
 
 
 class Pairs(list):
-    """A JSON object as (key, value) pairs, so that a key can stand in it twice."""
+    """A JSON object as (key, value) pairs, so that a key can occur twice."""
 
 
 def dumps(value) -> str:
-    """JSON of what `from_json` gives; halves of surrogate pairs become escapes."""
+    """Writes a tree of `from_json` as JSON; halves of surrogate pairs become escapes."""
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, Pairs):
@@ -49,7 +49,7 @@ def from_json(text: str):
 
 
 def places(value, path=()):
-    """The path of every value in a tree; keys of an object are numbers of its pairs."""
+    """Yields the path of every value in a tree; the keys of an object are the numbers of its pairs."""
     yield path
     items = [x for _, x in value] if isinstance(value, Pairs) else value if isinstance(value, list) else ()
     for i, x in enumerate(items):
@@ -63,7 +63,7 @@ def at(value, path):
 
 
 def hostile_values():
-    """What stands where something else is expected."""
+    """Strategy of values of unexpected types and sizes."""
     small = st.one_of(st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS))
     drawn = st.one_of(st.integers(), st.floats(), st.text(st.characters(), max_size=6))
     nested = st.recursive(
@@ -74,7 +74,7 @@ def hostile_values():
 
 @st.composite
 def broken_trees(draw, value):
-    """A tree of JSON with one to three values replaced, removed, doubled, added, renamed, or exchanged."""
+    """Draws a JSON tree with one to three values replaced, removed, doubled, added, renamed, or moved."""
     value = from_json(dumps(value))  # a copy
     for _ in range(draw(st.integers(1, 3))):
         paths = list(places(value))
@@ -102,7 +102,7 @@ def broken_trees(draw, value):
             new = from_json(dumps(at(value, draw(st.sampled_from(paths)))))
             parent[i] = (parent[i][0], new) if isinstance(parent, Pairs) else new
         if any(isinstance(at(value, p), Raw) for p in places(value)):
-            break  # it cannot be parsed again
+            break  # raw text cannot be parsed again
     return value
 
 
@@ -125,7 +125,7 @@ def broken_json_lines(blob: bytes):
 
 @st.composite
 def broken_bytes(draw, blob: bytes):
-    """A file cut, flipped, grown, repeated, spliced, or emptied, at up to four places."""
+    """Draws a file that is cut, flipped, extended, repeated, spliced or zeroed at up to four places."""
     for _ in range(draw(st.integers(1, 4))):
         n = len(blob)
         start = draw(st.integers(0, max(n - 1, 0)))
@@ -176,7 +176,7 @@ SPECIAL = (np.nan, np.inf, 0.0, 1e38, -1.0)
 
 @st.composite
 def broken_npy(draw, blob: bytes):
-    """An npy file whose header says something else about its numbers, or whose numbers are a pickle."""
+    """Draws an npy file whose header is wrong about its numbers, or whose numbers are a pickle."""
     array = np.load(io.BytesIO(blob))
     description = repr(draw(st.sampled_from((array.dtype.str, *DESCRIPTIONS))))
     shape = draw(st.sampled_from((repr(array.shape), *SHAPES, *ODD_SHAPES)))
@@ -189,7 +189,7 @@ def broken_npy(draw, blob: bytes):
 
 @st.composite
 def broken_arrays(draw, array: np.ndarray):
-    """The same array with another type, shape or content; as an npy file."""
+    """Draws the array with another type, shape or content, as an npy file."""
     changes = ["type", "shape", "shorten", "longer", "empty", "scalar"]
     changes += ["special", "special", "row"] if array.dtype.kind == "f" else ["double", "blank", "text"]
     change = draw(st.sampled_from(changes))
@@ -216,7 +216,7 @@ def broken_arrays(draw, array: np.ndarray):
 
 @st.composite
 def broken_npz(draw, blob: bytes):
-    """An npz with an array replaced, left out, twice, under another name, or packed in another way."""
+    """Draws an npz with an array replaced, missing, repeated, renamed, or compressed in another way."""
     with zipfile.ZipFile(io.BytesIO(blob)) as file:
         members = [(name, file.read(name)) for name in file.namelist()]
     i = draw(st.integers(0, len(members) - 1))
@@ -244,7 +244,7 @@ def broken_npz(draw, blob: bytes):
 
 @st.composite
 def broken_safetensors(draw, blob: bytes):
-    """A safetensors file with another header: types, shapes, offsets that overlap or lie outside, a wrong length."""
+    """Draws a safetensors file with a wrong header: types, shapes, overlapping or outlying offsets, or the length."""
     size = struct.unpack("<Q", blob[:8])[0]
     header, content = blob[8 : 8 + size], blob[8 + size :]
     if draw(st.booleans()):
@@ -272,13 +272,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int = 1, colour: int = 0, interlace: int = 0, rows: bytes = b"") -> bytes:
-    """A PNG whose header says so, with sound checksums; without `rows` there are no pixels."""
+    """Makes a PNG with this header and valid checksums; without `rows` it has no pixels."""
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def forged_pngs():
-    """PNGs with sound checksums and a header that is not."""
+    """Strategy of PNGs with valid checksums and an invalid header."""
     sides = st.sampled_from((0, 1, 7, 50_000, 2**16, 2**31 - 1, 2**31, 2**32 - 1))
     numbers = st.integers(0, 17)
     rows = st.sampled_from((b"", b"\0" * 10, b"\5" * 100))
@@ -286,7 +286,7 @@ def forged_pngs():
 
 
 def broken(name: str, blob: bytes):
-    """Strategy of (how, bytes) for a file by its name's ending."""
+    """Strategy of (how it was changed, bytes) for a file, by the ending of its name."""
     by_ending = {
         ".json": broken_json,
         ".jsonl": broken_json_lines,

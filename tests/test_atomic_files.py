@@ -1,8 +1,8 @@
-"""JSON that is none says so, with the file's name."""
+"""A file that is not JSON is refused with its name."""
 
 import pytest
 
-from vacsr_jax.files import read_json
+from vacsr_jax.atomic_files import read_json
 
 BAD = {
     b"": "is not JSON",
@@ -15,12 +15,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("content", BAD, ids=lambda x: repr(x[:9]))
-def test_what_is_no_json_is_refused(content, tmp_path):
+def test_a_file_that_is_not_json_is_refused(content, tmp_path):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\.json {BAD[content]}"):
         read_json(tmp_path / "x.json")
 
 
-def test_a_byte_order_mark_is_no_part_of_it(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": [1]}')
     assert read_json(tmp_path / "x.json") == {"a": [1]}

@@ -1,8 +1,8 @@
-"""Bad files, bad command lines and bad configs by the thousand, and a table of how they ended.
+"""Tries thousands of bad files, command lines and configs, and prints a table of how each ended.
 
-`python -m experiments.robustness.fuzz --inputs=10000 --seed=0 --out=fuzz.json` tries them all, each target in
-a process of its own under a limit of memory and of time. Ends with status 1 if one input ended in anything but success
-or a refusal. `--target=NAME` tries one target alone; `--keep=FOLDER` keeps the files of every failure.
+`python -m tests.fuzz --inputs=10000 --seed=0 --jobs=2` runs every target in its own process, with limits on memory and
+time. The exit status is 1 if any input ended in something other than success or a refusal. `--target=NAME` runs one
+target; `--keep=FOLDER` keeps the files of every failure. `pytest -m fuzz` runs the same targets as tests.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-# Shares of the inputs: what is read most, and cheapest, gets most.
+# Share of the inputs per target: more for what is read often and costs little.
 SHARES = {
     "image folder": 20,
     "Karpathy": 12,
@@ -30,20 +31,24 @@ SHARES = {
     "workdir": 1,
     "arguments": 8,
     "config fields": 2,
-    "made to harm": 0,  # each of its cases once
+    "made to harm": 0,  # each case once
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.robustness.fuzz", description=__doc__.split("\n")[0])
-    parser.add_argument("--inputs", type=int, default=10_000, help="how many, over all targets (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other inputs (default: 0)")
-    parser.add_argument("--target", choices=tuple(SHARES), help="this target alone")
-    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default: 1)")
-    parser.add_argument("--keep", help="folder for the files of every failure")
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n")[0])
+    parser.add_argument("--inputs", type=int, default=10_000, help="number of inputs over all targets (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed that the inputs are drawn with (default: 0)")
+    parser.add_argument("--target", choices=tuple(SHARES), help="run only this target")
+    parser.add_argument("--jobs", type=int, default=1, help="targets run at the same time (default: 1)")
+    parser.add_argument("--keep", help="folder to copy the files of every failure to")
     parser.add_argument("--out", help="JSON file for the counts and the failures")
     parser.add_argument("--worker", metavar="FILE", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = parse()
     if options.worker:
         work(options)
         return
@@ -57,14 +62,14 @@ def main() -> None:
     total = sum(sum(result["counts"].values()) for result in found)
     print(f"\n{total:,} inputs in {minutes:.1f} minutes, seed {options.seed}: {bad} kinds of failure")
     if options.out:
-        from vacsr_jax.files import to_json, write_text
+        from vacsr_jax.atomic_files import to_json, write_text
 
         write_text(Path(options.out), to_json({"seed": options.seed, "minutes": minutes, "targets": found}))
     sys.exit(1 if bad else 0)
 
 
 def inputs_of(name: str, options: argparse.Namespace) -> int:
-    from experiments.robustness.fuzz_harm import CASES
+    from tests.fuzz.harm import CASES
 
     if name == "made to harm":
         return len(CASES)
@@ -72,7 +77,7 @@ def inputs_of(name: str, options: argparse.Namespace) -> int:
 
 
 def run_all(names: list[str], options: argparse.Namespace) -> list[dict]:
-    """The result of each target, in order; a worker that dies is a failure of its target."""
+    """Returns the result of each target, in order. A worker that dies counts as a failure of its target."""
     with tempfile.TemporaryDirectory() as folder:
         waiting, running, done = list(names), {}, {}
         while waiting or running:
@@ -92,8 +97,8 @@ def start_worker(name: str, folder: Path, options: argparse.Namespace):
     file = folder / f"{name.replace(' ', '_').replace(',', '')}.json"
     keep = [f"--keep={options.keep}"] if options.keep else []
     numbers = [f"--inputs={inputs_of(name, options)}", f"--seed={options.seed}"]
-    command = [sys.executable, "-m", "experiments.robustness.fuzz", f"--target={name}", *numbers, *keep]
-    # No network, no more threads than memory for them, and nobody at the terminal to ask.
+    command = [sys.executable, "-m", "tests.fuzz", f"--target={name}", *numbers, *keep]
+    # No network, no accelerator, and no terminal to ask questions on.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
     log = file.with_suffix(".log").open("w")
@@ -113,21 +118,21 @@ def read_result(name: str, process, file: Path) -> dict:
 
 
 def work(options: argparse.Namespace) -> None:
-    """What a worker does: one target, its result as JSON."""
+    """Runs one target, as a worker, and writes its result as JSON."""
     import shutil
 
-    from experiments.robustness.fuzz_commands import COMMAND_TARGETS
-    from experiments.robustness.fuzz_harm import Cases
-    from experiments.robustness.fuzz_models import MODEL_TARGETS
-    from experiments.robustness.fuzz_targets import FILE_TARGETS
-    from experiments.robustness.fuzz_worker import fuzz, limit_memory
+    from tests.fuzz.commands import COMMAND_TARGETS
+    from tests.fuzz.harm import Cases
+    from tests.fuzz.models import MODEL_TARGETS
+    from tests.fuzz.targets import FILE_TARGETS
+    from tests.fuzz.worker import fuzz, limit_memory
 
     everything = (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS, Cases("made to harm"))
     target = next(t for t in everything if t.name == options.target)
     with tempfile.TemporaryDirectory() as folder:
-        tempfile.tempdir = os.environ["MPLCONFIGDIR"] = folder  # what is written is watched
-        target.write(Path(folder) / "inside", Path(folder) / "outside")  # what is imported and compiled comes first
-        import matplotlib.font_manager  # noqa: F401  asks fc-list for fonts when it is first imported
+        tempfile.tempdir = os.environ["MPLCONFIGDIR"] = folder  # so that writes are seen
+        target.write(Path(folder) / "inside", Path(folder) / "outside")  # imports and compiles
+        import matplotlib.font_manager  # noqa: F401  runs fc-list at its first import
 
         limit_memory()
         result = fuzz(target, options.inputs, options.seed, Path(folder))
@@ -138,7 +143,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def table(found: list[dict]) -> str:
-    from experiments.robustness.fuzz_worker import OUTCOMES
+    from tests.fuzz.worker import OUTCOMES
     from vacsr_jax.report.tables import format_table
 
     rows = [

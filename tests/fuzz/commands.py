@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from experiments.robustness import fuzz_models as models
-from experiments.robustness import fuzz_targets as files
-from experiments.robustness.fuzz_inputs import TEXTS as ALL_TEXTS
+from tests.fuzz import models
+from tests.fuzz import targets as files
+from tests.fuzz.inputs import TEXTS as ALL_TEXTS
 
 ROOT = Path(__file__).parents[2]
-# A user may name any file of his own: on a command line no name leads out.
+# Users may name any file of theirs, so no name on a command line counts as leading out.
 TEXTS = tuple(x for x in ALL_TEXTS if not any(word in x for word in ("outside", "passwd", "link", "..", "~")))
 
-# What each option is for; the others get numbers and words alone.
+# Good values of options; the others only get numbers and words.
 GOOD = {
     "config": ("config.py", "config.py:method=sigmoid,noise=0.2"),
     "workdir": ("run", "export"),
@@ -45,7 +45,7 @@ GOOD = {
     "caption_ids": ("c.json",),
     "ground_truth": (".",),
 }
-WRITTEN = ("out", "workdir", "html")  # nothing outside is named there: a command writes where it is told to
+WRITTEN = ("out", "workdir", "html")  # no names outside: a command writes where it is told to
 PLACES = ("out/x", "out/x.npz", "pictures", "texts.txt", "texts.txt/below", "no\0end", "", "x" * 300, "\ud800", "..txt")
 VALUES = (
     *TEXTS,
@@ -90,7 +90,7 @@ CONFIGS = {
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """The parser of every verb, by its words."""
+    """Returns the parser of every verb, by its words."""
     from vacsr_jax.cli.verbs import Verbs
     from vacsr_jax.main import VERBS
 
@@ -112,7 +112,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 @st.composite
 def command_lines(draw, parsers: dict[str, argparse.ArgumentParser], names: tuple[str, ...]):
-    """The arguments of one verb: options left out, given twice, unknown, with values that are good, bad, or none."""
+    """Draws arguments of one verb: options missing, repeated or unknown, with good, bad or no values."""
     verb = draw(st.sampled_from(names))
     arguments = verb.split()
     for action in parsers[verb]._actions:
@@ -136,7 +136,7 @@ def command_lines(draw, parsers: dict[str, argparse.ArgumentParser], names: tupl
 
 @st.composite
 def overrides(draw, names: tuple[str, ...]):
-    """`vacsr train` with a small config and one to three fields set to something."""
+    """Draws `vacsr train` with a small config and one to three fields set to odd values."""
     chosen = draw(st.lists(st.sampled_from((*names, "optim", "nothing", "data.")), min_size=1, max_size=3))
     values = (draw(st.sampled_from(FIELDS) | st.text(max_size=4)) for _ in chosen)
     fields = [f"--config.{name}={value}" for name, value in zip(chosen, values, strict=True)]
@@ -145,7 +145,7 @@ def overrides(draw, names: tuple[str, ...]):
 
 @dataclass(frozen=True)
 class CommandLines:
-    """A target whose command lines are bad and whose files are good."""
+    """A target with bad command lines and good files."""
 
     name: str
     strategy: Callable[[], st.SearchStrategy]
@@ -185,7 +185,7 @@ class CommandLines:
 
 
 def stop_before_training() -> None:
-    """From now on a command that would train ends, as a success, when its first step is traced."""
+    """Makes every command that would train end, as a success, when its first step is traced."""
     import jax
 
     from vacsr_jax.data.loader import batches

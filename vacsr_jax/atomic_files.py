@@ -1,4 +1,4 @@
-"""Whole files or none."""
+"""Writes files so that a failure leaves the old file, and reads JSON with messages that name the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then renames it over `path`: a failure leaves the old file."""
+    """Calls `write` on a temporary file beside `path`, then renames it to `path`. A failure leaves the old file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -22,7 +22,7 @@ def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a temporary folder beside `folder`, then puts it in its place: a failure leaves the old one."""
+    """Calls `write` on a temporary folder beside `folder`, then swaps the two. A failure leaves the old folder."""
     temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     temporary.mkdir(parents=True)
     try:
@@ -38,17 +38,17 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole text file or nothing, and makes its folder."""
+    """Writes a UTF-8 text file atomically and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """Returns the contents of a JSON file.
 
     Raises:
-      ValueError: naming the file, if it is no UTF-8 text or no JSON.
-      OSError: if it cannot be opened.
+      ValueError: if the file is not UTF-8 text or not JSON; the message names it.
+      OSError: if the file cannot be opened.
     """
     try:
         return parse_json(Path(path).read_bytes())
@@ -57,19 +57,19 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(text: bytes) -> Any:
-    """What a JSON text holds; ValueError, "not ...", for what is no UTF-8, no JSON, or nested deeper than it can be."""
+    """Parses JSON. Raises a ValueError that starts with "not" for invalid UTF-8, invalid JSON, or too deep nesting."""
     try:
         return json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text ({error})") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read (brackets are nested thousands deep)") from None
+        raise ValueError("not JSON that can be read (its brackets are nested too deeply)") from None
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
 
 
 def to_json(values: Any) -> str:
-    """Indented JSON; numbers that are not finite become null, since JSON has none."""
+    """Returns indented JSON. NaN and infinities become null, since JSON cannot hold them."""
 
     def clean(x):
         if isinstance(x, dict):

@@ -1,4 +1,4 @@
-"""Files made to fill the memory, to hang, to lead out of their folder, or to be executed, one by one."""
+"""Single cases of files made to fill the memory, to hang, to lead out of their folder, or to be executed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from experiments.robustness import fuzz_models as models
-from experiments.robustness import fuzz_targets as files
-from experiments.robustness.fuzz_inputs import DEPTH, PICKLE, png
+from tests.fuzz import models
+from tests.fuzz import targets as files
+from tests.fuzz.inputs import DEPTH, PICKLE, png
 
 TOUCH = "from pathlib import Path\nPath('executed').touch()\n"
 
 
 def deflated(size: int) -> bytes:
-    """A zip file of an npy that unpacks to so many zeros."""
+    """Makes a zip file of an npy that unpacks to `size` bytes of zeros."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file, file.open("embeddings.npy", "w") as member:
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({size // 16}, 4), }}\n".encode()
@@ -32,13 +32,13 @@ def deflated(size: int) -> bytes:
 
 
 def claiming(size: int) -> bytes:
-    """A zip file whose directory says that its member unpacks to so many bytes."""
+    """Makes a zip file whose directory claims that its member unpacks to `size` bytes."""
     blob, small = deflated(2**20), struct.pack("<I", 2**20 + 75)
     return blob.replace(small, struct.pack("<I", min(size, 2**32 - 1)))
 
 
 def edited(make: Callable[[Path], None], name: str, content, read: Callable[[Path], object]):
-    """A case: good files, of which one has this content (bytes, or a function of the good file's JSON)."""
+    """A case: good files, one of them with this content (bytes, or a function of the good file's JSON)."""
 
     def run(folder: Path) -> None:
         make(folder)
@@ -61,7 +61,7 @@ def only_pickled(folder: Path) -> None:
 
 
 def with_code(make: Callable[[Path], None], read: Callable[[Path], object], name: str, **fields):
-    """A case: a folder in which every file of Python would leave a trace, and a JSON file that asks for them."""
+    """A case: a folder whose Python files would leave a trace, with a JSON file that asks for them."""
 
     def run(folder: Path) -> None:
         make(folder)
@@ -188,12 +188,12 @@ CASES: dict[str, Callable[[Path], object]] = {
 
 @dataclass(frozen=True)
 class Cases:
-    """The cases above, each once."""
+    """The target of the cases above, each once."""
 
     name: str
 
     def write(self, here: Path, outside: Path) -> None:
-        models.small_model()  # what is imported and compiled is no part of a case
+        models.small_model()  # import and compile before the first case
         files.Target(self.name, lambda _: None, lambda _: None).write(here, outside)
 
     def changes(self, here: Path):

@@ -1,4 +1,4 @@
-"""What is fed with bad files: good small files of every kind that the library reads, and the call that reads them."""
+"""Targets: small good files of every kind that the library reads, and the call that reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.robustness.fuzz_inputs import PICKLE, broken
+from tests.fuzz.inputs import PICKLE, broken
 
 SPLITS = ("train", "train", "train", "train", "val", "test")
 PICTURES = ("p0.png", "p1.jpg", "p2.gif", "p3.webp", "p4.png", "p5.jpg")
@@ -21,10 +21,10 @@ PICTURES = ("p0.png", "p1.jpg", "p2.gif", "p3.webp", "p4.png", "p5.jpg")
 
 @dataclass(frozen=True)
 class Target:
-    """Files that `make` writes into a folder, one of which is broken; `call` then reads the folder.
+    """`make` writes files into a folder, one of them is broken, and `call` reads the folder.
 
-    `kept` are patterns of files that stay as they are. `links`: whether links that lead out stand there; where
-    a folder's owner lays out a large set by links, they are followed.
+    `kept` are patterns of files that are never broken. `links` says whether the folder has links that lead out. It is
+    False for data sets whose links are followed, since their owners lay out large sets with links.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Target:
     links: bool = True
 
     def write(self, here: Path, outside: Path) -> None:
-        """The good files, and what must never be read from or run."""
+        """Writes the good files, and files that must never be read or run."""
         for folder in (here, outside):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Target:
         return [path for path in sorted(here.rglob("*")) if path.is_file() and path not in traps | kept]
 
     def changes(self, here: Path):
-        """Strategy of (file, how it was changed, its bytes)."""
+        """Strategy of (file, (how it was changed, its bytes))."""
         one_of_each = [
             st.tuples(st.just(str(path.relative_to(here))), broken(path.name, path.read_bytes()))
             for path in self.files(here)
@@ -59,7 +59,7 @@ class Target:
         return st.one_of(one_of_each)
 
     def apply(self, here: Path, change) -> tuple[str, Callable[[], None]]:
-        """Writes a change; returns what it is, in words, and what takes it back."""
+        """Writes a change; returns a description of it and a function that reverts it."""
         name, (how, blob) = change
         path = here / name
         good = path.read_bytes()

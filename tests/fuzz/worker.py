@@ -1,4 +1,4 @@
-"""One target fed with bad inputs: each is tried under a time and a memory limit, watched, and its outcome counted."""
+"""Feeds one target with bad inputs, each watched and limited in time and memory, and counts the outcomes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-SECONDS = 60  # of computing: an input that takes longer hangs; the longest sound one compiles a model
-PATIENCE = 300  # seconds by the clock: an input that waits for something
-HEADROOM = 4 * 2**30  # bytes of address space that a worker may take beyond what it has when it starts
-GROWTH = 3 * 2**29  # bytes of memory that one input may take: a sound picture of 67 million pixels takes half
+SECONDS = 60  # of computing; an input that takes longer hangs. The longest valid one compiles a model
+PATIENCE = 300  # seconds by the clock, for an input that waits for something
+HEADROOM = 4 * 2**30  # bytes of address space that a worker may add to those at its start
+GROWTH = 3 * 2**29  # bytes of memory that one input may take; a valid picture of 67 million pixels takes half
 GOOD = ("accepted", "refused")
 OUTCOMES = (*GOOD, "stack trace", "hang", "memory", "escape", "executed")
 EXECUTES = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
@@ -45,13 +45,13 @@ TOUCHES = (
 
 
 class Hang(BaseException):
-    """Raised in an input that takes too long; nothing catches it on the way."""
+    """Raised in an input that takes too long. No `except Exception` catches it."""
 
 
 class Watch:
-    """Sees, by Python's audit events, what an input opens and starts, and stops it from writing elsewhere.
+    """Watches, through Python's audit events, what an input opens and starts, and stops it from writing elsewhere.
 
-    Only while `folder` is set: what is written must lie in it, and its `outside` may not even be read.
+    It is active while `folder` is set: files may only be written in it, and its subfolder `outside` may not be read.
     """
 
     def __init__(self):
@@ -64,7 +64,7 @@ class Watch:
         if event in EXECUTES:
             self.seen.append(("executed", f"{event} {arguments[:2]}"))
         elif event in TOUCHES and isinstance(arguments[0], str | bytes | os.PathLike):
-            folder, self.folder = self.folder, None  # resolving a path must not be watched
+            folder, self.folder = self.folder, None  # do not watch the resolving of a path
             path = os.path.realpath(os.fsdecode(arguments[0]).replace("\0", ""))
             self.folder = folder
             reads = event in READS or (event == "open" and not _writes(*arguments[1:3]))
@@ -79,7 +79,7 @@ def _writes(mode: str | None, flags: int) -> bool:
     return bool(set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
-_watches: list[Watch] = []  # an audit hook cannot be removed, so there is one
+_watches: list[Watch] = []  # an audit hook cannot be removed, so there is only one
 
 
 def watch() -> Watch:
@@ -89,7 +89,7 @@ def watch() -> Watch:
 
 
 class Failure(NamedTuple):
-    """An input that ended as none may: what it was, how it ended, where in the code."""
+    """An input with a bad ending: what it was, how it ended, and where in the code."""
 
     target: str
     outcome: str
@@ -99,7 +99,7 @@ class Failure(NamedTuple):
 
 
 def limit_memory() -> None:
-    """From now on an allocation of much more than there is fails, instead of taking the machine down."""
+    """Makes excessive allocations fail from now on, instead of taking the machine down."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + HEADROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -110,14 +110,14 @@ def peak() -> int:
 
 
 def attempt(read: Callable[[], None], folder: Path) -> tuple[str, str, str]:
-    """How a reading ends: outcome, error, and place in the code."""
+    """Reads one input; returns outcome, error, and place in the code."""
     watcher, before = watch(), peak()
     marker = folder / "inside" / "executed"
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, _hang)
     signal.alarm(PATIENCE)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)  # for what does not come back to Python
+    faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)  # for code that does not return to Python
     watcher.seen, watcher.folder = [], str(folder.resolve())
     outcome, error, where, said = "accepted", "", "", io.StringIO()
     try:
@@ -130,7 +130,7 @@ def attempt(read: Callable[[], None], folder: Path) -> tuple[str, str, str]:
     except (ValueError, OSError) as caught:
         outcome, error = "refused", f"{type(caught).__name__}: {caught}"
     except SystemExit as caught:
-        refused = caught.code in (1, 2) and said.getvalue()  # 1: `vacsr data check` of what is incomplete
+        refused = caught.code in (1, 2) and said.getvalue()  # 1: `vacsr data check` of incomplete data
         outcome = "accepted" if caught.code == 0 else "refused" if refused else "stack trace"
         error = f"exit {caught.code}: {said.getvalue()[-300:]}"
     except Hang as caught:
@@ -161,7 +161,7 @@ def _hang(*_) -> None:
 
 
 def place(error: BaseException) -> str:
-    """The innermost frame of the package, and the innermost of all."""
+    """Returns the innermost frame of the package, and the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "vacsr_jax" in frame.filename]
     return " < ".join(f"{Path(part[-1].filename).name}:{part[-1].lineno}" for part in (ours, frames) if part)
@@ -173,13 +173,13 @@ class Result(NamedTuple):
     failures: list[Failure]
     seconds: float
     peak_mib: float
-    endings: list[tuple[str, str, str]]  # input, outcome, error; of a target with few inputs
+    endings: list[tuple[str, str, str]]  # (input, outcome, error), for a target with few inputs
 
 
 def fuzz(target, inputs: int, number: int, folder: Path) -> Result:
-    """Tries so many different inputs of a target in `folder`; each stands there in place of a good file.
+    """Tries `inputs` different inputs of a target in `folder`, each in place of a good file.
 
-    `number` is hypothesis's seed. Beside the target's folder stands `outside`, with pictures that nothing may open.
+    `number` seeds hypothesis. Beside the target's folder is `outside`, with pictures that nothing may open.
     """
     here, outside, kept = folder / "inside", folder / "outside", folder / "kept"
     target.write(here, outside)
@@ -201,7 +201,7 @@ def fuzz(target, inputs: int, number: int, folder: Path) -> Result:
             endings.append((description, outcome, error))
 
     phases, health = [Phase.generate], list(HealthCheck)
-    for again in range(20):  # hypothesis repeats itself: some inputs are drawn twice, and count once
+    for again in range(20):  # hypothesis draws some inputs twice; they count once
         run = given(target.changes(here))(one)
         run = settings(max_examples=inputs, database=None, deadline=None, phases=phases, suppress_health_check=health)(
             run

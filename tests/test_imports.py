@@ -145,7 +145,7 @@ def test_only_the_room_of_towers_knows_a_tower():
 
 
 def test_only_the_room_of_pairs_knows_a_pair_model():
-    """No other room asks what a pair model is or what a method is called; a frozen CLIP gets its cosine in one place."""
+    """No other room asks what a pair model is or what a method is called; a frozen CLIP gets its cosine once."""
     allowed = {"vacsr_jax.pair", "vacsr_jax.pair.base"}
     for path in PACKAGE.rglob("*.py"):
         if room_of(path) == "pair":

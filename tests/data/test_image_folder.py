@@ -176,7 +176,7 @@ def test_without_splits_the_hash_of_the_id_divides(tmp_path):
 
     few, all_of_them = split_ids(range(0, 300, 2)), split_ids(range(300))
     for name, ids in few.items():
-        assert set(ids) <= set(all_of_them[name])  # nothing moved when others came
+        assert set(ids) <= set(all_of_them[name])  # no image changes its split when others are added
     assert 220 <= len(all_of_them["train"]) <= 260
     assert min(len(all_of_them["validation"]), len(all_of_them["test"])) >= 15
 

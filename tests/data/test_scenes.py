@@ -1,4 +1,4 @@
-"""Drawn scenes, judged by an evaluator that knows only the words of a caption and the objects of a scene."""
+"""Drawn scenes, checked by a reader that knows only the words of a caption and the objects of a scene."""
 
 import inspect
 import itertools
@@ -27,7 +27,7 @@ ROW = {"top": 0, "bottom": 1}
 
 
 def make(split="test", n=120, seed=0, odds=DEFAULT_ODDS, held_out=False):
-    # Unwrapped: a source that is kept from an earlier call would prove nothing.
+    # Unwrapped: a source cached by an earlier call would prove nothing.
     return inspect.unwrap(make_scenes)(split, n, seed=seed, facts_per_caption=odds, held_out=held_out)
 
 

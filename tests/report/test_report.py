@@ -20,7 +20,7 @@ EVIL = "<script>alert('x')</script> & \"quotes\""
 
 
 def sample_report() -> Report:
-    """Fake data of the usual sizes; also what one looks at: `python tests/report/test_report.py out.html`."""
+    """Made-up data of the usual sizes. To look at its report: `python tests/report/test_report.py out.html`."""
     rng = np.random.default_rng(0)
 
     def picture():

@@ -1,4 +1,4 @@
-"""A caption data set in each form that COCO comes in, written into a folder. `entries` are those of Karpathy's file."""
+"""Writes a small caption data set in each of COCO's forms. `entries` are the images of Karpathy's file."""
 
 import io
 import json

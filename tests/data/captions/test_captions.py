@@ -1,4 +1,4 @@
-"""COCO and Flickr30k through each of their forms: the same pixels, captions and ids; counts; what is refused."""
+"""COCO and Flickr30k in each of their forms: the same pixels, captions and ids; counts; what is refused."""
 
 import json
 import pickle

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 import vacsr_jax
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.image_text import build_model, describe
+from vacsr_jax.image_text import build_model, describe, init_params
 from vacsr_jax.main import main
 from vacsr_jax.pair import METHODS
 from vacsr_jax.pretrained import Pretrained
@@ -28,7 +28,7 @@ from vacsr_jax.training import loop
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
 from vacsr_jax.training.checksums import write_checksums
 from vacsr_jax.training.sharding import make_mesh
-from vacsr_jax.training.state import init_params, init_state
+from vacsr_jax.training.state import init_state
 
 SCENES = str(Path(__file__).parents[1] / "configs" / "scenes.py")
 RECIPE = str(Path(__file__).parents[1] / "configs" / "pcmepp_recipe.py")

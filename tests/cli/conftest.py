@@ -5,12 +5,11 @@ import pytest
 
 from vacsr_jax.config_files import load_config
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.image_text import build_model
+from vacsr_jax.image_text import build_model, init_params
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers.base import adapt_towers
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.checkpoint import config_to_dict
-from vacsr_jax.training.state import init_params
 
 
 @pytest.fixture(scope="module")

@@ -189,9 +189,9 @@ def stop_before_training() -> None:
     import jax
 
     from vacsr_jax.data.loader import batches
+    from vacsr_jax.image_text import abstract_params
     from vacsr_jax.training import loop, run
     from vacsr_jax.training.sharding import shard_batch
-    from vacsr_jax.training.state import abstract_params
 
     def trace(run, state, step, mesh, *_):
         data = batches(run.pairs, batch_size=run.config.train.batch_size, seed=run.config.seed, start_step=0)

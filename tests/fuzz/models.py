@@ -18,12 +18,11 @@ def small_model():
 
     from configs import scenes
     from vacsr_jax.data.tokenizer import train_tokenizer
-    from vacsr_jax.image_text import build_model
+    from vacsr_jax.image_text import build_model, init_params
     from vacsr_jax.pretrained import Pretrained
     from vacsr_jax.towers.base import adapt_towers
     from vacsr_jax.towers.presets import PRESETS
     from vacsr_jax.training.checkpoint import config_to_dict
-    from vacsr_jax.training.state import init_params
 
     config = scenes.get_config()
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
@@ -43,8 +42,8 @@ def write_workdir(folder: Path) -> None:
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
-    from vacsr_jax.training.run import CONFIG
     from vacsr_jax.training.state import init_state
+    from vacsr_jax.workdir import CONFIG
 
     model = small_model()
     checkpoints = Checkpoints(folder)

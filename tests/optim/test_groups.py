@@ -5,10 +5,9 @@ import optax
 import pytest
 
 from configs import default, scenes
-from vacsr_jax.image_text import build_model
+from vacsr_jax.image_text import abstract_params, build_model
 from vacsr_jax.optim import factory, groups
 from vacsr_jax.towers.presets import PRESETS
-from vacsr_jax.training.state import abstract_params
 
 
 def optim(**fields):

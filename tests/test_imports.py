@@ -10,22 +10,26 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
 FOUNDATION = {"safe_npz", "atomic_files", "ops"}
 
-# What a room may import of the package, itself included. `evaluation` sits on models; `training` selects checkpoints
-# by evaluating, and writes no pages; `pretrained` joins all of them for users, `cli` for the command line.
+# What a room may import of the package, itself included: ops -> losses, towers, pair -> scoring -> evaluation ->
+# training -> cli. `training` selects checkpoints by evaluating, and writes no pages;
+# `pretrained` joins all of them for users, `cli` for the command line.
 ALLOWED = {
     "safe_npz": set(),
     "atomic_files": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
-    "models": {"models", *FOUNDATION},
+    "towers": {"towers", *FOUNDATION},
+    "pair": {"pair", "losses", "towers", *FOUNDATION},
+    "image_text": {"pair", "towers"},
+    "scoring": {"scoring", "image_text", "pair", "data", *FOUNDATION},
     "metrics": {"metrics"},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
-    "evaluation": {"evaluation", "search", "data", "metrics", "models", *FOUNDATION},
+    "evaluation": {"evaluation", "scoring", "search", "data", "metrics", "image_text", "pair", "towers", *FOUNDATION},
     "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
-    "training": {"training", "evaluation", "data", "losses", "optim", "metrics", "models", *FOUNDATION},
-    "pretrained": {"training", "evaluation", "data", "models", *FOUNDATION},
+    "training": {"training", "evaluation", "data", "optim", "metrics", "image_text", "pair", "towers", *FOUNDATION},
+    "pretrained": {"training", "evaluation", "scoring", "data", "image_text", "pair", "towers", *FOUNDATION},
     "config_files": set(),
     "cli": {
         "cli",
@@ -123,6 +127,50 @@ def test_the_rules_themselves_have_no_cycle(rules):
         assert free, f"{sorted(left)} import each other"
         below |= free
         left = {room: rooms for room, rooms in left.items() if room not in free}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_only_the_room_of_towers_knows_a_tower():
+    own = {f"vacsr_jax.towers.{path.stem}" for path in (PACKAGE / "towers").glob("clip*.py")}
+    assert own
+    for path in PACKAGE.rglob("*.py"):
+        if room_of(path) != "towers":
+            assert not own & set(imported_modules(path)), path
+
+
+def test_only_the_room_of_pairs_knows_a_pair_model():
+    """No other room asks what a pair model is or what a method is called; a frozen CLIP gets its cosine once."""
+    allowed = {"vacsr_jax.pair", "vacsr_jax.pair.base"}
+    for path in PACKAGE.rglob("*.py"):
+        if room_of(path) == "pair":
+            continue
+        known = {name for name in imported_modules(path) if name.startswith("vacsr_jax.pair.")}
+        known = {name for name in known if not name.startswith("vacsr_jax.pair.base")} - allowed
+        known -= {f"vacsr_jax.pair.{name}" for name in vars_of(PACKAGE / "pair/__init__.py")}
+        expected = (
+            {"vacsr_jax.pair.cosine", "vacsr_jax.pair.cosine.CosineModel"} if path.stem == "pretrained" else set()
+        )
+        assert known == expected, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                text = ast.unparse(node)
+                assert "config.method" not in text, f"{path}: {text}"
+
+
+def vars_of(path):
+    """The names that a module defines."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets)
 
 
 HEAVY = {"jax", "flax", "optax", "orbax", "tensorflow", "torch", "transformers", "matplotlib"}

@@ -221,7 +221,7 @@ BAD_FIELDS = {
     "--config.train.steps=1.5": "--config.train.steps=1.5",
     "--config.adapter.sigmoid=perhaps": "--config.adapter.sigmoid=perhaps",
     "--config.method=clip": "method: got 'clip', expected one of infonce, cross_entropy, sigmoid, triplet, pcmepp, ",
-    "--config.model.clip=small": "model.clip: got 'small', expected one of ViT-B/32",
+    "--config.model.towers=small": "model.towers: got 'small', expected one of ViT-B/32",
     "--config.model.dtype=float16": "model.dtype: got 'float16', expected float32 or bfloat16",
     "--config.adapter.embeddings=l2": "adapter.embeddings: got 'l2', expected one of unit, raw",
     "--config.data.name=coco": "data.name: got 'coco', expected one of scenes, image_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,30 +12,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from vacsr_jax.data.loader import Pairs
+from vacsr_jax.pair.base import Batch, Method
+from vacsr_jax.pair.propensity import PROPENSITY, match_part
 from vacsr_jax.training import step
 
 
-@contextmanager
-def column_penalty(weight: float) -> Iterator[None]:
-    """Adds weight x the variance over texts of the mean match logit of their negatives: no text is high everywhere."""
-
-    def penalty(params, images, texts, labels, model):
-        a = model.pair.match.apply({"params": params["match"]}, images[:, :-1], texts[:, :-1])
-        return jnp.var(jnp.sum(jnp.where(labels, 0, a), axis=0) / jnp.sum(~labels, axis=0))
-
-    with _with_penalty(penalty, weight):
-        yield
+def column_penalty(pair, params, batch: Batch):
+    """The variance over texts of the mean match logit of their negatives: no text is high everywhere."""
+    images, texts = match_part(batch.images), match_part(batch.texts)
+    a = pair.match.apply({"params": params["match"]}, images, texts)
+    return jnp.var(jnp.sum(jnp.where(batch.labels, 0, a), axis=0) / jnp.sum(~batch.labels, axis=0))
 
 
-@contextmanager
-def centred(weight: float) -> Iterator[None]:
-    """Adds weight x the mean square of the batch's mean embeddings: a product of centred ones has no marginals."""
+def centred_penalty(pair, params, batch: Batch):
+    """The mean square of the batch's mean embeddings: a product of centred ones has no marginals."""
+    return sum(jnp.mean(match_part(side).mean(axis=0) ** 2) for side in (batch.images, batch.texts))
 
-    def penalty(params, images, texts, labels, model):
-        return sum(jnp.mean(side[:, :-1].mean(axis=0) ** 2) for side in (images, texts))
 
-    with _with_penalty(penalty, weight):
-        yield
+def with_penalty(penalty, weight: float) -> Method:
+    """The propensity method with `weight` times a penalty added to its loss."""
+
+    def objective(pair, params, batch, config):
+        loss, terms = PROPENSITY.objective(pair, params, batch, config)
+        extra = weight * penalty(pair, params, batch)
+        return loss + extra, terms | {"penalty": extra}
+
+    return dataclasses.replace(PROPENSITY, objective=objective)
+
+
+COLUMN_03, COLUMN_3 = with_penalty(column_penalty, 0.03), with_penalty(column_penalty, 0.3)
+CENTRED = with_penalty(centred_penalty, 1.0)
 
 
 @contextmanager
@@ -64,27 +71,14 @@ def captions_together(count: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _with_penalty(penalty, weight: float) -> Iterator[None]:
-    plain = step.pair_loss
-
-    def loss_of(params, images, texts, labels, key, at, config, model, mesh):
-        loss, terms = plain(params, images, texts, labels, key, at, config, model, mesh)
-        extra = weight * penalty(params, images, texts, labels, model)
-        return loss + extra, terms | {"penalty": extra}
-
-    with mock.patch.object(step, "pair_loss", loss_of):
-        yield
-
-
 ADAPTER, CLAIMS = {"propensity.match": "deterministic"}, {"propensity.match": "conjunction"}
 IDEAS = {
     "cosine": ({}, nullcontext),
     **{f"{k} claims": (CLAIMS | {"conjunction.claims": k}, nullcontext) for k in (2, 4, 8, 16)},
     "adapter": (ADAPTER, nullcontext),
-    "adapter, column penalty .03": (ADAPTER, functools.partial(column_penalty, 0.03)),
-    "adapter, column penalty .3": (ADAPTER, functools.partial(column_penalty, 0.3)),
-    "adapter, centred": (ADAPTER, functools.partial(centred, 1.0)),
+    "adapter, column penalty .03": (ADAPTER | {"method": f"{__name__}:COLUMN_03"}, nullcontext),
+    "adapter, column penalty .3": (ADAPTER | {"method": f"{__name__}:COLUMN_3"}, nullcontext),
+    "adapter, centred": (ADAPTER | {"method": f"{__name__}:CENTRED"}, nullcontext),
     "VACSR": ({"propensity.match": "vacsr"}, nullcontext),
     "cosine, 2 captions together": ({}, functools.partial(captions_together, 2)),
     "4 claims, 2 captions together": (CLAIMS, functools.partial(captions_together, 2)),

@@ -1,8 +1,6 @@
 """The tables of the propensity model: runs are shared by name, and a tiny run gives every number and figure."""
 
-import functools
 import pickle
-from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +8,17 @@ import numpy as np
 import pytest
 
 from experiments.beyond import __main__ as beyond
+from experiments.beyond import ideas
 from experiments.beyond.figures import draw
-from experiments.beyond.ideas import captions_together, centred, column_penalty
+from experiments.beyond.ideas import captions_together
 from experiments.beyond.measure import measure
 from experiments.scenes.runs import finished, make_config, result_file
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.loader import Pairs
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.image_text import build_model
+from vacsr_jax.pair.base import Batch
+from vacsr_jax.pair.propensity import PROPENSITY
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training import step
@@ -67,25 +68,23 @@ def test_the_figure_is_drawn(results, tmp_path):
 
 
 def test_penalties_by_hand():
-    """Of six pairs' match logits and embeddings; nothing is left behind."""
+    """Of six pairs' match logits and embeddings."""
     config, mesh = make_config(beyond.PROPENSITY), make_mesh(jax.devices()[:1])
     model = build_model(config, PRESETS["tiny"])
     rng = np.random.default_rng(0)
     images, texts = (jnp.asarray(rng.normal(size=(n, 65)), jnp.float32) for n in (2, 3))
     labels = jnp.array([[True, False, False], [False, True, True]])
     params = model.pair.init(jax.random.key(0), images, texts)["params"]
+    batch = Batch(images, texts, labels, jnp.ones((2, 3), bool), None, jnp.int32(0), mesh, 512, jnp.float32)
 
-    def loss(change=nullcontext):
-        with change():
-            return float(step.pair_loss(params, images, texts, labels, None, 0, config, model, mesh)[0])
+    def loss(method):
+        return float(method.loss_of_batch(model.pair, params, batch, config)[0])
 
     a = 10 * images[:, :-1] @ texts[:, :-1].T - np.log(63)
-    expected = {
-        functools.partial(column_penalty, 0.5): 0.5 * np.var([a[1, 0], a[0, 1], a[0, 2]]),
-        functools.partial(centred, 2.0): 2 * sum(np.mean(np.mean(x[:, :-1], 0) ** 2) for x in (images, texts)),
-    }
-    for change, penalty in expected.items():
-        np.testing.assert_allclose(loss(change) - loss(), penalty, rtol=1e-3)
+    column = np.var([a[1, 0], a[0, 1], a[0, 2]])
+    centre = sum(np.mean(np.mean(x[:, :-1], 0) ** 2) for x in (images, texts))
+    for method, penalty in ((ideas.COLUMN_3, 0.3 * column), (ideas.CENTRED, centre)):
+        np.testing.assert_allclose(loss(method) - loss(PROPENSITY), penalty, rtol=1e-3)
 
 
 def test_captions_of_an_image_come_together():

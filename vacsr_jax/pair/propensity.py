@@ -144,8 +144,8 @@ class PropensityModel(PairModel):
         return self.match.wants_log_var
 
     @property
-    def draws(self) -> bool:
-        return self.match.draws
+    def has_latent(self) -> bool:
+        return self.match.has_latent
 
     @property
     def meaning(self) -> Meaning:
@@ -254,12 +254,18 @@ def match_method(config) -> Method:
 
 
 def build(config, dim: int, initial_logit: float) -> PropensityModel:
-    own = config.propensity
     match = match_method(config).build(config, dim, initial_logit)
     if match.meaning.probability is None:
-        raise ValueError(f"propensity.match: the logit of {own.match} is no probability, so it cannot be a match logit")
-    switches = {"plateau": own.plateau, "text_propensity": own.text, "image_propensity": own.image}
-    return PropensityModel(match, dim, **switches, noise_floor=own.noise_floor)
+        name = config.propensity.match
+        raise ValueError(f"propensity.match: the logit of {name} is no probability, so it cannot be a match logit")
+    return PropensityModel(
+        match,
+        dim,
+        plateau=config.propensity.plateau,
+        text_propensity=config.propensity.text,
+        image_propensity=config.propensity.image,
+        noise_floor=config.propensity.noise_floor,
+    )
 
 
 def objective(pair: PropensityModel, params: Params, batch: Batch, config):

@@ -94,7 +94,7 @@ def pipe(make, read, name: str):
 
 
 def embed_pipe(folder: Path) -> None:
-    from vacsr_jax.commands import find_pictures
+    from vacsr_jax.cli.embed import find_pictures
 
     os.mkfifo(folder / "p.png")
     find_pictures(folder)

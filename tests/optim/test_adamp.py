@@ -1,4 +1,4 @@
-"""What optax asks of a transformation: masks, schedules, frozen leaves, dtypes, one compilation."""
+"""AdamP as an optax transformation: masks, schedules, frozen leaves, dtypes, one compilation."""
 
 import jax
 import jax.numpy as jnp

@@ -78,7 +78,7 @@ def test_what_fits_nothing_is_an_error(tiny, fields, message):
 
 
 def steps(config, params, n):
-    """The params after n steps whose gradients are those of a sum of squares, as the training step takes them."""
+    """Returns the params after n training steps on a sum of squares."""
     optimizer = factory.make_optimizer(config, params)
     labels = groups.labels(params, config.optim)
 

@@ -179,7 +179,7 @@ class PairModel(nn.Module):
         """The share of training labels that the model holds to be wrong; None if it does not estimate it."""
         return None
 
-    def with_scale(self, params: Params, log_scale: Array) -> Params:
+    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
         """`params` that start at the logarithm of a pretrained model's scale, where the model has one to learn."""
         return params
 

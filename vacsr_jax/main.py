@@ -76,6 +76,7 @@ def quiet() -> None:
     warnings.formatwarning = format_warning
     sys.unraisablehook = report_unraisable
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # else JAX appends a note to the message of an error
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also raises what it logs as an error
 
 

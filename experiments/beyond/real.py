@@ -120,15 +120,15 @@ def clip_units(
                 *(CLIP_SCALE * images[side] @ vectors.T for side in (rows, bank)), truths, lengths, generality
             )
 
-        judged, held_out = scored(test), scored(validation)
+        tested, held_out = scored(test), scored(validation)
         scales.append(fit_scale(held_out.scores / CLIP_SCALE, held_out.truths[LABELS]))
-        knows.append(np.corrcoef(entropy(judged), judged.generality)[0, 1])
-        for row, bias in corrections(held_out, judged, by):
-            for metric, values in both_directions(judged, bias).items():
+        knows.append(np.corrcoef(entropy(tested), tested.generality)[0, 1])
+        for row, bias in corrections(held_out, tested, by):
+            for metric, values in both_directions(tested, bias).items():
                 line = found.setdefault(row, {}).setdefault(metric, np.full((splits, n), np.nan))
                 line[split, test] = values[: len(test)]
     print(
-        f"{len(judged.lengths)} texts: scale that validation pairs make likeliest {np.mean(scales):.1f} (s.d. "
+        f"{len(tested.lengths)} texts: scale that validation pairs make likeliest {np.mean(scales):.1f} (s.d. "
         f"{np.std(scales, ddof=1):.1f}); correlation of H with the log of how many images a text is true of "
         f"{np.mean(knows):.2f} (s.d. {np.std(knows, ddof=1):.2f})"
     )

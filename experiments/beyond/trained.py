@@ -108,8 +108,8 @@ def coco_mini(options: argparse.Namespace) -> None:
     def part(source) -> Part:
         texts, owner = captions_of(source, np.arange(len(source)))
         named = names_of(texts, names)
-        judged = np.array([bool(x) for x in named])
-        kept = np.flatnonzero(judged)
+        named_any = np.array([bool(x) for x in named])
+        kept = np.flatnonzero(named_any)
         here = [objects[f"{i}"] for i in source.ids]
         covered = coverage(here, [named[j] for j in kept])
         return Part(source, np.arange(len(source)), [texts[j] for j in kept], owner[kept], covered)

@@ -75,7 +75,7 @@ def test_penalties_by_hand():
     images, texts = (jnp.asarray(rng.normal(size=(n, 65)), jnp.float32) for n in (2, 3))
     labels = jnp.array([[True, False, False], [False, True, True]])
     params = model.pair.init(jax.random.key(0), images, texts)["params"]
-    batch = Batch(images, texts, labels, jnp.ones((2, 3), bool), True, None, jnp.int32(0), mesh, 512, jnp.float32)
+    batch = Batch(images, texts, labels, jnp.ones((2, 3), bool), None, jnp.int32(0), mesh, 512, jnp.float32)
 
     def loss(method):
         return float(method.loss_of_batch(model.pair, params, batch, config)[0])

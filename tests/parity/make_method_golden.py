@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -24,7 +25,7 @@ from tests.parity import methods
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.image_text import describe
 from vacsr_jax.pretrained import Pretrained
-from vacsr_jax.training.checkpoint import Checkpoints, config_to_dict
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
 from vacsr_jax.training.run import CONFIG
 from vacsr_jax.training.state import init_state
 
@@ -77,10 +78,11 @@ def save(name: str) -> None:
     Pretrained(model, params, tokenizer, config_to_dict(config), 3).save(folder_of(name))
     if name == WORKDIR:
         workdir = SAVED / "workdir"
+        shutil.rmtree(workdir, ignore_errors=True)
         checkpoints = Checkpoints(workdir)
         state = init_state(jax.tree.map(jnp.asarray, params), optax.sgd(0.1)).replace(step=jnp.int32(3))
         description = {"config": config_to_dict(config), "model": describe(model)}
-        checkpoints.save(state, description, {"rsum": 1.0})
+        checkpoints.save(state, description, Selection("validation/rsum", 1.0))
         checkpoints.close()
         tokenizer.save(workdir / "tokenizer")
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))

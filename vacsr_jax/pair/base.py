@@ -116,7 +116,7 @@ class PairModel(nn.Module):
     """
 
     wants_log_var: ClassVar[bool] = False  # whether the towers get a branch that gives `Encoded.log_var`
-    draws: ClassVar[bool] = False  # whether a training step draws random numbers for each pair (`draw_noise`)
+    has_latent: ClassVar[bool] = False  # whether a pair has a latent, which training and `sample` draw
 
     @property
     def meaning(self) -> Meaning:
@@ -147,7 +147,7 @@ class PairModel(nn.Module):
         """The random numbers of one training step for n x m pairs: a pytree of [n m ...], empty if nothing is drawn."""
         return ()
 
-    def direction(self, items: Item) -> Float[Array, "b d"]:
+    def direction(self, items: Item) -> Leaf:
         """The vector of each item whose cosines compare items: what a vector store holds.
 
         Raises:
@@ -168,12 +168,8 @@ class PairModel(nn.Module):
         )
 
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int) -> Float[Array, "n r c"]:
-        """n draws of the match logit of every pair.
-
-        Raises:
-          ValueError: if the model has no latent.
-        """
-        raise ValueError(f"{type(self).__name__} has no latent to sample; load a model of method vacsr")
+        """n draws of the match logit of every pair, of a model that `has_latent`."""
+        raise NotImplementedError(f"{type(self).__name__} must have sample(key, images, texts, n)")
 
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         """The share of training labels that the model holds to be wrong; None if it does not estimate it."""
@@ -191,8 +187,7 @@ class Batch(NamedTuple):
       images, texts: items, as the pair model prepared them; split over the mesh.
       labels: [n, m] how much a pair is a match, 0 to 1.
       valid: bool [n, m] which pairs count.
-      own_text: whether text i was drawn with image i (False: texts are classes).
-      key: of the step's random numbers; None for a pair model that draws none.
+      key: of the step's random numbers; None for a pair model without a latent.
       step: int32, how many steps are done.
       mesh, tile_pairs, dtype: the devices, how many pairs are worked on at once, the type of compute.
     """
@@ -201,7 +196,6 @@ class Batch(NamedTuple):
     texts: Item
     labels: Labels
     valid: Bool[Array, "n m"]
-    own_text: bool
     key: jax.Array | None
     step: Int[Array, ""]
     mesh: Mesh
@@ -228,6 +222,7 @@ class Method:
       label_loss: (what the pair model says, floor, batch, config) -> the same where a propensity model wraps this one.
         `floor` lifts label logits over the odds of a wrong label. None: `loss` of the lifted logits.
       objective: (pair model, its params, batch, config) -> loss and terms; None: `loss` of all pairs.
+      with_classes: whether the texts may be classes; False: text i must be the one that was drawn with image i.
       options: (config, d) -> fields of `ImageTextModel` that this method sets.
     """
 
@@ -237,6 +232,7 @@ class Method:
     loss: Loss | None = None
     label_loss: Callable[[Found, Floor, Batch, ConfigDict], tuple[Float[Array, ""], Terms]] | None = None
     objective: Objective | None = None
+    with_classes: bool = True
     options: Callable[[ConfigDict, int], dict[str, Any]] = lambda config, dim: {}
 
     def loss_above(self, floor: Floor, found: Found, batch: Batch, config: ConfigDict):

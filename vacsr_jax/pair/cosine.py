@@ -85,9 +85,7 @@ def plain_cosine(config, dim: int, initial_logit: float) -> CosineModel:
 
 
 def triplet_loss(similarity: Float[Array, "n m"], batch: Batch, config):
-    """`losses.triplet` with all negatives at first, then with the hardest; ValueError where texts are classes."""
-    if not batch.own_text:
-        raise ValueError("method: triplet compares each image's own caption with others; with classes use another")
+    """`losses.triplet.triplet` with all negatives at first, then with the hardest."""
     hardest = batch.step >= config.triplet.all_negatives_steps
     return triplet(similarity, batch.labels, batch.valid, margin=config.triplet.margin, hardest=hardest)
 
@@ -104,4 +102,6 @@ SIGMOID = Method(
     cosine_with_bias,
     of_logits(contrastive.sigmoid),
 )
-TRIPLET = Method("loss: margin to the hardest negatives (VSE-infinity)", CosineModel, plain_cosine, triplet_loss)
+TRIPLET = Method(
+    "loss: margin to the hardest negatives (VSE-infinity)", CosineModel, plain_cosine, triplet_loss, with_classes=False
+)

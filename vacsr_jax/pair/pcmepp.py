@@ -68,7 +68,7 @@ class GaussianDistance(PairModel):
         return gaussian(encoded.embedding, encoded.log_var)
 
     @nn.nowrap
-    def direction(self, items: Float[Array, "b e"]) -> Float[Array, "b d"]:
+    def direction(self, items: Leaf) -> Leaf:
         return items[:, : items.shape[1] // 2]
 
     def scorer(self) -> GaussianScorer:

@@ -144,8 +144,8 @@ class PropensityModel(PairModel):
         return self.match.wants_log_var
 
     @property
-    def draws(self) -> bool:
-        return self.match.draws
+    def has_latent(self) -> bool:
+        return self.match.has_latent
 
     @property
     def meaning(self) -> Meaning:

@@ -54,7 +54,7 @@ class VariationalAdapter(AdapterModel):
       temperature, hard: of the Gumbel-softmax.
     """
 
-    draws = True
+    has_latent = True
 
     components: int
     decoder_width: int

@@ -60,14 +60,14 @@ def printed_table(columns: Mapping[str, Mapping[str, float]]) -> str:
 def build_report(
     title: str,
     source: Source,
-    judged: Judged,
+    evaluation: Judged,
     columns: Mapping[str, Mapping[str, float]],
     curves: list[dict[str, float]],
     config: Mapping,
     command: str,
 ) -> Report:
-    """Builds the page of a run: `judged` is its best model on `source`, `columns` are the metrics to compare."""
-    known, spread = judged.relevance is not None, judged.scores.uncertainty
+    """Builds the page of a run: `evaluation` is its best model on `source`, `columns` are the metrics to compare."""
+    labels, relevance, uncertainty = evaluation.labels, evaluation.relevance, evaluation.scores.uncertainty
     note = (
         "Metrics under true/ use the known truth, the others the labels, which name one image per caption. AUROC: "
         "unlabelled matches against true negatives among each caption's 20 best pairs, pooled and within captions. "
@@ -75,71 +75,71 @@ def build_report(
     )
     return Report(
         title=title,
-        subtitle=f"{len(source)} images, {judged.labels.shape[1]} captions",
+        subtitle=f"{len(source)} images, {labels.shape[1]} captions",
         tables=[
-            Table("Test split", ["metric", *columns], metric_rows(columns), note if known else ""),
-            _distributions(judged),
+            Table("Test split", ["metric", *columns], metric_rows(columns), "" if relevance is None else note),
+            _distributions(evaluation),
         ],
-        text_to_image=_retrievals(source, judged, transpose=True),
-        image_to_text=_retrievals(source, judged, transpose=False),
-        histograms=pair_classes(judged.scores.by_match(), judged.labels, judged.relevance),
-        uncertainty_histograms={} if spread is None else pair_classes(spread, judged.labels, judged.relevance),
-        uncertainty=judged.curves,
-        reliability=_reliability(judged),
+        text_to_image=_retrievals(source, evaluation, transpose=True),
+        image_to_text=_retrievals(source, evaluation, transpose=False),
+        histograms=pair_classes(evaluation.scores.by_match(), labels, relevance),
+        uncertainty_histograms={} if uncertainty is None else pair_classes(uncertainty, labels, relevance),
+        uncertainty=evaluation.curves,
+        reliability=_reliability(evaluation),
         curves=_curves(curves),
         config=config,
         command=command,
-        truth_known=known,
+        truth_known=relevance is not None,
     )
 
 
-def _status(judged: Judged, i: int, j: int) -> str:
-    if judged.relevance is None:
-        return "labelled" if judged.labels[i, j] else "unlabelled"
-    if judged.labels[i, j]:
+def _status(evaluation: Judged, i: int, j: int) -> str:
+    if evaluation.relevance is None:
+        return "labelled" if evaluation.labels[i, j] else "unlabelled"
+    if evaluation.labels[i, j]:
         return "labelled match"
-    return "unlabelled match" if judged.relevance[i, j] == 1 else "not a match"
+    return "unlabelled match" if evaluation.relevance[i, j] == 1 else "not a match"
 
 
-def _candidate(source: Source, texts: list[str], judged: Judged, i: int, j: int, transpose: bool) -> Candidate:
-    spread = judged.scores.uncertainty
+def _candidate(source: Source, texts: list[str], evaluation: Judged, i: int, j: int, transpose: bool) -> Candidate:
+    uncertainty = evaluation.scores.uncertainty
     return Candidate(
         content=source.image(i) if transpose else texts[j],
-        logit=float(judged.scores.by_match()[i, j]),
-        status=_status(judged, i, j),
-        probability=None if judged.probability is None else float(judged.probability[i, j]),
-        uncertainty=None if spread is None else float(spread[i, j]),
+        logit=float(evaluation.scores.by_match()[i, j]),
+        status=_status(evaluation, i, j),
+        probability=None if evaluation.probability is None else float(evaluation.probability[i, j]),
+        uncertainty=None if uncertainty is None else float(uncertainty[i, j]),
     )
 
 
-def _retrievals(source: Source, judged: Judged, *, transpose: bool) -> list[Retrieval]:
+def _retrievals(source: Source, evaluation: Judged, *, transpose: bool) -> list[Retrieval]:
     """Returns evenly spaced queries with their best candidates: texts as queries if `transpose`, else images."""
     texts, _ = caption_pairs(source)
-    score = judged.scores.by_match().T if transpose else judged.scores.by_match()
+    score = evaluation.scores.by_match().T if transpose else evaluation.scores.by_match()
     found = []
     for query in np.linspace(0, len(score) - 1, min(SHOWN, len(score))).astype(int):
         best = np.argsort(-score[query])[:CANDIDATES]
         pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
-        candidates = [_candidate(source, texts, judged, i, j, transpose) for i, j in pairs]
+        candidates = [_candidate(source, texts, evaluation, i, j, transpose) for i, j in pairs]
         found.append(Retrieval(texts[query] if transpose else source.image(int(query)), candidates))
     return found
 
 
-def _distributions(judged: Judged) -> Table:
+def _distributions(evaluation: Judged) -> Table:
     rows = [
         [f"{name}, {kind}", *numbers]
-        for name, kinds in judged.distributions().items()
+        for name, kinds in evaluation.distributions().items()
         for kind, numbers in kinds.items()
     ]
     return Table("Scores and uncertainties", ["pairs of", "count", "mean", "s.d.", "5 %", "50 %", "95 %"], rows)
 
 
-def _reliability(judged: Judged) -> dict:
-    if judged.probability is None:
+def _reliability(evaluation: Judged) -> dict:
+    if evaluation.probability is None:
         return {}
-    curves = {"against the labels": reliability(judged.probability, judged.labels)}
-    if judged.relevance is not None:
-        curves["against the truth"] = reliability(judged.probability, judged.relevance == 1)
+    curves = {"against the labels": reliability(evaluation.probability, evaluation.labels)}
+    if evaluation.relevance is not None:
+        curves["against the truth"] = reliability(evaluation.probability, evaluation.relevance == 1)
     return curves
 
 

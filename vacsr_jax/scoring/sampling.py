@@ -40,6 +40,8 @@ def sample_similarity(
     Raises:
       ValueError: if the model has no latent, n < 1, or `level` is not inside (0, 1).
     """
+    if not model.pair.has_latent:
+        raise ValueError(f"{type(model.pair).__name__} has no latent to sample; load a model of method vacsr")
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"got n {n} and level {level}, expected n >= 1 and 0 < level < 1")
     rows = [

@@ -47,6 +47,10 @@ def make_step(
         raise ValueError(f"data.positives: got {config.data.positives!r}, expected one of {', '.join(POSITIVES)}")
     if config.augment.image_tokens and model.pooling != "gpo":
         raise ValueError(f"augment.image_tokens: got {config.augment.image_tokens}, which needs model.pooling=gpo")
+    if class_tokens is not None and not find_method(config.method).with_classes:
+        raise ValueError(
+            f"method: {config.method} compares each image's own caption with others; with classes use another method"
+        )
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     step = functools.partial(train_step, config=config, model=model, optimizer=optimizer, mesh=mesh)
     if class_tokens is not None:
@@ -76,7 +80,7 @@ def train_step(
     pairs are those of its images and all classes.
     """
     # Without the seed in them, the programs of methods that draw nothing are the same for every seed.
-    draws = model.pair.draws or config.augment.mix or config.augment.image_tokens
+    draws = model.pair.has_latent or config.augment.mix or config.augment.image_tokens
     key = jax.random.fold_in(jax.random.key(config.seed), state.step) if draws else None
     images, keep, labels = augment(batch["images"], positive_pairs(batch, config, class_tokens), key, config, model)
     method = find_method(config.method)
@@ -90,7 +94,6 @@ def train_step(
             *items,
             labels,
             valid=jnp.ones(labels.shape, bool),
-            own_text=class_tokens is None,
             key=key,
             step=state.step,
             mesh=mesh,

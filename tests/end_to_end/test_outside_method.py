@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,8 +50,8 @@ def folder(tmp_path_factory):
         main(["evaluate", f"--model={folder / 'run'}", f"--out={folder / 'metrics.json'}"])
         main(["export", f"--model={folder / 'run'}", f"--out={folder / 'export'}"])
         yield folder
-    for name in ("my_package", "my_package.my_module"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
 
 
 def score_elsewhere(folder, *paths):
@@ -126,3 +127,18 @@ def test_a_description_cannot_import_the_standard_library(folder, tmp_path):
     with pytest.raises(ValueError, match="'antigravity:TokenModel': a module of Python's standard library"):
         vacsr_jax.load(tmp_path / "export")
     assert "antigravity" not in sys.modules
+
+
+def test_the_loss_and_the_config_of_the_tutorial_train(folder):
+    text = (ROOT / "experiments" / "extending" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    (config,) = [block for block in blocks if "def get_config" in block]
+    (loss,) = [block for block in blocks if "BRIER = Method" in block]
+    (folder / "my_package" / "my_config.py").write_text(config)
+    (folder / "my_package" / "my_loss.py").write_text(loss)
+    options = [f"--config={folder / 'my_package' / 'my_config.py'}", "--config.mine.weight=3.0", *SHRUNK]
+    main(["train", *options, f"--workdir={folder / 'brier'}"])
+    model = vacsr_jax.load(folder / "brier")
+    assert model.config["method"] == "my_package.my_loss:BRIER"
+    assert model.config["mine"] == {"weight": 3.0}
+    assert model.score(IMAGES, TEXTS).probability is not None

@@ -1,6 +1,6 @@
 """Base-to-novel: 16 shots of the first half of the classes, evaluated on both halves.
 
-`base_to_novel.py:dataset=eurosat,root=DATA,method=vacsr`. For a data set of your own, `dataset` is its folder below root.
+`base_to_novel.py:dataset=eurosat,root=DATA,method=vacsr`. For your own data, `dataset` is a folder below root.
 """
 
 from configs import default

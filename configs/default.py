@@ -42,7 +42,9 @@ def get_config() -> ConfigDict:
 
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
-    config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; the hardest follow. 0 collapses
+    config.triplet.all_negatives_steps = (
+        300  # first steps that sum over all negatives; then the hardest. With 0 it collapses
+    )
 
     config.pcmepp = ConfigDict()  # PCME++
     config.pcmepp.pseudo_positives = 0.1  # weight of the loss that counts pairs scored above the true one as positive
@@ -50,9 +52,7 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
-    config.propensity.match = (
-        "cosine"  # match logit: cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
-    )
+    config.propensity.match = "cosine"  # cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image
@@ -98,13 +98,13 @@ def get_config() -> ConfigDict:
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # adamw | adamp
-    config.optim.lr = 1e-3
+    config.optim.lr = 1e-3  # the highest learning rate
     config.optim.warmup_steps = 300  # with 50, VACSR loses a fifth of its mAP@R on scenes
     config.optim.schedule = "cosine"  # after the warm-up. cosine: to 0 | step: to a tenth
     config.optim.step_at = 0.6  # share of the run after which the schedule "step" falls
     config.optim.weight_decay = 0.01  # decoupled, as in AdamW
     config.optim.decayed = "matrices"  # what decays. matrices | all: vectors too, but not single numbers
-    config.optim.clip_norm = 1.0  # longest gradient, over all parameters
+    config.optim.clip_norm = 1.0  # a longer gradient (norm over all parameters) is shortened to this
     config.optim.image_lr = 1.0  # the image tower's learning rate, as a multiple of lr; heads and pair model have lr
     config.optim.text_lr = 1.0  # the same of the text tower
     config.optim.layer_decay = 1.0  # multiplies the rate of block k = 0 .. n - 1 of a tower by layer_decay^(n - k)
@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     config.optim.text_blocks = -1  # the same of the text tower
     config.optim.image_frozen_steps = 0  # steps during which the image tower does not learn
     config.optim.ramp_steps = 0  # steps after that, over which the loss grows from 0 to its size
-    config.optim.average_from = 0  # step from which parameters are averaged; the average is the result. 0: never
+    config.optim.average_from = 0  # step from which parameters are averaged, for validation and the result; 0: never
     config.optim.average_every = 1  # steps between two that enter the average
 
     config.augment = ConfigDict()  # of training data; a function of seed and step

@@ -154,7 +154,8 @@ class Encoded(NamedTuple):
 class Towers(Protocol):
     """The Linen module of a two-tower model.
 
-    The projections are methods of their own, since a model that pools tokens itself has no parameters for them.
+    The projections are methods of their own, since a model that pools tokens itself has no parameters for them. Among
+    the parameters, `logit_scale` [] is the logarithm of the scale that pretrained weights were trained with.
     """
 
     def vision(self, images: Images) -> TowerOutput:

@@ -8,13 +8,12 @@ import numpy as np
 
 from configs import scenes
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.image_text import build_model
+from vacsr_jax.image_text import build_model, init_params
 from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers.base import adapt_towers
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.checkpoint import config_to_dict
-from vacsr_jax.training.state import init_params
 
 STEP = 3  # the step that `untrained` says it is from
 

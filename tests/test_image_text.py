@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from configs import scenes
-from vacsr_jax.image_text import build_model, describe, from_description
+from vacsr_jax.image_text import abstract_params, build_model, describe, from_description
 from vacsr_jax.pair import METHODS
 from vacsr_jax.towers.pooling import LogVarBranch
 from vacsr_jax.towers.presets import PRESETS
-from vacsr_jax.training.state import abstract_params
 
 TINY = PRESETS["tiny"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"safe_npz", "atomic_files", "ops"}
+FOUNDATION = {"safe_npz", "atomic_files", "ops", "workdir", "compilation_cache"}
 
 # What a room may import of the package, itself included: ops -> losses, towers, pair -> scoring -> evaluation ->
 # training -> cli. `training` selects checkpoints by evaluating, and writes no pages;
@@ -16,12 +16,14 @@ FOUNDATION = {"safe_npz", "atomic_files", "ops"}
 ALLOWED = {
     "safe_npz": set(),
     "atomic_files": set(),
+    "workdir": set(),
+    "compilation_cache": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "towers": {"towers", *FOUNDATION},
     "pair": {"pair", "losses", "towers", *FOUNDATION},
     "image_text": {"pair", "towers"},
-    "scoring": {"scoring", "image_text", "pair", "data", *FOUNDATION},
+    "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},
     "metrics": {"metrics"},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
@@ -42,9 +44,10 @@ ALLOWED = {
         "training",
         "pretrained",
         "atomic_files",
+        "workdir",
         "__init__",
     },
-    "main": {"cli"},
+    "main": {"cli", "compilation_cache"},
     "__init__": {"optim", "pretrained"},
     "__main__": {"main"},
 }

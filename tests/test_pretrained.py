@@ -88,7 +88,7 @@ CHANGES = {
     "unknown dtype": (lambda d: d.update(dtype="float33"), "float33"),
     "unknown pair model": (
         lambda d: d["pair"].update(type="Flow"),
-        "got pair model 'Flow', expected one of CosineModel, ConjunctionModel, DeterministicAdapter, ",
+        "got pair model 'Flow', expected one of CosineModel, GaussianDistance, ConjunctionModel, ",
     ),
     "pair model of no type": (lambda d: d["pair"].pop("type"), "got pair model None"),
     "no pair model": (lambda d: d.update(pair=None), "got pair model None"),
@@ -303,7 +303,7 @@ def images():
 
 def test_the_best_texts_are_those_of_all_scores(saved):
     rng = np.random.default_rng(0)
-    v, t = (rng.normal(size=(n, saved.model.clip.embedding_dim)).astype(np.float32) for n in (3, 7))
+    v, t = (rng.normal(size=(n, saved.model.pair.dim)).astype(np.float32) for n in (3, 7))
     scores, best = saved.score(v, t), saved.top_k(v, t, 2)
     np.testing.assert_array_equal(best.index, np.argsort(-scores.logit, axis=1)[:, :2])
     np.testing.assert_allclose(best.uncertainty, np.take_along_axis(scores.uncertainty, best.index, 1), rtol=1e-5)

@@ -19,7 +19,6 @@ from experiments.benchmarks.timing import best_seconds
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.source import caption_pairs
-from vacsr_jax.evaluation.retrieval import prepare_scorer
 from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
 from vacsr_jax.pair.adapter import AdapterScorer
 from vacsr_jax.pair.cosine import CosineScorer
@@ -27,6 +26,7 @@ from vacsr_jax.pretrained import load
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.scoring import pairs as pair_scoring
 from vacsr_jax.scoring.embed import embed_images, embed_texts
+from vacsr_jax.scoring.model import prepare_scorer
 from vacsr_jax.training.checkpoint import config_from_dict
 
 KS = (10, 25, 50, 100, 250, 500, 1000)

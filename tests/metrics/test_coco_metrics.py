@@ -1,4 +1,4 @@
-"""COCO's metrics against a plain reading of their definitions; ties, folds, dtypes and what is refused."""
+"""COCO's metrics against a plain reading of their definitions; ties, folds, dtypes, refusals."""
 
 import dataclasses
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from vacsr_jax.towers.base import TextConfig, VisionConfig
-from vacsr_jax.towers.clip import CLIP, CLIPConfig, check_tokens, normalize_patches, to_patches, valid_mask
+from vacsr_jax.towers.base import TextConfig, VisionConfig, check_tokens, valid_mask
+from vacsr_jax.towers.clip import CLIP, CLIPConfig, normalize_patches, to_patches
 from vacsr_jax.towers.presets import PRESETS
 
 PARAMETERS = {

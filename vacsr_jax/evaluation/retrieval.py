@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from scipy.special import expit
 
@@ -23,9 +21,9 @@ from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
 from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
 from vacsr_jax.metrics.uncertainty import Distribution
-from vacsr_jax.pair.base import Item, PairScores, Scorer
+from vacsr_jax.pair.base import PairScores
 from vacsr_jax.scoring.embed import embed_images, embed_texts
-from vacsr_jax.scoring.pairs import score_all
+from vacsr_jax.scoring.model import probabilities, score_pairs
 
 
 @dataclass(frozen=True)
@@ -95,26 +93,6 @@ def score_source(
     images = embed_images(model, params, source, preprocess)
     scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)))
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
-
-
-def score_pairs(model: ImageTextModel, params, images: Item, texts: Item) -> PairScores:
-    """Scores of all pairs of n images and m texts, as numpy [n m]; see `scoring.pairs`."""
-    return score_all(prepare_scorer(model, params), images, texts)
-
-
-def prepare_scorer(model: ImageTextModel, params) -> Scorer:
-    """What `scoring.pairs` needs of a model, in the precision that the model computes in."""
-    return _scorer(params, model).in_precision(model.dtype)
-
-
-def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
-    """sigmoid(logit), or None where that is no probability; see `PairModel.meaning`."""
-    return expit(scores.logit) if model.pair.meaning.probability else None
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _scorer(params, model: ImageTextModel) -> Scorer:
-    return model.apply({"params": params}, method="scorer")
 
 
 def judge(

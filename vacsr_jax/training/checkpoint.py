@@ -20,8 +20,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from vacsr_jax.training.checksums import find_damage, set_damaged_aside, write_checksums
 from vacsr_jax.training.multihost import on_first_process
 from vacsr_jax.training.state import TrainState
+from vacsr_jax.workdir import CHECKPOINTS
 
-FOLDER = "checkpoints"
 SELECTION = "selection"  # in a checkpoint's metrics, what `Selection` holds
 OLD_SELECTION = "rsum"  # there in earlier versions: a validation rsum or, with classes as texts, the step
 
@@ -52,7 +52,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
-        self.folder = Path(workdir).absolute() / FOLDER
+        self.folder = Path(workdir).absolute() / CHECKPOINTS
         if not read_only:
             if pattern := re.search(r"[*?\[]", str(self.folder)):
                 raise ValueError(

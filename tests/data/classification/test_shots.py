@@ -1,4 +1,4 @@
-"""Few-shot draws equal the published ones bit for bit, for every index file and split file beside the checkout."""
+"""Few-shot draws equal published ones bit for bit: every index and split file beside the checkout."""
 
 import collections
 import hashlib

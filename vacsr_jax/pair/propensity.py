@@ -199,7 +199,7 @@ class PropensityModel(PairModel):
         return jax.nn.sigmoid(noise_logit(params)) if self.noise_floor else None
 
     @nn.nowrap
-    def with_scale(self, params: Params, log_scale: Array) -> Params:
+    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
         return {**params, "match": self.match.with_scale(params["match"], log_scale)} if "match" in params else params
 
     def scorer(self) -> PropensityScorer:

@@ -52,7 +52,7 @@ setup(
         "search": SEARCH,
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=1.20"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

@@ -28,7 +28,7 @@ def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | Non
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) in the type of x, exact to its last digits at both ends (`scipy.special` takes long to import)."""
+    """1 / (1 + exp(-x)) in the type of x, to its last digits at both ends; scipy has it, but takes long to import."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 

@@ -1,4 +1,4 @@
-"""The towers with GPO heads and variance branches: shapes, who gets which parameters, and descriptions."""
+"""The towers with GPO heads and variance branches: shapes, parameters of each method, and descriptions."""
 
 import json
 
@@ -36,7 +36,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def encoded():
-    """All that one compiled function makes of the batch, with random parameters."""
+    """Every output for the batch, from one compiled function with random parameters."""
     model = model_of(**FIELDS)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), abstract_params(model))

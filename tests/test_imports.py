@@ -1,4 +1,4 @@
-"""What importing costs, and which way imports point."""
+"""The cost of importing, and the direction of imports."""
 
 import ast
 import subprocess
@@ -64,8 +64,8 @@ FROM_SEARCH_OUTWARD = {
     "data": {
         "search/checks.py",
         "search/standardize/problem.py",
-    },  # vectors of any length; problems are read from files
-    "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, to compare and to choose by
+    },  # for vectors of any length, and for problems read from files
+    "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, for comparing and choosing
 }
 
 

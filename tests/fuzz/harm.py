@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz import models
 from tests.fuzz import targets as files
 from tests.fuzz.inputs import DEPTH, PICKLE, png
+from tests.small_models import untrained
 
 TOUCH = "from pathlib import Path\nPath('executed').touch()\n"
 
@@ -193,7 +194,7 @@ class Cases:
     name: str
 
     def write(self, here: Path, outside: Path) -> None:
-        models.small_model()  # import and compile before the first case
+        untrained()  # import and compile before the first case
         files.Target(self.name, lambda _: None, lambda _: None).write(here, outside)
 
     def changes(self, here: Path):

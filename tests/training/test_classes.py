@@ -1,4 +1,4 @@
-"""A step on class texts: the same in chunks or whole, on one device or eight; what it needs of memory; the schedule."""
+"""Training on class texts: equal in chunks or whole and on several devices, its memory, and its schedule."""
 
 import jax
 import numpy as np

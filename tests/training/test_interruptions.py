@@ -1,4 +1,4 @@
-"""What a run does about signals, other machines and other processes, without training."""
+"""How a run handles signals, other machines and other processes; nothing is trained."""
 
 import os
 import signal

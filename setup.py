@@ -44,6 +44,8 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "absl-py>=2.1",
+        "platformdirs>=4",
+        "filelock>=3.12",
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],
@@ -52,7 +54,7 @@ setup(
         "search": SEARCH,
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=1.20"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

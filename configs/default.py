@@ -1,4 +1,4 @@
-"""Every field of a run, born here with its default; other configs only assign."""
+"""Every field of a run, with its default. Fields are defined here; other configs only assign them."""
 
 from ml_collections import ConfigDict
 
@@ -7,136 +7,138 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # of parameters, batches, noise and drawn data
-    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity
+    config.seed = 0  # of the initial parameters, the batches, the noise and drawn data
+    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity, or
+    # my_package.my_module:MyMethod (experiments/extending)
     config.method = "vacsr"
 
     config.model = ConfigDict()
     config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
-    config.model.pretrained = ""  # or a Hugging Face CLIP, folder or hub name, to start from
+    config.model.pretrained = ""  # start from this Hugging Face CLIP (a folder or a hub name) instead
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
-    config.model.embedding_dim = 0  # of "gpo"; 0: the preset's
-    config.model.dtype = "float32"  # of compute: float32 | bfloat16; parameters are float32
-    config.model.vocab_size = 1024  # of the tokenizer trained on the captions; unused with `pretrained`
+    config.model.embedding_dim = 0  # with pooling gpo; 0: the towers' own
+    config.model.dtype = "float32"  # of computation: float32 | bfloat16; parameters are always float32
+    config.model.vocab_size = 1024  # of the tokenizer that is trained on the captions; unused with `pretrained`
     config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
     config.model.context_length = 0  # tokens; 0: the preset's. Unused with `pretrained`
 
-    config.adapter = ConfigDict()
+    config.adapter = ConfigDict()  # of the methods vacsr and deterministic
     config.adapter.width = 0  # hidden units; 0: the embedding's dimension
     config.adapter.components = 2  # K of the mixture
-    config.adapter.decoder_width = 0  # 0: linear decoder; else units of its one hidden layer
+    config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
-    config.adapter.temperature = 1.0  # of the Gumbel-softmax
-    config.adapter.hard_gumbel = False  # straight-through one-hot component weights
-    config.adapter.base_rate_bias = True  # the first logit is the base rate of positives; False: 0
+    config.adapter.temperature = 1.0  # of the Gumbel-softmax that draws a component
+    config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
+    config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
 
     config.cosine = ConfigDict()  # of the methods infonce, sigmoid and conjunction
-    config.cosine.scale = 0.0  # at the start; 0: the pretrained CLIP's own, or 10
-    config.cosine.learn_scale = True  # False: scale and bias stay (an ablation of the paper)
+    config.cosine.scale = 0.0  # at the start; 0: the pretrained CLIP's own, or 10 without one
+    config.cosine.learn_scale = True  # False: scale and bias stay as they are (an ablation of the paper)
 
     config.conjunction = ConfigDict()  # see vacsr_jax/pair/conjunction.py
-    config.conjunction.claims = 4  # equal parts of an embedding that must all agree
+    config.conjunction.claims = 4  # equal parts of an embedding, all of which must agree
 
-    config.triplet = ConfigDict()  # VSE-infinity's
-    config.triplet.margin = 0.2
-    config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest. 0 collapses
+    config.triplet = ConfigDict()  # VSE-infinity's loss
+    config.triplet.margin = 0.2  # between cosines
+    config.triplet.all_negatives_steps = (
+        300  # first steps that sum over all negatives; then the hardest. With 0 it collapses
+    )
 
-    config.pcmepp = ConfigDict()
-    config.pcmepp.pseudo_positives = 0.1  # weight of the loss whose labels take in pairs scored above the true one
+    config.pcmepp = ConfigDict()  # PCME++
+    config.pcmepp.pseudo_positives = 0.1  # weight of the loss that counts pairs scored above the true one as positive
     config.pcmepp.vib = 1e-4  # weight of KL[N(mu, sigma^2) || N(0, I)], mean over dimensions
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
-    config.propensity = ConfigDict()  # of the method of this name; see vacsr_jax/pair/propensity.py
-    config.propensity.match = "cosine"  # the match logit: cosine | conjunction | deterministic | vacsr
+    config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
+    config.propensity.match = "cosine"  # cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
-    config.propensity.text = True  # a propensity of each text to get the label
-    config.propensity.image = True  # and of each image
+    config.propensity.text = True  # learn how likely a match of each text is to get the label
+    config.propensity.image = True  # the same of each image
     config.propensity.noise_floor = True  # learn the share of wrong labels
 
-    config.loss = ConfigDict()  # VACSR's
-    config.loss.kl = 5e-4
-    config.loss.recon = 1.0
-    config.loss.positive = 1.0
-    config.loss.negative = 1.0
-    config.loss.hard_negatives = 1  # N_h of each image and of each text
-    config.loss.hard = "similarity"  # hardest by similarity, or by the spread "loss" itself
-    config.loss.reduction = "row"  # of the reconstruction: row: sum / batch; mean: over all pairs
+    config.loss = ConfigDict()  # VACSR's loss: the weights of its terms
+    config.loss.kl = 5e-4  # of the KL bound
+    config.loss.recon = 1.0  # of the reconstruction of the labels
+    config.loss.positive = 1.0  # of the variance loss of positives
+    config.loss.negative = 1.0  # of the variance loss of hard negatives
+    config.loss.hard_negatives = 1  # N_h, of each image and of each text
+    config.loss.hard = "similarity"  # the hardest by: similarity | loss (the variance loss itself)
+    config.loss.reduction = "row"  # of the reconstruction. row: sum over pairs / batch size | mean: over all pairs
 
     config.data = ConfigDict()
     config.data.name = "scenes"  # scenes | image_folder | captions | classification
-    config.data.positives = "image"  # pairs that share an image; diagonal: only the pairs as drawn
-    config.data.noise = 0.0  # fraction of training captions (or images) that are permuted
+    config.data.positives = "image"  # image: pairs that share an image | diagonal: only the pairs as drawn
+    config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
-    config.data.noise_file = ""  # or a .npy index: the image of each training caption, as NCR and BiCro publish
+    config.data.noise_file = ""  # a .npy file instead: the image of each training caption, as NCR and BiCro publish
     config.data.workers = 0  # loader processes; 0: threads
     # scenes
-    config.data.train_size = 12_000
-    config.data.validation_size = 300  # of captions too: the first so many validation images; 0: all
-    config.data.test_size = 500
-    config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts a caption: the dial of false negatives
-    config.data.held_out = False  # train without the held-out colour x shape combinations
+    config.data.train_size = 12_000  # images; each has five captions
+    config.data.validation_size = 300  # images. Of caption data sets: the first of the validation split; 0: all
+    config.data.test_size = 500  # images
+    config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
+    config.data.held_out = False  # train without some combinations of colour and shape
     # image_folder
-    config.data.path = ""  # one folder, or several with commas between
-    config.data.on_error = "raise"  # raise | skip (and count)
-    # captions: COCO, Flickr30k, Flickr8k; data.path is their folder
-    config.data.dataset = ""  # coco | flickr30k | flickr8k, with its published counts; "": a part, or data of one's own
+    config.data.path = ""  # one folder, or several separated by commas
+    config.data.on_error = "raise"  # at a bad record: raise | skip (and count it)
+    # captions: COCO, Flickr30k, Flickr8k or your own in their form; data.path is the folder
+    config.data.dataset = ""  # coco | flickr30k | flickr8k: counts are checked; "": a part of these, or your own
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
-    config.data.captions_per_image = 5  # the first so many of each image; 0: all
+    config.data.captions_per_image = 5  # the first ones of each image; 0: all
     config.data.ground_truth = ""  # folder of COCO's, CxC's and ECCV Caption's ground truth, for the test split
-    # classification: every image against a text for each class; data.path holds the data sets' folders, and
-    # data.dataset names a benchmark (vacsr data check classification) or a folder of one's own
+    # classification: every image against a text for each class. data.path holds the data sets' folders, and
+    # data.dataset names a benchmark (see `vacsr data check classification`) or a folder of your own.
     config.data.subset = "all"  # classes to train on: all | base | new
     config.data.shots = 16  # training images of each class; 0: all of them
     config.data.template = "single"  # single: "a photo of a {}." | per-dataset: CoOp's | a text with {}
-    config.data.tests = ("test_base", "test_new")  # what is evaluated at the end: splits, or dataset/split
-    config.data.tfds = ""  # TFDS's data_dir, to read images from there instead of from folders
+    config.data.tests = ("test_base", "test_new")  # evaluated at the end: splits, or dataset/split
+    config.data.tfds = ""  # TFDS's data_dir: images are read there instead of in folders
 
     config.optim = ConfigDict()
     config.optim.name = "adamw"  # adamw | adamp
-    config.optim.lr = 1e-3
-    config.optim.warmup_steps = 300  # 50 cost VACSR a fifth of its mAP@R on scenes
-    config.optim.schedule = "cosine"  # after the warm-up: cosine to 0 | step: to a tenth
-    config.optim.step_at = 0.6  # fraction of the run after which schedule "step" falls
-    config.optim.weight_decay = 0.01
-    config.optim.decayed = "matrices"  # matrices | all: vectors too, but not single numbers
-    config.optim.clip_norm = 1.0
-    config.optim.image_lr = 1.0  # the image tower's learning rate over lr; heads and pair model have lr
-    config.optim.text_lr = 1.0
-    config.optim.layer_decay = 1.0  # block k of a tower of n: times layer_decay^(n - k)
-    config.optim.frozen = ()  # patterns of parameter paths, such as "towers/text/*"
-    config.optim.image_blocks = -1  # n: of the image tower only the first n blocks learn; -1: all of it
-    config.optim.text_blocks = -1
+    config.optim.lr = 1e-3  # the highest learning rate
+    config.optim.warmup_steps = 300  # with 50, VACSR loses a fifth of its mAP@R on scenes
+    config.optim.schedule = "cosine"  # after the warm-up. cosine: to 0 | step: to a tenth
+    config.optim.step_at = 0.6  # share of the run after which the schedule "step" falls
+    config.optim.weight_decay = 0.01  # decoupled, as in AdamW
+    config.optim.decayed = "matrices"  # what decays. matrices | all: vectors too, but not single numbers
+    config.optim.clip_norm = 1.0  # a longer gradient (norm over all parameters) is shortened to this
+    config.optim.image_lr = 1.0  # the image tower's learning rate, as a multiple of lr; heads and pair model have lr
+    config.optim.text_lr = 1.0  # the same of the text tower
+    config.optim.layer_decay = 1.0  # multiplies the rate of block k = 0 .. n - 1 of a tower by layer_decay^(n - k)
+    config.optim.frozen = ()  # patterns of parameters that do not learn, such as "towers/text/*"
+    config.optim.image_blocks = -1  # n: only the first n blocks of the image tower learn; -1: all of it
+    config.optim.text_blocks = -1  # the same of the text tower
     config.optim.image_frozen_steps = 0  # steps during which the image tower does not learn
+    config.optim.ramp_steps = 0  # steps after that, over which the loss grows from 0 to its size
+    config.optim.average_from = 0  # step from which parameters are averaged, for validation and the result; 0: never
+    config.optim.average_every = 1  # steps between two that enter the average
 
-    config.optim.ramp_steps = 0  # steps over which the loss then grows from 0
-    config.optim.average_from = 0  # step from which parameters are averaged, for validation and result; 0: never
-    config.optim.average_every = 1  # steps between the averaged ones
-
-    config.augment = ConfigDict()  # of training; all of it a function of seed and step
-    config.augment.images = "none"  # none | clip: a random square | pcmepp, area: random parts, mirrored
+    config.augment = ConfigDict()  # of training data; a function of seed and step
+    config.augment.images = "none"  # none | clip: a random square | pcmepp, area: random parts, mirrored at random
     config.augment.tokens = 0.0  # probability that a caption's token is hidden, replaced or dropped
-    config.augment.image_tokens = 0.0  # size augmentation of "gpo": up to this share of an image's tokens is dropped
+    config.augment.image_tokens = 0.0  # with pooling gpo: up to this share of an image's tokens is dropped
     config.augment.mix = 0.0  # probability that an image is mixed with another (mixup or CutMix)
-    config.augment.label_smoothing = 0.0
+    config.augment.label_smoothing = 0.0  # labels are this and 1 minus this, in place of 0 and 1
 
     config.train = ConfigDict()
-    config.train.steps = 1500  # batches
-    config.train.epochs = 0  # passes over the training images, instead of steps; 0: steps
-    config.train.batch_size = 64
-    config.train.tile_pairs = 512  # pairs worked on at once: sets the memory, and on a CPU fits the cache (1.7x)
+    config.train.steps = 1500  # number of batches
+    config.train.epochs = 0  # passes over the training captions (of classes: images) in place of steps; 0: use steps
+    config.train.batch_size = 64  # of all devices and processes together
+    config.train.tile_pairs = 512  # pairs worked on at once: sets the memory; on a CPU it fits the cache (1.7x faster)
     config.train.text_chunk = 128  # class texts encoded at once; sets the memory with many classes
-    config.train.log_every = 50
+    config.train.log_every = 50  # steps between two records of the losses
     config.train.shard_params = False  # split parameters over devices instead of copying them
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 300  # steps; each also evaluates on the validation split
+    config.checkpoint.every = 300  # steps; each checkpoint is evaluated on the validation split
     return config.lock()
 
 
 def parse(argument: str, **defaults):
-    """`noise=0.5,path=a,b`: `defaults` with values of the same types; a lone word belongs to the value before it."""
+    """Values of `name=value,...`, with the types of `defaults`; a word without `=` belongs to the value before it."""
     items: list[list[str]] = []
     for item in filter(None, argument.split(",")):
         name, equals, value = item.partition("=")

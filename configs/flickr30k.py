@@ -10,6 +10,6 @@ def get_config(argument: str = ""):
     chosen = default.parse(argument, path="", noise=0.0, method=config.method, clip="ViT-B/32")
     config.data.dataset = "flickr30k"
     config.data.path = chosen["path"]
-    config.data.validation_size = 0  # all 1,014
+    config.data.validation_size = 0  # all 1,014 images
     recipe = {name: chosen[name] for name in ("method", "clip", "noise")}
     return pcmepp_recipe.apply(config, epoch=EPOCH, **recipe)

@@ -1,4 +1,4 @@
-"""Anyone's own pictures: a Hugging Face ImageFolder, `image_folder.py:path=my_pictures` (several: path=a,b)."""
+"""Your own pictures, as a Hugging Face ImageFolder: `image_folder.py:path=my_pictures` (several folders: path=a,b)."""
 
 from configs import default
 

@@ -1,6 +1,6 @@
 """The PCME++ training recipe on a pretrained CLIP, which VACSR follows: `pcmepp_recipe.py:path=my_pictures`.
 
-`apply` lays it over another config; configs/coco.py is where it was published.
+`apply` sets it in another config. It was published for COCO (configs/coco.py).
 """
 
 from configs import default
@@ -22,7 +22,7 @@ def get_config(argument: str = ""):
 
 
 def apply(config, *, method: str, clip: str, noise: float, epoch: int):
-    """The recipe for one method; `epoch` is the steps of one pass over the captions in batches of 128."""
+    """Sets the recipe for a method. `epoch` is the number of steps in one pass over the captions, in batches of 128."""
     if clip not in CLIPS:
         raise ValueError(f"clip={clip}: expected one of {', '.join(CLIPS)}")
     config.method = method
@@ -52,7 +52,7 @@ def apply(config, *, method: str, clip: str, noise: float, epoch: int):
     config.augment.images = "pcmepp"
     config.augment.tokens = 0.2
     config.augment.image_tokens = 0.2
-    if method in ("pcmepp", "vacsr", "deterministic"):  # the published baselines go without
+    if method in ("pcmepp", "vacsr", "deterministic"):  # the published baselines do without these
         config.augment.mix = 0.25
         config.augment.label_smoothing = 1e-4
         config.optim.average_from = 16 * epoch

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.data.captions.known import KNOWN
 
 GROUP = ("data", "Check data sets and draw few-shot lists.")
 
@@ -22,7 +23,7 @@ something is missing."""
 def register(verbs: Verbs) -> None:
     parser = verbs.group(*GROUP).add("check", run, "Say what of a data set is there and what is missing.", EXAMPLE)
     parser.add_argument(
-        "name", help="coco, flickr30k, flickr8k, a classification data set, or classification: all 15 of these"
+        "name", help=f"{', '.join(KNOWN)}, a classification data set, or classification: all 15 of these"
     )
     parser.add_argument(
         "--root", help="the folder of a caption data set, or the one that holds all classification sets", required=True
@@ -31,14 +32,12 @@ def register(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
-    from vacsr_jax.data.captions.check import SOURCES, check_captions
+    from vacsr_jax.data.captions.check import check_captions
     from vacsr_jax.data.classification.benchmarks import BENCHMARKS
     from vacsr_jax.data.classification.check import check_benchmark
 
     names = BENCHMARKS if options.name == "classification" else [options.name]
-    found = [
-        (check_captions if name in SOURCES else check_benchmark)(name, options.root, options.tfds) for name in names
-    ]
+    found = [(check_captions if name in KNOWN else check_benchmark)(name, options.root, options.tfds) for name in names]
     for one in found:
         print(f"{one.name}: {'complete' if one.complete else 'INCOMPLETE'}")
         print("".join(f"  {line}\n" for line in (*one.lines, *one.problems)), end="")

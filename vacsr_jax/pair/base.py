@@ -285,20 +285,28 @@ def of_logits(loss: Callable) -> Loss:
 def import_named(path: str, kind: type) -> Any:
     """The object at "package.module:Name", which must be a `kind` (or, for a type of classes, a subclass).
 
-    The module must be importable. Modules of Python's own library are refused, so that a damaged or hostile file
+    The module must be importable. Modules of Python's standard library are refused, so that a damaged or hostile file
     cannot name one that does something when it is imported.
 
     Raises:
       ValueError: if there is no such module or name, or it is something else.
     """
     module_name, _, name = path.partition(":")
-    if module_name.partition(".")[0] in sys.stdlib_module_names or not module_name or not name:
+    if not module_name or not name:
         raise ValueError(f"{path!r:.80}: expected my_package.my_module:Name")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise ValueError(
+            f"{path!r:.80}: a module of Python's standard library is not imported by name; "
+            "expected my_package.my_module:Name"
+        )
     try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
         raise ValueError(f"{path}: {error}; install its package, or put its folder on PYTHONPATH") from error
+    if not hasattr(module, name):
+        raise ValueError(f"{path}: {module_name} has no {name}")
+    found = getattr(module, name)
     fits = issubclass(found, kind) if isinstance(found, type) else isinstance(found, kind)
     if not fits:
-        raise ValueError(f"{path}: got {type(found).__name__}, expected a {kind.__name__}")
+        raise ValueError(f"{path}: got {found!r:.80}, expected a {kind.__name__}")
     return found

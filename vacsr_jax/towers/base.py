@@ -155,7 +155,8 @@ class Encoded(NamedTuple):
 class Towers(Protocol):
     """The Linen module of a two-tower model.
 
-    The projections are methods of their own, since a model that pools tokens itself has no parameters for them.
+    The projections are methods of their own, since a model that pools tokens itself has no parameters for them. Among
+    the parameters, `logit_scale` [] is the logarithm of the scale that pretrained weights were trained with.
     """
 
     def vision(self, images: Images) -> TowerOutput:
@@ -265,6 +266,13 @@ def valid_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "b l"]:
         ends = (tokens == config.end_id).astype(jnp.int32)
         return jnp.cumsum(ends, axis=1) - ends == 0
     return tokens != config.pad_id
+
+
+def longest_text(tokens: np.ndarray, config: TextConfig) -> int:
+    """How many tokens the longest text has, its end token included; the tokens behind are pads (`valid_mask`)."""
+    if config.pool == "end":
+        return int((tokens == config.end_id).argmax(axis=1).max()) + 1
+    return int(np.flatnonzero((tokens != config.pad_id).any(axis=0)).max(initial=0)) + 1
 
 
 def attention_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "#b 1 #l l"]:

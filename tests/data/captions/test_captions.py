@@ -1,4 +1,4 @@
-"""COCO and Flickr30k through each of their forms: the same pixels, captions and ids; counts; what is refused."""
+"""COCO and Flickr30k in each of their forms: equal pixels, captions and ids; counts; refusals."""
 
 import json
 import pickle
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.captions.small_coco import draw_entries, jpeg, prepare, write_annotations, write_images, write_karpathy
-from vacsr_jax.data.captions import source
+from vacsr_jax.data.captions.known import KNOWN, KnownSet
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.main import main
 
@@ -31,8 +31,8 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_counts(monkeypatch):
-    monkeypatch.setattr(source, "PUBLISHED", {"coco": SPLITS, "flickr30k": {"train": 3, "val": 1, "test": 1}})
-    monkeypatch.setattr("vacsr_jax.data.captions.open.PUBLISHED", source.PUBLISHED)
+    for name, images in {"coco": SPLITS, "flickr30k": {"train": 3, "val": 1, "test": 1}}.items():
+        monkeypatch.setitem(KNOWN, name, KNOWN[name]._replace(images=images))
 
 
 def test_the_published_counts():
@@ -41,7 +41,7 @@ def test_the_published_counts():
     assert 5 * images["coco"] == 566_435
 
 
-ORIGINAL = dict(source.PUBLISHED)
+ORIGINAL = {name: one.images for name, one in KNOWN.items()}
 
 
 def by_id(found):
@@ -107,11 +107,11 @@ def test_flickr_has_no_numbers_of_images_and_one_folder(tmp_path):
         open_captions(tmp_path, "test", dataset="flickr30k", form="tfds")
 
 
-# What does not fit.
+# Malformed data.
 
 
 def rewritten(tmp_path, change):
-    """Karpathy's file with entries as `change` leaves them; no images."""
+    """Writes Karpathy's file with entries changed by `change`, without images."""
     entries = json.loads(json.dumps(ENTRIES))
     entries = change(entries) or entries
     write_images(tmp_path, entries)
@@ -169,7 +169,7 @@ def test_a_broken_image_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "coc"}, "data.dataset: got 'coc', expected coco, flickr30k, or '' for your own data"),
+        ({"dataset": "coc"}, "data.dataset: got 'coc', expected coco, flickr30k, flickr8k, or '' for your own data"),
         ({"form": "json"}, "data.form: got 'json', expected one of karpathy, annotations, tfds"),
         ({"split": "dev"}, "split: got 'dev', expected one of train, validation, test"),
         ({}, r"expected one dataset_\*\.json \(Karpathy's split file\), found none"),
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_named(arguments, message, tmp_path):
 @pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x.jpg", "x\0.jpg", ""])
 def test_an_image_that_leaves_the_folder_is_refused(name, tmp_path):
     entries = [ENTRIES[0], ENTRIES[1] | {"filepath": "", "filename": name}]
-    write_karpathy(tmp_path, entries)  # and no images: they would be written where the names say
+    write_karpathy(tmp_path, entries)  # without images, which would be written where the names say
     with pytest.raises(ValueError, match=r"images\[1\]: .*leaves the data set's folder"):
         open_captions(tmp_path, "train")
 
@@ -247,3 +247,15 @@ def test_check_says_what_is_missing_and_where_to_get_it(tmp_path, capsys):
     assert "karpathy: 6 of 6 images are missing" in out
     assert f"unpacked to {tmp_path}/train2014" in out
     assert "coco_{train,restval,dev,test}_ids.npy" in out
+
+
+def test_another_known_data_set_is_one_entry(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(KNOWN, "mine", KnownSet(SPLITS, ("{name}: write to me, and unpack into {root}",)))
+    write_images(tmp_path, ENTRIES)
+    with pytest.raises(SystemExit):
+        main(["data", "check", "mine", f"--root={tmp_path}"])
+    assert f"  mine: write to me, and unpack into {tmp_path}" in capsys.readouterr().out
+    write_karpathy(tmp_path, ENTRIES)
+    (tmp_path / "dataset_coco.json").rename(tmp_path / "dataset_mine.json")
+    main(["data", "check", "mine", f"--root={tmp_path}"])
+    assert "train 6 images, 30 captions" in capsys.readouterr().out

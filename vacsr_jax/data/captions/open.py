@@ -8,10 +8,9 @@ from typing import BinaryIO
 
 from vacsr_jax.data.captions.coco_annotations import read_annotations
 from vacsr_jax.data.captions.karpathy import find_split_file, read_karpathy
+from vacsr_jax.data.captions.known import KNOWN, PER_IMAGE
 from vacsr_jax.data.captions.prepared import find_prepared, read_prepared
 from vacsr_jax.data.captions.source import (
-    PER_IMAGE,
-    PUBLISHED,
     CaptionSource,
     Record,
     check_records,
@@ -31,7 +30,7 @@ def open_captions(
 
     Args:
       root: the folder that holds the files. For the form tfds, TFDS's data_dir or the prepared folder.
-      dataset: coco, flickr30k or flickr8k; the split must then have the published numbers of images and captions. ""
+      dataset: a name of `KNOWN` (coco, ...); the split must then have the published numbers of images and captions. ""
         for your own data in the same form, or for a part of these data sets.
       form: karpathy: `dataset_NAME.json` beside the images. annotations: COCO's `captions_*2014.json` and lists of
         caption ids. tfds: `coco_captions` as array_record.
@@ -41,8 +40,8 @@ def open_captions(
       ValueError: if something is missing or malformed, or the numbers differ from the published ones.
     """
     root, names = Path(root).expanduser(), split_names(split)
-    if dataset not in ("", *PUBLISHED):
-        raise ValueError(f"data.dataset: got {dataset!r}, expected {', '.join(PUBLISHED)}, or '' for your own data")
+    if dataset not in ("", *KNOWN):
+        raise ValueError(f"data.dataset: got {dataset!r}, expected {', '.join(KNOWN)}, or '' for your own data")
     where, records, files = _read(root, names, dataset, form)
     check_records(records, names, where)
     records = first_captions([r for r in records if r.split in names], per_image)

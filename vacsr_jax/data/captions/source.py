@@ -11,16 +11,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from vacsr_jax.data.captions.known import KNOWN, PER_IMAGE
 from vacsr_jax.data.image_folder import decode_image, is_text
 
-PER_IMAGE = 5  # captions per image in published results
-
-# Published numbers of images, with PER_IMAGE captions each, per split of Karpathy.
-PUBLISHED = {
-    "coco": {"train": 82_783, "restval": 30_504, "val": 5_000, "test": 5_000},
-    "flickr30k": {"train": 29_000, "val": 1_014, "test": 1_000},
-    "flickr8k": {"train": 6_000, "val": 1_000, "test": 1_000},
-}
 # Our split -> Karpathy's. COCO trains on its training images and on the validation images that no other split has.
 SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
 
@@ -117,9 +110,9 @@ def check_records(records: Sequence[Record], names: Sequence[str], where: Path) 
 def count_differences(records: Sequence[Record], names: Sequence[str], dataset: str, per_image: int) -> list[str]:
     """Lists where the numbers of images and captions differ from the published ones of a data set."""
     found = []
-    for name in (n for n in names if n in PUBLISHED[dataset]):
+    for name in (n for n in names if n in KNOWN[dataset].images):
         mine = [r for r in records if r.split == name]
-        images, captions = PUBLISHED[dataset][name], sum(len(r.captions) for r in mine)
+        images, captions = KNOWN[dataset].images[name], sum(len(r.captions) for r in mine)
         if len(mine) != images:
             found.append(f"{name}: {len(mine):,} images, but {images:,} were published")
         elif per_image == PER_IMAGE and captions != images * PER_IMAGE:

@@ -44,6 +44,8 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "absl-py>=2.1",
+        "platformdirs>=4",
+        "filelock>=3.12",
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],

@@ -1,4 +1,4 @@
-"""Eight CPU devices, little compiled and nothing twice, and the shapes in signatures checked at every call."""
+"""Gives tests eight CPU devices and a shared compilation cache, and checks the shapes in signatures at every call."""
 
 import mmap
 import os
@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 
 def xla_knows(flag):
-    """XLA ends the process at a flag it does not know, and flags come and go: is its name in the library?"""
+    """Tells whether the installed XLA knows a flag. It ends the process at an unknown one, and flags come and go."""
     path = Path(find_spec("jaxlib").origin).with_name("libjax_common.so")
     if not path.exists():
         return False
@@ -38,7 +38,7 @@ def refuse(capsys):
     return run
 
 
-# Set by the process that pytest starts with; its workers and whatever tests start inherit them.
+# Set by pytest's first process; its workers, and the processes that tests start, inherit them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
     if xla_knows("xla_cpu_use_fusion_emitters"):  # without them a training step compiles in less than half the time
@@ -46,7 +46,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    compiled = tempfile.TemporaryDirectory(prefix="compiled_")  # empty now, gone when this process ends
+    compiled = tempfile.TemporaryDirectory(prefix="compiled_")  # removed when this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
@@ -57,9 +57,22 @@ install_import_hook(
 
 @pytest.fixture(scope="module")
 def compile_fast():
-    """For steps that are compiled to be run three times: XLA's optimizations would cost minutes."""
+    """Leaves out most of XLA's optimizations: a step that runs three times is not worth minutes of compiling."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Lets training loops use one device, which compiles in half the time of eight; eight have their own tests."""
+    import jax
+
+    from vacsr_jax.training import loop
+    from vacsr_jax.training.sharding import make_mesh
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+        yield

@@ -1,4 +1,4 @@
-"""A file that is not JSON is refused with its name."""
+"""A file that is not JSON is refused and named."""
 
 import pytest
 

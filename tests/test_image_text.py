@@ -1,4 +1,4 @@
-"""The towers with GPO heads and variance branches: shapes, who gets which parameters, and descriptions."""
+"""The towers with GPO heads and variance branches: shapes, parameters of each method, and descriptions."""
 
 import json
 
@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from configs import scenes
-from vacsr_jax.image_text import build_model, describe, from_description
+from vacsr_jax.image_text import abstract_params, build_model, describe, from_description
 from vacsr_jax.pair import METHODS
 from vacsr_jax.towers.pooling import LogVarBranch
 from vacsr_jax.towers.presets import PRESETS
-from vacsr_jax.training.state import abstract_params
 
 TINY = PRESETS["tiny"]
 
@@ -37,7 +36,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def encoded():
-    """All that one compiled function makes of the batch, with random parameters."""
+    """Every output for the batch, from one compiled function with random parameters."""
     model = model_of(**FIELDS)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), abstract_params(model))

@@ -1,4 +1,4 @@
-"""What importing costs, and which way imports point."""
+"""The cost of importing, and the direction of imports."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"safe_npz", "atomic_files", "ops"}
+FOUNDATION = {"safe_npz", "atomic_files", "ops", "workdir", "compilation_cache"}
 
 # What a room may import of the package, itself included: ops -> losses, towers, pair -> scoring -> evaluation ->
 # training -> cli. `training` selects checkpoints by evaluating, and writes no pages;
@@ -16,12 +16,14 @@ FOUNDATION = {"safe_npz", "atomic_files", "ops"}
 ALLOWED = {
     "safe_npz": set(),
     "atomic_files": set(),
+    "workdir": set(),
+    "compilation_cache": set(),
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "towers": {"towers", *FOUNDATION},
     "pair": {"pair", "losses", "towers", *FOUNDATION},
     "image_text": {"pair", "towers"},
-    "scoring": {"scoring", "image_text", "pair", "data", *FOUNDATION},
+    "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},
     "metrics": {"metrics"},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
@@ -42,9 +44,10 @@ ALLOWED = {
         "training",
         "pretrained",
         "atomic_files",
+        "workdir",
         "__init__",
     },
-    "main": {"cli"},
+    "main": {"cli", "compilation_cache"},
     "__init__": {"optim", "pretrained"},
     "__main__": {"main"},
 }
@@ -61,8 +64,8 @@ FROM_SEARCH_OUTWARD = {
     "data": {
         "search/checks.py",
         "search/standardize/problem.py",
-    },  # vectors of any length; problems are read from files
-    "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, to compare and to choose by
+    },  # for vectors of any length, and for problems read from files
+    "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, for comparing and choosing
 }
 
 
@@ -204,6 +207,25 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_loading_and_the_command_line_load_no_tensorflow_torch_or_matplotlib():
     code = "import sys, vacsr_jax, vacsr_jax.main; vacsr_jax.load; print(*{n.split('.')[0] for n in sys.modules})"
     assert not {"tensorflow", "torch", "torchvision", "matplotlib", "transformers"} & set(run(code))
+
+
+SAVED = PACKAGE.parent / "tests/parity/golden/format2"
+
+
+def test_loading_an_export_reads_no_training_code_and_prints_nothing():
+    code = f"import sys, vacsr_jax; vacsr_jax.load({str(SAVED / 'vacsr')!r}); print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    loaded = set(done.stdout.split())
+    assert not {"grain", "orbax", "matplotlib", "optax", "transformers", "scipy.special"} & loaded
+    assert not {name for name in loaded if name.startswith(("vacsr_jax.training", "vacsr_jax.evaluation"))}
+    assert done.stderr == ""
+
+
+def test_loading_a_workdir_prints_nothing():
+    command = [sys.executable, "-c", f"import vacsr_jax; vacsr_jax.load({str(SAVED / 'workdir')!r})"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def seconds(imports):

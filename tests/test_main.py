@@ -38,7 +38,7 @@ def leaves(config, prefix=""):
         yield from leaves(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [(prefix + name, value)]
 
 
-# What the programs say.
+# Messages.
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def dotted(node):
 def test_every_field_is_read_by_the_library():
     sources = [path.read_text() for path in (ROOT / "vacsr_jax").rglob("*.py")]
     read = {dotted(n) for text in sources for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Attribute)}
-    # Read by other means: the loss's fields are its keywords, and the sizes are looked up by the split's name.
+    # Not read by name: the loss's fields are passed as keywords, and the sizes are looked up by the split's name.
     elsewhere = {f"loss.{name}" for name in inspect.signature(vacsr).parameters}
     elsewhere |= {"data.train_size", "data.validation_size"}
     names = {name for name, _ in leaves(load_config(str(SCENES), []))}
@@ -208,7 +208,7 @@ def test_a_config_can_be_loaded_from_any_folder(tmp_path, monkeypatch):
     assert sys.path == path
 
 
-# User mistakes.
+# Users' mistakes.
 
 BAD_FIELDS = {
     "--config.optim.lrr=1": "no field 'optim.lrr'; did you mean optim.lr ",

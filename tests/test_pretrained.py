@@ -1,4 +1,4 @@
-"""`load`: what does not fit is refused with the difference named, and a Hugging Face CLIP is a model like any other."""
+"""`load` names the difference when it refuses a model, and takes a Hugging Face CLIP like any other."""
 
 import json
 import re
@@ -13,37 +13,29 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 import vacsr_jax
+from tests.small_models import STEP, untrained
 from vacsr_jax.config_files import load_config
-from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.image_text import build_model, describe
+from vacsr_jax.image_text import describe
 from vacsr_jax.main import main
 from vacsr_jax.pair import METHODS
-from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers import clip_weights
-from vacsr_jax.towers.base import TextConfig, VisionConfig, adapt_towers
+from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
-from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training import loop
-from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
+from vacsr_jax.training.checkpoint import Checkpoints, Selection
 from vacsr_jax.training.checksums import write_checksums
-from vacsr_jax.training.sharding import make_mesh
-from vacsr_jax.training.state import init_params, init_state
+from vacsr_jax.training.state import init_state
 
 SCENES = str(Path(__file__).parents[1] / "configs" / "scenes.py")
 RECIPE = str(Path(__file__).parents[1] / "configs" / "pcmepp_recipe.py")
 GOLDEN_CLIP = Path(__file__).parent / "parity" / "golden" / "hf_clip"
-STEP = 3
+pytestmark = pytest.mark.usefixtures("compile_fast", "one_device")
 
 
 @pytest.fixture(scope="module")
 def saved():
-    """A model of the tiny preset that was never trained."""
-    config = load_config(SCENES, [])
-    tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
-    ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
-    return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer, config_to_dict(config), STEP)
+    return untrained()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +78,7 @@ def test_what_was_saved_is_loaded(kind, saved, request):
     np.testing.assert_array_equal(loaded.tokenizer(["a red circle"]), saved.tokenizer(["a red circle"]))
 
 
-# Descriptions of another kind or version.
+# Descriptions of other models or versions.
 
 CHANGES = {
     "older format": (lambda d: d.update(format=0), "got format 0, this version reads 2; load it with the version"),
@@ -96,7 +88,7 @@ CHANGES = {
     "unknown dtype": (lambda d: d.update(dtype="float33"), "float33"),
     "unknown pair model": (
         lambda d: d["pair"].update(type="Flow"),
-        "got pair model 'Flow', expected one of CosineModel, ConjunctionModel, DeterministicAdapter, ",
+        "got pair model 'Flow', expected one of CosineModel, GaussianDistance, ConjunctionModel, ",
     ),
     "pair model of no type": (lambda d: d["pair"].pop("type"), "got pair model None"),
     "no pair model": (lambda d: d.update(pair=None), "got pair model None"),
@@ -151,7 +143,7 @@ def test_a_checkpoint_of_another_kind_is_refused_with_step_and_difference(change
     values = json.loads(file.read_text())
     edit(values["model"])
     file.write_text(json.dumps(values))
-    write_checksums(workdir / "checkpoints" / str(STEP))  # whole, as another version wrote it
+    write_checksums(workdir / "checkpoints" / str(STEP))  # another version would have written matching checksums
     with pytest.raises(ValueError, match=rf"(?s)workdir.*: step {STEP} cannot be loaded: .*{message}"):
         vacsr_jax.load(workdir)
 
@@ -246,7 +238,7 @@ def test_a_damaged_checkpoint_is_named(item, workdir):
         vacsr_jax.load(workdir)
 
 
-# Nothing there.
+# Missing models.
 
 
 def test_an_empty_folder_is_named(tmp_path):
@@ -311,7 +303,7 @@ def images():
 
 def test_the_best_texts_are_those_of_all_scores(saved):
     rng = np.random.default_rng(0)
-    v, t = (rng.normal(size=(n, saved.model.clip.embedding_dim)).astype(np.float32) for n in (3, 7))
+    v, t = (rng.normal(size=(n, saved.model.pair.dim)).astype(np.float32) for n in (3, 7))
     scores, best = saved.score(v, t), saved.top_k(v, t, 2)
     np.testing.assert_array_equal(best.index, np.argsort(-scores.logit, axis=1)[:, :2])
     np.testing.assert_allclose(best.uncertainty, np.take_along_axis(scores.uncertainty, best.index, 1), rtol=1e-5)
@@ -348,17 +340,7 @@ def test_a_clip_with_the_tokenizer_of_another_is_refused(tmp_path):
         vacsr_jax.load(tmp_path)
 
 
-@pytest.fixture
-def compile_fast():
-    """A step that runs twice is not worth XLA's optimizations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("compile_fast")
-def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))  # compiles in half the time
+def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path):
     fields = [f"model.pretrained={clip_folder}", "train.steps=2", "optim.warmup_steps=1", "train.batch_size=8"]
     fields += ["data.train_size=20", "data.validation_size=10"]
     run, _ = loop.train(load_config(SCENES, [f"--config.{field}" for field in fields]), tmp_path)
@@ -372,7 +354,7 @@ def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path, monkeypatch):
     assert scores.uncertainty.shape == scores.probability.shape == (3, 1)
 
 
-def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
+def test_a_clip_is_evaluated_zero_shot_on_the_data_of_a_config(clip_folder, tmp_path, capsys):
     out = tmp_path / "metrics.json"
     with pytest.raises(SystemExit):
         main(["evaluate", f"--model={clip_folder}"])
@@ -381,12 +363,10 @@ def test_a_clip_is_judged_zero_shot_on_the_data_of_a_config(clip_folder, tmp_pat
     metrics = json.loads(out.read_text())
     assert (metrics["protocol"]["images"], metrics["protocol"]["preprocess"]) == (12, "clip")
     assert 0 <= metrics["i2t/R@1"] <= 1
-    assert "ECE" not in metrics  # its logits are no probabilities
+    assert "ECE" not in metrics  # its logits are not probabilities
 
 
-@pytest.mark.usefixtures("compile_fast")
-def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images, tmp_path):
     fields = {"model.pretrained": clip_folder, "model.embedding_dim": 16, "data.name": "scenes", "train.steps": 3}
     fields |= {"data.train_size": 20, "data.validation_size": 10, "train.batch_size": 8, "checkpoint.every": 2}
     fields |= {"optim.average_from": 2, "optim.image_frozen_steps": 1}
@@ -397,7 +377,7 @@ def test_the_recipe_trains_a_clip_and_hands_out_the_average(clip_folder, images,
     assert not same(trained.params, jax.device_get(state.params))
     assert trained.model.towers_config.vision.resize == "squash"
     assert trained.preprocess(images[0]).shape == (trained.model.towers_config.vision.image_size,) * 2 + (3,)
-    _, resumed = loop.train(config, tmp_path / "run")  # nothing is left to do: the state is what was saved
+    _, resumed = loop.train(config, tmp_path / "run")  # nothing is left to train: the state is the saved one
     assert same(jax.device_get(resumed.params), jax.device_get(state.params))
     assert same(jax.device_get(resumed.average), jax.device_get(state.average))
     trained.save(tmp_path / "export")

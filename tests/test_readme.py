@@ -1,4 +1,4 @@
-"""The README keeps its promises: its commands stand early, and what it names exists."""
+"""The README's commands come early, and everything that it names exists."""
 
 import re
 from pathlib import Path

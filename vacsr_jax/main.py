@@ -26,6 +26,7 @@ from vacsr_jax.cli import (
 )
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.cli.verbs import parse as parse_verb
+from vacsr_jax.compilation_cache import keep_compiled
 
 # The order of --help. Each module has `register(verbs)`, which adds its verb; see `cli.verbs`.
 VERBS = (
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     options, overrides = parse(arguments)
     options.command = shlex.join(["vacsr", *arguments])
     quiet()
+    keep_compiled()
     try:
         options.run(options, overrides)
     except KeyboardInterrupt as stopped:

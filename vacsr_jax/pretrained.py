@@ -16,24 +16,23 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
+from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from vacsr_jax.evaluation.retrieval import prepare_scorer, probabilities, score_pairs
-from vacsr_jax.image_text import ImageTextModel, describe, from_description
+from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
-from vacsr_jax.scoring.embed import embed_images, embed_texts
+from vacsr_jax.scoring.embed import embed_images, embed_texts, text_lengths
+from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.hf import find_folder, read_object
-from vacsr_jax.training.checkpoint import FOLDER, Checkpoints
-from vacsr_jax.training.run import TOKENIZER
-from vacsr_jax.training.state import abstract_params
+from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
+WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -103,6 +102,20 @@ class Pretrained:
         scores = score_pairs(self.model, self.params, images, texts)
         probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Compiles (or fetches) all that calls with these numbers of images or texts need, so that none of them waits.
+
+        For servers. Other sizes are padded to the next power of two, so 1, 2, 4, ... cover all up to the largest.
+        """
+        side = self.model.towers_config.vision.image_size
+        blank = np.zeros((side, side, 3), np.uint8)
+        for size in batch_sizes:
+            images = self.encode_images([blank] * size)
+            for length in text_lengths(self.model.towers_config.text):
+                row = np.full((1, length), self.tokenizer.end_id, np.int32)
+                texts = embed_texts(self.model, self.params, np.repeat(row, size, axis=0), shorten=False)
+            self.score(images, texts)
 
     @property
     def noise_rate(self) -> float | None:
@@ -178,11 +191,14 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
       ValueError: if there is nothing to load, or what is there does not fit this version; the message names the
         difference.
     """
-    if (Path(path_or_hub_name) / FOLDER).is_dir():
+    keep_compiled()
+    if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
         return load_workdir(Path(path_or_hub_name), checkpoint)
     folder = find_folder(path_or_hub_name, None)
     if not (folder / DESCRIPTION).is_file():
-        raise ValueError(f"{folder} holds no {FOLDER}/ (a training workdir) and no {DESCRIPTION} (an export or a CLIP)")
+        raise ValueError(
+            f"{folder} holds no {CHECKPOINTS}/ (a training run) and no {DESCRIPTION} (an export or a pretrained model)"
+        )
     description = read_object(folder / DESCRIPTION)
     return load_export(folder, description) if "vacsr_jax" in description else load_pretrained_towers(folder)
 
@@ -190,6 +206,8 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
 def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
     if checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
+    from vacsr_jax.training.checkpoint import Checkpoints  # late: an export needs no Orbax
+
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
         step = checkpoints.choose(checkpoint)
@@ -201,7 +219,7 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
     return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
 
 
-def restore_model(checkpoints: Checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
+def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
     """Model, parameters and config of a step; ValueError, naming it, for whatever does not fit or is damaged."""
     try:
         description = checkpoints.description(step)
@@ -217,7 +235,7 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     model = from_description(description["vacsr_jax"])
     try:
         flat = load_file(folder / WEIGHTS)
-        like = abstract_params(model)
+        like = param_shapes(model)
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)

@@ -1,4 +1,4 @@
-"""`vacsr evaluate` and `vacsr export`: what they refuse. What they give is tested on whole runs, in end_to_end."""
+"""`vacsr evaluate` and `vacsr export`: what they refuse. Their results are tested in end_to_end, on whole runs."""
 
 import pytest
 

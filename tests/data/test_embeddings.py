@@ -1,4 +1,4 @@
-"""npz files of embeddings: what is read, what is mended with a note, and what is refused by name."""
+"""npz files of embeddings: what is read, what is repaired with a note, and what is refused by name."""
 
 import numpy as np
 import pytest

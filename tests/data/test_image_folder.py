@@ -14,7 +14,7 @@ EMOJI = Path(__file__).parents[2].parent / "shared/data/emoji"
 
 
 def write(folder, *lines):
-    """Images a.png, b.png, c.png with every pixel 10, 20, 30; and the given lines: objects, or raw text."""
+    """Writes images a.png, b.png, c.png whose pixels are all 10, 20, 30, and the given lines: objects or raw text."""
     folder.mkdir(parents=True, exist_ok=True)
     for value, name in zip((10, 20, 30), "abc", strict=True):
         Image.new("RGB", (4, 3), (value, value, value)).save(folder / f"{name}.png")
@@ -176,7 +176,7 @@ def test_without_splits_the_hash_of_the_id_divides(tmp_path):
 
     few, all_of_them = split_ids(range(0, 300, 2)), split_ids(range(300))
     for name, ids in few.items():
-        assert set(ids) <= set(all_of_them[name])  # nothing moved when others came
+        assert set(ids) <= set(all_of_them[name])  # no picture changed its split when others came
     assert 220 <= len(all_of_them["train"]) <= 260
     assert min(len(all_of_them["validation"]), len(all_of_them["test"])) >= 15
 
@@ -211,7 +211,7 @@ def test_transparency_becomes_white(tmp_path):
 def test_exif_orientation_is_applied(tmp_path):
     image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it turned a quarter clockwise
+    exif[0x0112] = 6  # the camera was turned, so show the picture turned a quarter clockwise
     image.save(tmp_path / "x.png", exif=exif)
     np.testing.assert_array_equal(decode_image(tmp_path / "x.png")[..., 0], [[3, 0], [4, 1], [5, 2]])
 

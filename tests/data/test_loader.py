@@ -10,7 +10,7 @@ from vacsr_jax.data.source import ArraySource
 
 
 def make_pairs(n_images=7, per_image=3, **change):
-    """Every image and caption carries its own number, so that a wrong pair shows."""
+    """Makes pairs whose image and caption carry their number, so that a wrong pair shows."""
     n = n_images * per_image
     images = np.zeros((n_images, 2, 2, 3), np.uint8) + np.arange(n_images, dtype=np.uint8)[:, None, None, None]
     source = ArraySource(images, [["t"] * per_image] * n_images, [f"i{i}" for i in range(n_images)])

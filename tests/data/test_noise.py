@@ -1,4 +1,4 @@
-"""Noisy correspondence: what each protocol moves and keeps, its seed and hash, and index files."""
+"""Noisy correspondence: what each protocol changes and keeps, seeds and hashes, and index files."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ def test_the_asked_fraction_is_wrong_and_nothing_is_lost(protocol, fraction):
     np.testing.assert_array_equal(np.sort(noise.index), IMAGE_OF)  # each image is used as often as before
     wrong = np.mean(noise.index != IMAGE_OF)
     assert noise.facts["wrong"] == wrong
-    assert fraction - 0.01 <= wrong <= fraction  # the permutation leaves about one of those drawn where it was
+    assert fraction - 0.01 <= wrong <= fraction  # the permutation leaves about one of the drawn ones in place
     assert (noise.facts["protocol"], noise.facts["fraction"], noise.facts["seed"]) == (protocol, fraction, 0)
 
 
@@ -29,7 +29,7 @@ def test_the_wrong_ones_are_spread_over_all_captions(protocol):
 
 
 def kept_captions(protocol, fraction=0.5):
-    """How many right captions each image keeps."""
+    """Counts the correct captions that each image keeps."""
     return (make_noise(IMAGE_OF, fraction, protocol=protocol, seed=0).index == IMAGE_OF).reshape(-1, 5).sum(axis=1)
 
 

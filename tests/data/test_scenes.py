@@ -1,4 +1,4 @@
-"""Drawn scenes, judged by an evaluator that knows only the words of a caption and the objects of a scene."""
+"""Scenes, checked by a reader that knows only the words of a caption and the objects of a scene."""
 
 import inspect
 import itertools
@@ -27,7 +27,7 @@ ROW = {"top": 0, "bottom": 1}
 
 
 def make(split="test", n=120, seed=0, odds=DEFAULT_ODDS, held_out=False):
-    # Unwrapped: a source that is kept from an earlier call would prove nothing.
+    # Unwrapped, since a cached source would prove nothing.
     return inspect.unwrap(make_scenes)(split, n, seed=seed, facts_per_caption=odds, held_out=held_out)
 
 
@@ -43,14 +43,14 @@ def truth(scenes):
 
 @pytest.fixture(scope="module")
 def training_codes():
-    """The identities of training sets of full size, plain and with held-out combinations, of two seeds."""
+    """Identities of full training sets, with and without held-out combinations, for two seeds."""
     sets = itertools.product((False, True), (0, 1))
     layouts = [distinct_layouts(np.random.default_rng(seed), 12_000, "train", held_out) for held_out, seed in sets]
     return [set(identity(layout).tolist()) for layout in layouts]
 
 
 def describe(layout, i):
-    """(background, {(row, column): the words an object may be called by}) of scene i."""
+    """Returns (background, {(row, column): the words that may name the object}) of scene i."""
     objects = {}
     for cell in range(4):
         if layout.shape[i, cell] >= 0:
@@ -68,7 +68,7 @@ def split_at(words, *markers):
 
 
 def is_true(fact, background, objects):
-    """Whether one statement, given as text, holds."""
+    """Tells whether one statement, given as text, is true."""
     words = fact.split()
     if words[-1] == "background":
         return words[1] == background
@@ -178,7 +178,7 @@ def test_captions_are_short_enough_and_state_one_to_three_facts():
 
 
 def held_out_pairs():
-    """The colour x shape pairs of novel scenes that no base scene shows, found by looking at scenes alone."""
+    """Finds the colour x shape pairs of novel scenes that no base scene has, from the scenes alone."""
 
     def shown(split):
         layout = make(split, 500).layout

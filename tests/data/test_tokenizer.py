@@ -51,7 +51,7 @@ def tokenizer():
 
 
 def save_clip(folder, merges, **options):
-    """A Hugging Face CLIP tokenizer folder with these merges, built the way CLIP's vocabulary is."""
+    """Writes a Hugging Face CLIP tokenizer folder with these merges, built like CLIP's vocabulary."""
     from transformers import CLIPTokenizer
 
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -11,9 +11,9 @@ from experiments.classification.twins import write_scenes
 from tests.data.classification.tiny_eurosat import COLOURS, jpeg, write_eurosat
 from vacsr_jax.main import main
 
-pytestmark = pytest.mark.usefixtures("compile_little")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast", "one_device")]
 
-# The last two make models of one method equal, so that their runs share compiled programs.
+# The last two fields give all models of a method one shape, so that their runs share compiled programs.
 SHRUNK = {
     "model.pretrained": "",
     "data.shots": 4,

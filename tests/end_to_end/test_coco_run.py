@@ -31,7 +31,8 @@ SHRUNK = [
     )
 ]
 pytestmark = [
-    pytest.mark.usefixtures("compile_little"),
+    pytest.mark.slow,
+    pytest.mark.usefixtures("compile_fast", "one_device"),
     pytest.mark.skipif(not MINI.is_dir(), reason="the photographs (shared/data/coco_mini159) are not here"),
 ]  # fmt: skip
 
@@ -87,7 +88,7 @@ def test_both_forms_give_the_same_training_pixels_and_captions(root):
         assert list(karpathy.caption_ids[n]) == list(tfds.caption_ids[place[i]])
 
 
-def test_it_is_judged_by_every_ground_truth_and_says_how(run):
+def test_it_is_evaluated_by_every_ground_truth_and_says_how(run):
     workdir, form = run
     found = json.loads((workdir / "evaluation.json").read_text())
     metrics, protocol = found["trained"], found["protocol"]

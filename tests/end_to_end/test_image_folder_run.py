@@ -9,7 +9,7 @@ from PIL import Image
 import vacsr_jax
 from vacsr_jax.main import main
 
-pytestmark = pytest.mark.usefixtures("compile_little")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast", "one_device")]
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 SHRUNK = ("train.steps=4", "checkpoint.every=2", "train.batch_size=8", "optim.warmup_steps=1", "model.image_size=32")
 
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
     return root
 
 
-def test_it_trains_on_two_folders_and_is_judged_against_labels_alone(run):
+def test_it_trains_on_two_folders_and_is_evaluated_by_labels_alone(run):
     found = json.loads((run / "run" / "evaluation.json").read_text())
     assert 0 <= found["trained"]["i2t/R@1"] <= 1
     assert not any(name.startswith("true/") for name in found["trained"])

@@ -55,6 +55,7 @@ def test_installing_holds_jax_and_takes_no_extra():
     assert not any(word in text for word in ("-U", "--upgrade"))
 
 
+@pytest.mark.slow
 def test_it_trains_where_no_run_is(executed):
     _, workdir = executed
     assert (workdir / "evaluation.json").is_file()
@@ -68,6 +69,7 @@ def test_pictures_are_shown(cell, executed):
     assert len(pictures[0]["data"]["image/png"]) > 10_000
 
 
+@pytest.mark.slow
 def test_no_cell_complains(executed):
     outputs, _ = executed
     printed = "".join(output.get("text", "") for cell in outputs.values() for output in cell)

@@ -1,4 +1,4 @@
-"""What the verbs share: a loaded model evaluated on data."""
+"""Evaluating a loaded model on data, as the verbs do."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Quality in bins of uncertainty and distributions by class: a sigma that knows its errors shows it."""
+"""Quality in bins of uncertainty, and distributions by class, for an uncertainty that predicts the errors."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,16 @@ def scored():
 
 def test_an_uncertainty_that_knows_falls_in_both_figures():
     curves = quality_curves(scored(), LABELS, None)
-    assert {judged: list(lines) for judged, lines in curves.items()} == {"R@1": ["i2t", "t2i"], "mAP@R": ["i2t", "t2i"]}
+    assert {measure: list(lines) for measure, lines in curves.items()} == {
+        "R@1": ["i2t", "t2i"],
+        "mAP@R": ["i2t", "t2i"],
+    }
     found = correlations(curves)
-    assert set(found) == {f"{d}/uncertainty-{judged}" for d in ("i2t", "t2i") for judged in ("R@1", "mAP@R")}
+    assert set(found) == {f"{d}/uncertainty-{measure}" for d in ("i2t", "t2i") for measure in ("R@1", "mAP@R")}
     assert all(value < -0.9 for value in found.values())
 
 
-def test_map_is_judged_by_the_truth_where_it_is_known_and_r1_by_the_labels():
+def test_map_uses_the_truth_where_it_is_known_and_r1_the_labels():
     relevance = np.where(LABELS | LABELS[::-1], 1.0, 0.3)
     by_label, by_truth = quality_curves(scored(), LABELS, None), quality_curves(scored(), LABELS, relevance)
     np.testing.assert_array_equal(by_label["R@1"]["t2i"].quality, by_truth["R@1"]["t2i"].quality)

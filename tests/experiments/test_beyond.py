@@ -1,4 +1,4 @@
-"""The tables of the propensity model: runs are shared by name, and a tiny run gives every number and figure."""
+"""The propensity model's tables: they share runs by name, and a tiny run gives every number and figure."""
 
 import pickle
 
@@ -37,7 +37,7 @@ def test_tables_share_runs():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What a run leaves, of a model that was not trained."""
+    """The results of a run whose model was not trained."""
     out = tmp_path_factory.mktemp("beyond")
     name, fields, _ = beyond.task(beyond.Row("propensity", beyond.PROPENSITY), 0)
     small = {"data.train_size": 20, "data.validation_size": 20, "data.test_size": 20, "train.batch_size": 16}

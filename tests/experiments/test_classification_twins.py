@@ -1,4 +1,4 @@
-"""The twins' folders: halves that share their words, splits that share no scene, subgroups that are large enough."""
+"""The twins' folders: halves share their words, splits share no scene, and subgroups are large enough."""
 
 import json
 

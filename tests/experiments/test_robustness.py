@@ -2,14 +2,12 @@
 
 import signal
 
-import jax
 import pytest
 
 from experiments.robustness import faults, pairs, soak
 from experiments.robustness.processes import EVERY
-from vacsr_jax.training import loop
-from vacsr_jax.training.sharding import make_mesh
 
+pytestmark = pytest.mark.slow
 STEPS = 4 * EVERY
 
 
@@ -39,12 +37,10 @@ def test_a_pair_loses_one_and_resumes_with_the_losses_of_one_process(out):
     assert (workdir / "evaluation.json").exists()
 
 
-def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.mark.usefixtures("compile_fast", "one_device")
+def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path):
     fields = {"method": "sigmoid", "train.log_every": 2, "checkpoint.every": 8, "train.batch_size": 8}
     samples = soak.soak(tmp_path, 40, **fields)
-    jax.config.update("jax_disable_most_optimizations", False)
     half, quarter = len(samples) // 2, len(samples) // 4
     save_under_way = 8  # files and threads
     for name, more in (("arrays", 0), ("array_bytes", 0), ("fds", save_under_way), ("threads", save_under_way)):

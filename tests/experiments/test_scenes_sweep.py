@@ -1,4 +1,4 @@
-"""The fields of the sweep exist, have the paper's values by default, and become a figure."""
+"""The sweep's fields exist and default to the paper's values; its results become a figure."""
 
 from configs import scenes
 from experiments.scenes.__main__ import SWEEP, SWEPT, draw_sweep, option_name

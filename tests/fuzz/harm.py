@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz import models
 from tests.fuzz import targets as files
 from tests.fuzz.inputs import DEPTH, PICKLE, png
+from tests.small_models import untrained
 
 TOUCH = "from pathlib import Path\nPath('executed').touch()\n"
 
@@ -94,7 +95,7 @@ def pipe(make, read, name: str):
 
 
 def embed_pipe(folder: Path) -> None:
-    from vacsr_jax.commands import find_pictures
+    from vacsr_jax.cli.embed import find_pictures
 
     os.mkfifo(folder / "p.png")
     find_pictures(folder)
@@ -193,7 +194,7 @@ class Cases:
     name: str
 
     def write(self, here: Path, outside: Path) -> None:
-        models.small_model()  # import and compile before the first case
+        untrained()  # import and compile before the first case
         files.Target(self.name, lambda _: None, lambda _: None).write(here, outside)
 
     def changes(self, here: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
@@ -11,44 +10,26 @@ import numpy as np
 from tests.fuzz.targets import Target
 
 
-@functools.cache
-def small_model():
-    """Makes an untrained model of the tiny preset."""
-    import jax
-
-    from configs import scenes
-    from vacsr_jax.data.tokenizer import train_tokenizer
-    from vacsr_jax.image_text import build_model
-    from vacsr_jax.pretrained import Pretrained
-    from vacsr_jax.towers.base import adapt_towers
-    from vacsr_jax.towers.presets import PRESETS
-    from vacsr_jax.training.checkpoint import config_to_dict
-    from vacsr_jax.training.state import init_params
-
-    config = scenes.get_config()
-    tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
-    ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
-    return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer, config_to_dict(config), 3)
-
-
 def write_export(folder: Path) -> None:
-    small_model().save(folder)
+    from tests.small_models import untrained
+
+    untrained().save(folder)
 
 
 def write_workdir(folder: Path) -> None:
     import jax
     import optax
 
+    from tests.small_models import STEP, untrained
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.image_text import describe
     from vacsr_jax.training.checkpoint import Checkpoints
     from vacsr_jax.training.run import CONFIG
     from vacsr_jax.training.state import init_state
 
-    model = small_model()
+    model = untrained()
     checkpoints = Checkpoints(folder)
-    state = init_state(jax.device_put(model.params), optax.sgd(0.1)).replace(step=jax.numpy.int32(3))
+    state = init_state(jax.device_put(model.params), optax.sgd(0.1)).replace(step=jax.numpy.int32(STEP))
     checkpoints.save(state, {"config": model.config, "model": describe(model.model)}, {"rsum": 1.0})
     checkpoints.close()
     model.tokenizer.save(folder / "tokenizer")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,14 +13,23 @@ pytest.importorskip("hypothesis")
 
 from tests.fuzz import inputs  # noqa: E402
 from tests.fuzz.__main__ import SHARES, parse, run_all  # noqa: E402
-from tests.fuzz.commands import COMMAND_TARGETS, verbs  # noqa: E402
+from tests.fuzz.commands import COMMAND_TARGETS, SMALL, verbs  # noqa: E402
 from tests.fuzz.harm import CASES  # noqa: E402
 from tests.fuzz.models import MODEL_TARGETS  # noqa: E402
 from tests.fuzz.targets import FILE_TARGETS, Target  # noqa: E402
 from tests.fuzz.worker import attempt, fuzz  # noqa: E402
 
 INPUTS = {"image folder": 60, "Karpathy": 60, "COCO annotations": 40, "classes": 30, "scores, ground truth": 40}
-WORDS = ("PNG", "for a picture", "npy", "PostScript", "dataset_own", "metadata")  # of the cases that compile nothing
+# Words of the cases that compile nothing.
+WORDS = (
+    "PNG",
+    "for a picture",
+    "to embed",
+    "npy",
+    "PostScript",
+    "dataset_own",
+    "metadata",
+)  # of the cases that compile nothing
 QUICK = [name for name in CASES if any(word in name for word in WORDS)]
 
 
@@ -30,6 +40,25 @@ def test_bad_files_are_read_or_refused(name, tmp_path):
     assert found.failures == []
     assert sum(found.counts.values()) == INPUTS[name]
     assert found.counts["refused"] > INPUTS[name] / 3  # otherwise the inputs are not bad enough
+
+
+@pytest.mark.parametrize("target", [*FILE_TARGETS, *MODEL_TARGETS], ids=lambda target: target.name)
+def test_good_files_are_accepted(target, tmp_path):
+    target.write(tmp_path / "inside", tmp_path / "outside")
+    target.read(tmp_path / "inside", None)
+
+
+def test_a_command_that_would_train_ends_at_its_first_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the target changes the folder
+    command = ["train", "--config=config.py", "--workdir=out/run", *SMALL]
+    try:
+        COMMAND_TARGETS[0].write(tmp_path / "inside", tmp_path / "outside")
+        with pytest.raises(SystemExit) as ended:
+            COMMAND_TARGETS[0].read(tmp_path / "inside", command)
+    finally:
+        patch.stopall()
+    assert ended.value.code == 0
+    assert not (tmp_path / "inside" / "out" / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -83,7 +83,7 @@ def test_vacsr_by_hand(hard, count):
     terms = random_terms()
     positives = np.eye(4, dtype=bool)
     positives[0, 2] = positives[2, 0] = True
-    hardness = np.asarray(terms.score if hard == "similarity" else terms.spread)
+    hardness = np.asarray(terms.score if hard == "similarity" else terms.variance_loss)
     expected = numpy_vacsr(terms, positives, hardness, count)
     weights = WEIGHTS | {"hard": hard, "hard_negatives": count}
     loss, parts = vacsr(terms, jnp.asarray(positives), ALL, **weights)

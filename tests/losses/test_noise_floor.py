@@ -1,4 +1,4 @@
-"""The floor of wrong labels, by hand in float64."""
+"""The noise floor for wrong labels, by hand in float64."""
 
 import jax.numpy as jnp
 import numpy as np

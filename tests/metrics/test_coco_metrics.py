@@ -1,4 +1,4 @@
-"""COCO's metrics against a plain reading of their definitions; ties, folds, dtypes and what is refused."""
+"""COCO's metrics against a plain reading of their definitions; ties, folds, dtypes, refusals."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ SCORES, IMAGES, CAPTIONS = matrix(TRUTH)
 
 
 def by_definition(scores, images, captions, truth):
-    """Lists and loops; among equal scores a negative first."""
+    """Computes the metrics with lists and loops. Among equal scores a negative comes first."""
     result = {}
     for d, s, queries, gallery in (("i2t", scores, images, captions), ("t2i", scores.T, captions, images)):
         row = dict(zip(queries.tolist(), s, strict=True))

@@ -91,7 +91,7 @@ def test_false_negative_auroc_by_hand():
     assert {k: 1 - v for k, v in opposite.items()} == pytest.approx(result)
 
 
-def test_false_negative_auroc_refuses_what_it_cannot_judge():
+def test_false_negative_auroc_refuses_what_it_cannot_compute():
     scores, labelled = np.ones((2, 2)), np.eye(2, dtype=bool)
     with pytest.raises(ValueError, match="both classes"):
         false_negative_auroc(scores, scores, labelled, labelled)  # no unlabelled match exists

@@ -1,4 +1,4 @@
-"""The GPU kernel, interpreted on the CPU, against float64 numpy and against the plain form; and that it lowers."""
+"""The GPU kernel, interpreted on the CPU, against float64 numpy and the plain form. It also lowers to Triton."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.small_models import gelu
 from vacsr_jax.ops.fused_scores import fits, fused_scores
 from vacsr_jax.pair.adapter import AdapterScorer, score_tile_fused
 
@@ -33,8 +34,8 @@ def embeddings(n, seed):
 
 def float64(scorer, images, texts):
     f = {name: np.asarray(x, np.float64) for name, x in dataclasses.asdict(scorer).items() if x is not None}
-    x = (np.asarray(images, np.float64)[:, None] * np.asarray(texts, np.float64)) @ f["trunk_kernel"] + f["trunk_bias"]
-    hidden = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    products = np.asarray(images, np.float64)[:, None] * np.asarray(texts, np.float64)
+    hidden = gelu(products @ f["trunk_kernel"] + f["trunk_bias"])
     log_var = (hidden @ f["log_var_kernel"] + f["log_var_bias"]).reshape(N, M, K, D)
     variance = np.einsum("nmkd,k->nmd", np.exp(log_var), f["weights"])
     return (hidden @ f["readout"] + f["readout_bias"])[..., 0], np.sqrt(variance).mean(-1)
@@ -42,7 +43,7 @@ def float64(scorer, images, texts):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-3)])
 def test_the_kernel_is_the_plain_form(dtype, tolerance):
-    # 2e-3 because the few dimensions here average less rounding away than 1,024; the plain form has the same error.
+    # 2e-3: the few dimensions here average away less rounding than 1,024 would. The plain form has the same error.
     scorer, images, texts = adapter_scorer(), embeddings(N, 1), embeddings(M, 2)
     logit, spread = float64(scorer, images, texts)
     scorer = scorer.in_precision(dtype)
@@ -60,7 +61,7 @@ def test_scores_alone_are_the_same():
 
 @pytest.mark.parametrize("spread", [False, True])
 def test_it_lowers_for_a_gpu(spread):
-    # What needs no GPU to know: the kernel is valid Triton. That it is fast, or runs, this machine cannot tell.
+    # Without a GPU this shows only that the kernel is valid Triton, not that it runs or is fast.
     scorer = adapter_scorer(spread).in_precision(jnp.bfloat16)
     run = jax.jit(functools.partial(score_tile_fused, scorer))
     text = run.trace(embeddings(N, 1), embeddings(M, 2)).lower(lowering_platforms=("cuda",)).as_text()

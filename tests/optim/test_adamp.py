@@ -1,4 +1,4 @@
-"""What optax asks of a transformation: masks, schedules, frozen leaves, dtypes, one compilation."""
+"""AdamP as an optax transformation: masks, schedules, frozen leaves, dtypes, one compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -102,8 +102,8 @@ def test_no_params_is_an_error():
 
 def test_the_axis_of_every_leaf_of_a_model():
     from configs import scenes
+    from vacsr_jax.image_text import abstract_params
     from vacsr_jax.towers.presets import PRESETS
-    from vacsr_jax.training.state import abstract_params
 
     params = abstract_params(build_model(scenes.get_config(), PRESETS["ViT-B/32"]))
     axes = {

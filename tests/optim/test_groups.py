@@ -5,10 +5,9 @@ import optax
 import pytest
 
 from configs import default, scenes
-from vacsr_jax.image_text import build_model
+from vacsr_jax.image_text import abstract_params, build_model
 from vacsr_jax.optim import factory, groups
 from vacsr_jax.towers.presets import PRESETS
-from vacsr_jax.training.state import abstract_params
 
 
 def optim(**fields):
@@ -79,7 +78,7 @@ def test_what_fits_nothing_is_an_error(tiny, fields, message):
 
 
 def steps(config, params, n):
-    """The params after n steps whose gradients are those of a sum of squares, as the training step takes them."""
+    """Returns the params after n training steps on a sum of squares."""
     optimizer = factory.make_optimizer(config, params)
     labels = groups.labels(params, config.optim)
 

@@ -1,4 +1,4 @@
-"""Cosine and the deterministic adapter, and what all pair models share, by hand."""
+"""The cosine and the deterministic adapter by hand, and what all pair models share."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from tests.small_models import gelu
 from vacsr_jax.pair.adapter import DeterministicAdapter, scale_embedding
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.pair.pcmepp import gaussian
@@ -15,10 +16,6 @@ D, H = 5, 7
 
 def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def gelu(x):  # the tanh form
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def test_gelu_is_within_a_thousandth_of_the_exact_one():

@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests.parity import methods
 from vacsr_jax import load
-from vacsr_jax.evaluation.retrieval import prepare_scorer
 from vacsr_jax.image_text import describe, from_description
 from vacsr_jax.main import main
 from vacsr_jax.pair import METHODS
 from vacsr_jax.pair.propensity import MATCHES
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.scoring.model import prepare_scorer
 from vacsr_jax.scoring.pairs import score_all, score_candidates
 from vacsr_jax.training.checkpoint import config_to_dict
 
@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast")]
 NAMES = [name for name in methods.CASES if "tiles" not in name and "mixed" not in name]
 # What these say of unit vectors, in place of a score.
 REFUSES_UNIT_VECTORS = {
-    "pcmepp": "cannot score unit vectors alone",
-    "pcmepp, GPO": "cannot score unit vectors alone",
+    "pcmepp": "GaussianDistance does not score unit vectors alone",
+    "pcmepp, GPO": "GaussianDistance does not score unit vectors alone",
     "vacsr, raw": "trained on raw embeddings",
-    "outside": "one vector",
-    "propensity, outside": "one vector",
+    "outside": "TokenModel does not score unit vectors alone",
+    "propensity, outside": "TokenModel does not score unit vectors alone",
 }
 HAS_LATENT = {name for name in NAMES if "vacsr" in name}
 PICTURES = methods.batch()["images"]

@@ -1,4 +1,4 @@
-"""The label logit by hand in float64, both scores, what limits do, and gradients against finite differences."""
+"""The label logit and both scores by hand in float64, their limits, and gradients against finite differences."""
 
 import functools
 import json
@@ -10,6 +10,7 @@ import pytest
 from scipy.special import log_expit
 
 from configs import scenes
+from tests.small_models import check_gradient, gelu
 from vacsr_jax.image_text import build_model, describe, from_description
 from vacsr_jax.losses.contrastive import sigmoid
 from vacsr_jax.losses.propensity import add_noise_floor
@@ -31,7 +32,7 @@ def encoded(x):
 
 
 def make(**switches):
-    """A model whose heads are not 0 any more, its parameters and prepared embeddings."""
+    """A model with heads moved away from 0, its parameters and prepared embeddings."""
     model = PropensityModel(CosineModel(-1.0), D, **ALL_ON | switches)
 
     def touch(module, images, texts):
@@ -48,9 +49,7 @@ def make(**switches):
 
 def numpy_head(x, head):
     hidden = x @ np.float64(head["hidden"]["kernel"]) + np.float64(head["hidden"]["bias"])
-    # gelu as flax has it, the tanh form
-    hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
-    return (hidden @ np.float64(head["out"]["kernel"]) + np.float64(head["out"]["bias"]))[:, 0]
+    return (gelu(hidden) @ np.float64(head["out"]["kernel"]) + np.float64(head["out"]["bias"]))[:, 0]
 
 
 def numpy_match_logit(params):
@@ -121,7 +120,6 @@ def test_gradients_are_those_of_finite_differences():
     with jax.enable_x64(True):
         params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
 
-        @jax.jit
         def loss_of(params):
             images, texts = (
                 model.apply({"params": params}, encoded(jnp.asarray(x)), method=f"prepare_{side}")
@@ -131,14 +129,7 @@ def test_gradients_are_those_of_finite_differences():
             marked = jnp.asarray(labels)
             return sigmoid(add_noise_floor(r, noise_logit(params), marked, valid), marked, valid)[0]
 
-        gradient = jax.grad(loss_of)(params)
-        for seed in range(3):
-            rng = np.random.default_rng(seed)
-            direction = jax.tree.map(lambda x, rng=rng: jnp.asarray(rng.normal(size=x.shape)), params)
-            moved = [jax.tree.map(lambda p, v, h=h: p + h * v, params, direction) for h in (1e-5, -1e-5)]
-            numeric = (loss_of(moved[0]) - loss_of(moved[1])) / 2e-5
-            exact = sum(jax.tree.leaves(jax.tree.map(lambda g, v: jnp.sum(g * v), gradient, direction)))
-            np.testing.assert_allclose(exact, numeric, rtol=1e-6)
+        check_gradient(loss_of, params, step=1e-5, directions=3)
 
 
 @pytest.mark.parametrize("match", ["cosine", "conjunction", "deterministic", "vacsr"])

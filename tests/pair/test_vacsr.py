@@ -9,43 +9,27 @@ import pytest
 from scipy.special import expit, softmax
 from scipy.stats import ks_2samp
 
+from tests.small_models import check_gradient, gelu, random_params, variational_adapter
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.pairwise import map_pairs
 from vacsr_jax.pair.adapter import DeterministicAdapter
 from vacsr_jax.pair.cosine import CosineModel
-from vacsr_jax.pair.vacsr import VariationalAdapter
 
 D, H, K = 5, 7, 3
-ADAPTER = VariationalAdapter(
-    dim=D,
-    width=H,
-    components=K,
-    decoder_width=0,
-    embeddings="unit",
-    sigmoid=True,
-    temperature=1.0,
-    hard=False,
-    initial_logit=-2.0,
-)
+ADAPTER = variational_adapter(D, H, components=K)
 
 
 def change(**fields):
     return dataclasses.replace(ADAPTER, **fields)
 
 
-def random_params(adapter, seed=0, scale=0.7):
-    shapes = jax.eval_shape(lambda key: adapter.init(key, method="scorer"), jax.random.key(0))["params"]
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32), shapes)
+def draw_params(adapter, scale=0.7):
+    return random_params(adapter, np.random.default_rng(0), scale)
 
 
 def embeddings(n=4, m=6, d=D, seed=1):
     rng = np.random.default_rng(seed)
     return (jnp.asarray(rng.normal(size=(x, d)), jnp.float32) for x in (n, m))
-
-
-def gelu(x):  # the tanh form
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def numpy_posterior(params, images, texts):
@@ -63,7 +47,7 @@ def numpy_posterior(params, images, texts):
 
 
 def test_training_terms_follow_the_equations():
-    params = random_params(ADAPTER)
+    params = draw_params(ADAPTER)
     images, texts = embeddings()
     noise = ADAPTER.draw_noise(jax.random.key(3), 4, 6)
     terms = ADAPTER.apply({"params": params}, images, texts, noise)
@@ -89,7 +73,7 @@ def test_training_terms_follow_the_equations():
 
 @pytest.mark.parametrize("log_var", [-100.0, 80.0, 100.0])
 def test_extreme_log_variances_are_finite_or_stop_the_run(log_var):
-    params, (images, texts) = random_params(ADAPTER, scale=0.1), embeddings()
+    params, (images, texts) = draw_params(ADAPTER, scale=0.1), embeddings()
     noise = ADAPTER.draw_noise(jax.random.key(3), 4, 6)
 
     def total(bias):
@@ -98,14 +82,14 @@ def test_extreme_log_variances_are_finite_or_stop_the_run(log_var):
 
     value, gradient = jax.value_and_grad(total)(jnp.full_like(params["log_var_bias"], log_var))
     fits = log_var < np.log(np.finfo(np.float32).max)
-    assert np.isfinite(value) == fits  # beyond e^88 the loss is not finite, which training stops at and names
+    assert np.isfinite(value) == fits  # beyond e^88 the loss is not finite; training stops and says so
     assert np.isfinite(gradient).all() == fits
     assert value > 0
 
 
-def test_without_sigmoid_the_variance_itself_is_judged():
+def test_without_sigmoid_the_variance_loss_takes_the_variance_itself():
     adapter = change(sigmoid=False)
-    params, (images, texts) = random_params(ADAPTER), embeddings()
+    params, (images, texts) = draw_params(ADAPTER), embeddings()
     noise = adapter.draw_noise(jax.random.key(3), 4, 6)
     terms = adapter.apply({"params": params}, images, texts, noise)
     _, _, log_var = numpy_posterior(params, images, texts)
@@ -137,7 +121,7 @@ def test_a_pair_that_is_fitted_perfectly_has_a_finite_gradient():
 @pytest.mark.parametrize("decoder_width", [0, 6])
 def test_scores_are_those_of_the_posterior_mean(decoder_width):
     adapter = change(decoder_width=decoder_width)
-    params, (images, texts) = random_params(adapter), embeddings()
+    params, (images, texts) = draw_params(adapter), embeddings()
     scorer = adapter.apply({"params": params}, method="scorer")
     scores = scorer.score_tile(images, texts)
     p, mean, log_var = numpy_posterior(params, images, texts)
@@ -153,7 +137,7 @@ def test_scores_are_those_of_the_posterior_mean(decoder_width):
 @pytest.mark.parametrize("decoder_width", [0, 6])
 def test_tiles_change_nothing_in_values_and_gradients(decoder_width):
     adapter = change(decoder_width=decoder_width)
-    params, (images, texts) = random_params(adapter), embeddings(8, 8)
+    params, (images, texts) = draw_params(adapter), embeddings(8, 8)
     noise = adapter.draw_noise(jax.random.key(0), 8, 8)
 
     def terms_of(params, tile_pairs):
@@ -173,7 +157,7 @@ def test_tiles_change_nothing_in_values_and_gradients(decoder_width):
 
 
 def test_sampling_z_and_sampling_the_decoded_scalar_agree_in_distribution():
-    params, (images, texts) = random_params(ADAPTER), embeddings(1, 2)
+    params, (images, texts) = draw_params(ADAPTER), embeddings(1, 2)
     n = 4000
     scalar = ADAPTER.apply({"params": params}, jax.random.key(0), images, texts, n, method="sample")[:, 0]
     post = ADAPTER.apply({"params": params}, images, texts, method="posterior")
@@ -185,13 +169,13 @@ def test_sampling_z_and_sampling_the_decoded_scalar_agree_in_distribution():
     latent = ADAPTER.apply({"params": params}, z, method="decode")[:, 0]
     for j in range(2):
         assert ks_2samp(scalar[:, j], latent[:, j]).pvalue > 1e-3
-    # And the test can fail: the other pair's draws differ.
+    # The test can fail: another pair's draws do.
     assert ks_2samp(scalar[:, 0], latent[:, 1]).pvalue < 1e-6
 
 
 def test_a_decoder_with_a_hidden_layer_draws_z():
     adapter = change(decoder_width=6)
-    params, (images, texts) = random_params(adapter), embeddings(2, 3)
+    params, (images, texts) = draw_params(adapter), embeddings(2, 3)
     draws = adapter.apply({"params": params}, jax.random.key(0), images, texts, 64, method="sample")
     assert draws.shape == (64, 2, 3)
     assert np.all(np.std(draws, axis=0) > 1e-3)
@@ -201,16 +185,16 @@ def test_a_decoder_with_a_hidden_layer_draws_z():
 def test_gradients_against_finite_differences(sigmoid):
     adapter = change(sigmoid=sigmoid)
     with jax.enable_x64(True):
-        single = (random_params(ADAPTER, scale=0.3), *embeddings(2, 3), ADAPTER.draw_noise(jax.random.key(0), 2, 3))
+        single = (draw_params(ADAPTER, scale=0.3), *embeddings(2, 3), ADAPTER.draw_noise(jax.random.key(0), 2, 3))
         double = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), single)
         params, images, texts, noise = double
 
         def total(params):
             terms = adapter.apply({"params": params}, images, texts, noise)
-            # The variance loss holds its error constant, so only its gradient in the variance is checked, below.
+            # The variance loss treats its error as a constant, so only its gradient in the variance is checked, below.
             return sum(jnp.sum(jnp.sin(x)) for x in (terms.score, terms.logit, terms.kl))
 
-        def spread_total(log_var_bias):
+        def total_variance_loss(log_var_bias):
             post = adapter.apply(
                 {"params": {**params, "log_var_bias": log_var_bias}}, images, texts, method="posterior"
             )
@@ -218,22 +202,12 @@ def test_gradients_against_finite_differences(sigmoid):
             return jnp.sum(adapter.variance_loss(jnp.ones((2, 3)), variance))
 
         check_gradient(total, params)
-        check_gradient(spread_total, params["log_var_bias"])
-
-
-def check_gradient(function, x, step=1e-6):
-    function, gradient = jax.jit(function), jax.jit(jax.grad(function))(x)  # compiled whole: not operation by operation
-    rng = np.random.default_rng(0)
-    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), x)
-    ahead, behind = (jax.tree.map(lambda a, b, s=s: a + s * step * b, x, direction) for s in (1, -1))
-    finite = (function(ahead) - function(behind)) / (2 * step)
-    along = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
-    np.testing.assert_allclose(along, finite, rtol=1e-6)
+        check_gradient(total_variance_loss, params["log_var_bias"])
 
 
 @pytest.mark.parametrize("log_var", [-30.0, 30.0])
 def test_finite_at_extreme_log_variances(log_var):
-    params = random_params(ADAPTER)
+    params = draw_params(ADAPTER)
     params["log_var_kernel"] *= 0
     params["log_var_bias"] = jnp.full_like(params["log_var_bias"], log_var)
     images, texts = embeddings()

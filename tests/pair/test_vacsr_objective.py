@@ -10,22 +10,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tests.small_models import check_gradient, random_params, variational_adapter
 from vacsr_jax.losses.vacsr import vacsr
-from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.pair.vacsr_objective import vacsr_objective
 
 B, D, K = 8, 6, 2
-ADAPTER = VariationalAdapter(
-    dim=D,
-    width=7,
-    components=K,
-    decoder_width=0,
-    embeddings="unit",
-    sigmoid=True,
-    temperature=1.0,
-    hard=False,
-    initial_logit=-2.0,
-)
+ADAPTER = variational_adapter(D, 7, components=K)
 LOSS = {"kl": 0.3, "recon": 1.0, "positive": 0.7, "negative": 0.9}
 CHOICES = {"hard_negatives": 2, "hard": "similarity", "reduction": "row"}
 KEY = jax.random.key(5)
@@ -37,8 +27,7 @@ def mesh(devices=1):
 
 def batch(adapter=ADAPTER, n=B, scale=0.7):
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: adapter.init(key, method="scorer"), KEY)["params"]
-    params = jax.tree.map(lambda x: jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32), shapes)
+    params = random_params(adapter, rng, scale)
     images, texts = (jnp.asarray(rng.normal(size=(n, adapter.dim)), jnp.float32) for _ in range(2))
     group = jnp.asarray([0, 0, *range(1, n - 1)])
     return params, images, texts, group[:, None] == group[None, :]
@@ -103,23 +92,12 @@ def test_half_precision_is_near():
 
 
 def test_gradients_against_finite_differences():
-    # Without what the loss holds constant: the error inside the spread, and the straight-through sigmoid.
+    # Leaves out what has no true gradient: the constant error in the variance loss, and the straight-through sigmoid.
     loss = LOSS | CHOICES | {"recon": 0.0, "positive": 0.0, "negative": 0.0}
     with jax.enable_x64(True):
         params, images, texts, labels = batch(scale=0.3)
         inputs = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (params, images, texts))
-
-        @jax.jit
-        def kl(*inputs):
-            return in_one_pass(*inputs, labels, dtype=jnp.float64, **loss)[0]
-
-        slope = jax.jit(jax.grad(kl, argnums=(0, 1, 2)))(*inputs)
-        rng = np.random.default_rng(1)
-        direction = jax.tree.map(lambda x: rng.normal(size=x.shape), inputs)
-        ahead, behind = (jax.tree.map(lambda a, b, s=s: a + s * 1e-6 * b, inputs, direction) for s in (1, -1))
-        finite = (kl(*ahead) - kl(*behind)) / 2e-6
-        along = sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(direction), strict=True))
-        np.testing.assert_allclose(along, finite, rtol=1e-6)
+        check_gradient(lambda inputs: in_one_pass(*inputs, labels, dtype=jnp.float64, **loss)[0], inputs)
 
 
 def compiled(devices, n, d, tile_pairs):
@@ -145,7 +123,7 @@ def test_memory_is_the_tiles_not_the_batchs():
 def test_text_features_are_gathered_once_and_no_tile_communicates():
     text = compiled(8, 32, 48, 16).as_text()
     gathers = [line for line in text.splitlines() if " all-gather(" in line and "f32[32,48]" in line.split("=")[1]]
-    in_rows = 1  # of the texts, for the tiles; the hard negatives take rows of both sides once more
+    in_rows = 1  # the texts, for the tiles; the hard negatives gather rows of both sides once more
     assert in_rows <= len(gathers) <= in_rows + 2, gathers
     collectives = [line for line in text.splitlines() if re.search(r" (all|reduce)-(gather|reduce|scatter)\(", line)]
     assert "while/body" in text

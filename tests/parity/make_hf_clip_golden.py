@@ -26,7 +26,7 @@ def build_model(seed: int = 0, **text) -> CLIPModel:
         "num_attention_heads": 4,
         "max_position_embeddings": 12,
         "bos_token_id": 98,
-        "eos_token_id": 97,  # not the largest id, so that pooling at the argmax would show
+        "eos_token_id": 97,  # not the largest id, so pooling at the argmax would be noticed
         "pad_token_id": 1,
         **text,
     }

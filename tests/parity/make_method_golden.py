@@ -26,8 +26,8 @@ from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.image_text import describe
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_to_dict
-from vacsr_jax.training.run import CONFIG
 from vacsr_jax.training.state import init_state
+from vacsr_jax.workdir import CONFIG
 
 GOLDEN = Path(__file__).parent / "golden"
 SAVED = GOLDEN / "format2"

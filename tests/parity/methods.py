@@ -14,12 +14,12 @@ from jax.sharding import Mesh
 
 from configs import scenes
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.evaluation.retrieval import score_pairs
-from vacsr_jax.image_text import build_model
+from vacsr_jax.image_text import build_model, init_params
 from vacsr_jax.scoring.embed import embed_texts
+from vacsr_jax.scoring.model import score_pairs
 from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
-from vacsr_jax.training.state import init_params, init_state
+from vacsr_jax.training.state import init_state
 from vacsr_jax.training.step import make_step
 
 WORDS = ["a red circle", "a blue square left of a star", "two green rings", "a small star", "a red square"]

@@ -1,4 +1,4 @@
-"""The report is one file, safe to open, complete where parts are missing, and written at once."""
+"""The report is one file, safe to open, complete if parts are missing, and written atomically."""
 
 import dataclasses
 import doctest
@@ -20,7 +20,7 @@ EVIL = "<script>alert('x')</script> & \"quotes\""
 
 
 def sample_report() -> Report:
-    """Fake data of the usual sizes; also what one looks at: `python tests/report/test_report.py out.html`."""
+    """Fake data of usual sizes. To look at the page: `python tests/report/test_report.py out.html`."""
     rng = np.random.default_rng(0)
 
     def picture():
@@ -91,7 +91,7 @@ def sample_report() -> Report:
 
 
 class Tags(HTMLParser):
-    """Collect the tags and check that they nest."""
+    """Collects the tags and checks that they nest."""
 
     VOID = ("meta", "img", "br", "path", "use", "rect")
 

@@ -1,4 +1,4 @@
-"""The page of a search: everything in it, nothing outside it."""
+"""The page of a search holds everything and refers to nothing outside."""
 
 import re
 
@@ -28,7 +28,7 @@ def test_pictures_texts_and_their_numbers_stand_in_one_list(tmp_path):
         assert number in items[0]
     assert "<q>cats &amp; &lt;dogs&gt;</q>" in items[1]
     assert "<i>u</i>" not in items[1]
-    assert items[1].count("<span>") == items[0].count("<span>")  # the columns stay below each other
+    assert items[1].count("<span>") == items[0].count("<span>")  # so that the columns line up
     assert "<img" not in items[2]
     assert "a &lt;b&gt;cat" in html
     assert "2 image, 1 text" in html

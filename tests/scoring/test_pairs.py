@@ -9,24 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.small_models import gelu, variational_adapter
 from vacsr_jax.pair import adapter as adapter_module
 from vacsr_jax.pair.adapter import AdapterScorer, score_tile_fused
 from vacsr_jax.pair.cosine import CosineModel, CosineScorer
-from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.scoring import pairs as pair_scoring
 
 N, M, D, K = 13, 29, 96, 2
-ADAPTER = VariationalAdapter(
-    dim=D,
-    width=D,
-    components=K,
-    decoder_width=0,
-    embeddings="unit",
-    sigmoid=True,
-    temperature=1.0,
-    hard=False,
-    initial_logit=-4.0,
-)
+ADAPTER = variational_adapter(D, D, components=K, initial_logit=-4.0)
 
 
 def unit_embeddings(n, seed, d=D):
@@ -45,10 +35,6 @@ def adapter_scorer(seed=0, **fields):
 
 
 SCORER = adapter_scorer()
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def float64_scores(scorer, images=IMAGES, texts=TEXTS):

@@ -1,4 +1,4 @@
-"""Text entropy: against numpy in float64, in chunks, from saved reference images; its scale and weight from pairs."""
+"""Text entropy against float64 numpy, in chunks and from saved reference images; its scale and weight from pairs."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def problem():
 
 
 def by_numpy(scores):
-    """Entropy of each column of [n, m], as it is written in books."""
+    """The textbook entropy of each column of [n, m]."""
     scores = scores.astype(np.float64)
     p = np.exp(scores - scores.max(axis=0))
     p /= p.sum(axis=0)
@@ -39,7 +39,7 @@ def test_it_counts_the_images_a_text_fits():
     np.testing.assert_allclose(np.exp(T.score_entropy(scores)), [1, 7, 100], rtol=1e-5, atol=1e-6)
     assert np.asarray(T.score_entropy(np.full((3, 2), -np.inf))).tolist() == [0, 0]
     far = np.array([[1e6], [0.0]])
-    assert T.score_entropy(far).tolist() == [0]  # no image but one, and no NaN
+    assert T.score_entropy(far).tolist() == [0]  # one image takes all the probability; no NaN
 
 
 def test_its_gradient_is_finite_where_scores_are_extreme():
@@ -81,7 +81,7 @@ def test_an_appended_bias_is_the_corrected_score_for_images_and_the_cosine_for_t
     assert stored.shape == (M, D + 1)
     np.testing.assert_allclose(T.append_dimension(images, 1) @ stored.T, images @ texts.T + bias, atol=1e-6)
     np.testing.assert_allclose(T.append_dimension(texts, 0) @ stored.T, texts @ texts.T, atol=1e-6)
-    # In logits: s + w H, and for one text the order of the images stays.
+    # In logits s + w H. The order of the images of one text stays.
     np.testing.assert_allclose(
         SCALE * bias, by_numpy(SCALE * images.astype(np.float64) @ texts.T), rtol=1e-5, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""CLIP in Linen: sizes, poolings, masks, precision, and that the tiny one learns."""
+"""CLIP in Linen: sizes, poolings, masks and precision. The tiny one learns its batch."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from vacsr_jax.towers.base import TextConfig, VisionConfig
-from vacsr_jax.towers.clip import CLIP, CLIPConfig, check_tokens, normalize_patches, to_patches, valid_mask
+from vacsr_jax.towers.base import TextConfig, VisionConfig, check_tokens, valid_mask
+from vacsr_jax.towers.clip import CLIP, CLIPConfig, normalize_patches, to_patches
 from vacsr_jax.towers.presets import PRESETS
 
 PARAMETERS = {
@@ -52,7 +52,7 @@ def shapes_of(config):
     return jax.eval_shape(CLIP(config).init, jax.random.key(0), images, tokens)
 
 
-# Compiled once per config and method for the whole file.
+# Compiled once for each config and method.
 @partial(jax.jit, static_argnames=("model", "method", "normalize"))
 def run(model, variables, *inputs, method=None, normalize=None):
     options = {} if normalize is None else {"normalize": normalize}

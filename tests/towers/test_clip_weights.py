@@ -1,4 +1,4 @@
-"""Weight files: complete or refused, byte-equal after a round trip, written whole or not at all."""
+"""Weight files are complete or refused, byte-equal after a round trip, and written whole or not at all."""
 
 import dataclasses
 import json

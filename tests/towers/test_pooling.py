@@ -71,7 +71,7 @@ def test_neither_the_place_of_valid_tokens_nor_what_the_others_hold_matters(tiny
     first = tiny(x, valid)
     np.testing.assert_allclose(tiny(moved, np.arange(6)[None] < 3), first, rtol=1e-6)
     np.testing.assert_allclose(tiny(wild, valid), first, rtol=1e-6)
-    # The rows may be shorter than the longest that the model knows.
+    # Rows may be shorter than the model's longest.
     np.testing.assert_allclose(tiny(moved[:, :4], np.arange(4)[None] < 3), first, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of steps share."""
+"""The fixture for tests that train a few steps."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A few steps of a small config, for the tests of this folder."""
+"""Trains a few steps of a small config, for the tests of this folder."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def small_config(method="vacsr", **fields):
 
 
 def run_steps(workdir, devices, method="vacsr", **fields):
-    """Terms of the first steps, the parameters after them, and how often the step was compiled."""
+    """Returns the terms of each step, the parameters after the last, and how often the step was compiled."""
     config = small_config(method, **fields)
     run = set_up(config, workdir)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))

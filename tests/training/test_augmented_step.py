@@ -1,4 +1,4 @@
-"""What a step does to its batch before the towers see it: the same on one and on eight devices."""
+"""A step augments its batch before the towers see it, on eight devices as on one."""
 
 import jax
 import numpy as np
@@ -32,5 +32,5 @@ def test_mixing_on_eight_devices_is_that_of_one():
     images, keep, labels = found[0]
     assert images.shape == (16, 32, 32, 3)
     assert keep.shape == (16, 4)
-    np.testing.assert_allclose(labels[:, 0::2], labels[:, 1::2])  # both captions of an image, mixed or not
+    np.testing.assert_allclose(labels[:, 0::2], labels[:, 1::2])  # both captions of an image are treated alike
     assert len(np.unique(labels)) > 4

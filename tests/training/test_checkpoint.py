@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged in every way, stopped runs' ones, and the folder's lock."""
+"""Checkpoints damaged in every way, checkpoints of stopped runs, and the workdir's lock."""
 
 import contextlib
 import json
@@ -81,13 +81,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_last_good_one_used(workdir,
     with pytest.warns(UserWarning, match=f"step {LAST} is damaged"):
         assert reading.choose("last") == BEST
     reading.close()
-    assert f"{LAST}" in steps(workdir)  # who only reads moves nothing
+    assert f"{LAST}" in steps(workdir)  # a reader moves nothing
     with pytest.warns(UserWarning, match=rf"step {LAST} is damaged \(.*; the last good one is step {BEST}"):
         checkpoints = Checkpoints(workdir)
     restored = checkpoints.restore(checkpoints.last_step(), state_at(0))
     np.testing.assert_array_equal(restored.params["w"], state_at(BEST).params["w"])
     np.testing.assert_array_equal(restored.opt_state["m"], state_at(BEST).opt_state["m"])
-    write(checkpoints, LAST, 20.0)  # training comes by here again
+    write(checkpoints, LAST, 20.0)  # training reaches this step again
     checkpoints.close()
     assert steps(workdir) == ["3", "6", "9", "damaged-9"][1:]
 
@@ -109,7 +109,7 @@ def test_loading_does_not_ask_after_the_optimizer(workdir):
     reading.close()
 
 
-def test_nothing_begins_anew_where_every_checkpoint_is_damaged(workdir):
+def test_training_does_not_start_over_where_every_checkpoint_is_damaged(workdir):
     for step in (BEST, LAST):
         flip(largest(workdir / "checkpoints" / f"{step}" / "params"))
     before = steps(workdir)
@@ -225,7 +225,7 @@ def test_checksums_name_every_file_of_the_items(workdir):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder of 2 MB, and what makes it larger."""
+    """A folder on a disk of 2 MB, and a function that makes the disk larger."""
     folder = tmp_path / "disk"
     folder.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""A step on class texts: the same in chunks or whole, on one device or eight; what it needs of memory; the schedule."""
+"""Training on class texts: equal in chunks or whole and on several devices, its memory, and its schedule."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from configs import base_to_novel
-from vacsr_jax.training.run import set_up, with_steps, without_pads
+from vacsr_jax.training.run import set_up, with_steps
 from vacsr_jax.training.sharding import make_mesh
 from vacsr_jax.training.step import embed_classes
 
@@ -75,10 +75,3 @@ def test_an_epoch_is_its_whole_batches_and_without_validation_there_is_none(run)
 
 def test_the_first_logit_is_the_base_rate_of_a_class(run):
     assert run.model.pair.initial_logit == pytest.approx(-np.log(9))
-
-
-def test_pads_behind_the_longest_text_are_cut():
-    tokens = np.array([[1, 5, 2, 0, 0], [1, 5, 6, 2, 0]])
-    assert without_pads(tokens, 2).tolist() == [[1, 5, 2, 0], [1, 5, 6, 2]]
-    own_pads = np.array([[1, 5, 2, 2, 2]])  # CLIP pads with its end token
-    assert without_pads(own_pads, 2).tolist() == [[1, 5, 2]]

@@ -1,4 +1,4 @@
-"""What a run does about signals, other machines and other processes, without training."""
+"""How a run handles signals, other machines and other processes; nothing is trained."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from vacsr_jax.training.checkpoint import config_to_dict
 from vacsr_jax.training.loop import check_claim
 from vacsr_jax.training.metric_writer import read_metrics
 from vacsr_jax.training.multihost import check_shares, connect
-from vacsr_jax.training.run import CONFIG
 from vacsr_jax.training.stop import watch_signals
+from vacsr_jax.workdir import CONFIG
 
 
 def config_with(*fields):

@@ -24,7 +24,7 @@ def test_the_average_is_the_mean_of_the_snapshots_of_every_leaf():
     assert len(seen) == 3
 
 
-def test_what_is_judged_is_the_average_if_there_is_one():
+def test_the_final_params_are_the_average_if_there_is_one():
     assert TrainState(0, "params", None).final_params == "params"
     assert TrainState(0, "params", None, "average").final_params == "average"
     assert running_average(None, {}, 1, default.get_config().optim) is None

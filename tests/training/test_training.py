@@ -1,4 +1,4 @@
-"""One step: the same on one and on eight devices, replicated or sharded, tiled or not; compiled once."""
+"""The first steps: the same on one and on eight devices, with copied and with sharded parameters; compiled once."""
 
 import jax
 import numpy as np
@@ -10,23 +10,29 @@ from vacsr_jax.training.run import set_up
 from vacsr_jax.training.sharding import state_sharding
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
-METHODS = ("infonce", "sigmoid", "conjunction", "deterministic", "vacsr", "propensity")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_eight_devices_do_what_one_does(workdir, method):
-    one, params_one, compiled = run_steps(workdir, 1, method)
-    eight, params_eight, compiled_eight = run_steps(workdir, 8, method)
+@pytest.fixture(scope="module")
+def eight(workdir):
+    return run_steps(workdir, 8)
+
+
+@pytest.mark.slow
+def test_eight_devices_do_what_one_does(workdir, eight):
+    """VACSR stands for all: the contract test compares one step of every method."""
+    terms, params, compiled = run_steps(workdir, 1)
+    terms_eight, params_eight, compiled_eight = eight
     assert compiled == compiled_eight == 1
-    for a, b in zip(one, eight, strict=True):
+    for a, b in zip(terms, terms_eight, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5, err_msg=name)
-    # Adam's first steps have the size of the learning rate whatever the gradient: 1e-4 is a fraction of one step.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params_one, params_eight)
+    # Adam's first steps are as long as the learning rate, whatever the gradient: 1e-4 is a fraction of one step.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, params_eight)
 
 
-def test_sharded_parameters_do_what_copies_do(workdir):
-    copies, params, _ = run_steps(workdir, 8)
+@pytest.mark.slow
+def test_sharded_parameters_do_what_copies_do(workdir, eight):
+    copies, params, _ = eight
     shards, sharded, compiled = run_steps(workdir, 8, **{"train.shard_params": True})
     assert compiled == 1
     for a, b in zip(copies, shards, strict=True):
@@ -42,14 +48,6 @@ def test_parameters_are_really_split(workdir):
     params = jax.device_put(run.params, shardings)
     kernel = params["pair"]["trunk_kernel"]
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(8, 64)}
-
-
-def test_tiles_change_nothing(workdir):
-    tiled = run_steps(workdir, 1, **{"train.tile_pairs": 24})[0]
-    whole = run_steps(workdir, 1, **{"train.tile_pairs": 10**6})[0]
-    for a, b in zip(tiled, whole, strict=True):
-        for name in a:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_a_batch_that_does_not_divide_is_an_error(workdir):

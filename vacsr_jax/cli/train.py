@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.config_files import load_config
+from vacsr_jax.workdir import EVALUATION, METRICS, REPORT, SHOTS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -26,9 +27,6 @@ Any field of the config can be set: --config.train.steps=3000. The same command 
 or killed, bit for bit; SIGTERM and Ctrl-C save first. To train with several processes, start each with --distributed.
 Writes metrics.jsonl (curves), checkpoints/ (the best and the last two), evaluation.json and report.html to the
 workdir."""
-
-EVALUATION, REPORT = "evaluation.json", "report.html"  # in a workdir
-SHOTS = "shots.json"  # the training images of a few-shot run, in its workdir
 
 
 def register(verbs: Verbs) -> None:
@@ -89,7 +87,6 @@ def evaluate_on_captions(
     from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
     from vacsr_jax.report.html import write_report
     from vacsr_jax.report.run_report import build_report, printed_table
-    from vacsr_jax.training.loop import METRICS
     from vacsr_jax.training.metric_writer import read_metrics
 
     test, truth = open_split(config, "test"), caption_truth(config, "test")

@@ -11,11 +11,11 @@ import numpy as np
 from vacsr_jax.data.classification.protocol import find_template, manifest_hash, prompts, to_manifest
 from vacsr_jax.data.classification.source import ClassSource
 from vacsr_jax.data.source import Source
-from vacsr_jax.evaluation.retrieval import score_pairs
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.classification import accuracy, harmonic_mean
 from vacsr_jax.pair.base import PairScores
 from vacsr_jax.scoring.embed import embed_images, embed_texts
+from vacsr_jax.scoring.model import score_pairs
 
 HM_CONVENTION = "harmonic mean of means: of the data sets' mean base and mean new accuracy"
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vacsr_jax.evaluation.retrieval import score_pairs
 from vacsr_jax.image_text import ImageTextModel
+from vacsr_jax.scoring.model import score_pairs
 from vacsr_jax.search.standardize.compare import Match
 
 

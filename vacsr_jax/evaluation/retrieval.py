@@ -1,12 +1,10 @@
-"""Judging a model on a test set: every pair scored, every metric computed, against labels and against known truth."""
+"""A model evaluated on a test set: every pair scored, every metric computed, against labels and against known truth."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from scipy.special import expit
 
@@ -23,21 +21,21 @@ from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
 from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
 from vacsr_jax.metrics.uncertainty import Distribution
-from vacsr_jax.pair.base import Item, PairScores, Scorer
+from vacsr_jax.pair.base import PairScores
 from vacsr_jax.scoring.embed import embed_images, embed_texts
-from vacsr_jax.scoring.pairs import score_all
+from vacsr_jax.scoring.model import probabilities, score_pairs
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A test set scored and judged.
+class Evaluation:
+    """A scored test set and its metrics.
 
     Attributes:
       scores: logits (and uncertainties, or None), numpy [n images, m captions].
       probability: sigmoid of the logits, or None where that is no probability.
       labels: bool [n, m], the captions that were written for an image.
       relevance: float [n, m] in [0, 1] where the truth is known, else None; 1 is a true match.
-      metrics: name -> number; see `judge`.
+      metrics: name -> number; see `all_metrics`.
       curves: quality in bins of queries of growing uncertainty; empty without an uncertainty.
     """
 
@@ -60,15 +58,15 @@ def evaluate(
     tokenize: Callable[[list[str]], np.ndarray],
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     truth: CaptionTruth | None = None,
-) -> Judged:
-    """Scores all images of a source against all its captions and judges the result; see `judge`.
+) -> Evaluation:
+    """Scores all images of a source against all its captions and computes every metric; see `all_metrics`.
 
     With COCO's `truth` also by `coco_metrics`; ValueError if the source's ids are not the truth's.
     """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
     probability = probabilities(model, scores)
-    metrics = judge(scores, probability, labels, relevance)
+    metrics = all_metrics(scores, probability, labels, relevance)
     curves = quality_curves(scores, labels, relevance)
     if truth is not None:
         ids = caption_ids(source)
@@ -77,7 +75,7 @@ def evaluate(
             by_match = flat_metrics(coco_metrics(scores.match_score, *ids, truth))
             metrics |= {f"by match/{name}": value for name, value in by_match.items()}
         curves |= eccv_curves(scores, eccv_precision(scores.by_match(), *ids, truth))
-    return Judged(scores, probability, labels, relevance, metrics | correlations(curves), curves)
+    return Evaluation(scores, probability, labels, relevance, metrics | correlations(curves), curves)
 
 
 def caption_ids(source: Source) -> tuple[list[int], list[int]]:
@@ -97,27 +95,7 @@ def score_source(
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 
-def score_pairs(model: ImageTextModel, params, images: Item, texts: Item) -> PairScores:
-    """Scores of all pairs of n images and m texts, as numpy [n m]; see `scoring.pairs`."""
-    return score_all(prepare_scorer(model, params), images, texts)
-
-
-def prepare_scorer(model: ImageTextModel, params) -> Scorer:
-    """What `scoring.pairs` needs of a model, in the precision that the model computes in."""
-    return _scorer(params, model).in_precision(model.dtype)
-
-
-def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
-    """sigmoid(logit), or None where that is no probability; see `PairModel.meaning`."""
-    return expit(scores.logit) if model.pair.meaning.probability else None
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _scorer(params, model: ImageTextModel) -> Scorer:
-    return model.apply({"params": params}, method="scorer")
-
-
-def judge(
+def all_metrics(
     scores: PairScores, probability: np.ndarray | None, labels: np.ndarray, relevance: np.ndarray | None
 ) -> dict[str, float]:
     """Every number of a test set.

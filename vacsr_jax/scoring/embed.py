@@ -12,6 +12,7 @@ from tqdm import tqdm
 from vacsr_jax.data.source import Source, load_images
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.pair.base import Item
+from vacsr_jax.towers.base import TextConfig, longest_text
 
 BATCH_SIZE = 256
 
@@ -23,9 +24,23 @@ def embed_images(model: ImageTextModel, params, source: Source, preprocess: Call
     return _embed(model, params, (load_images(source, index, preprocess) for index in progress), "encode_image")
 
 
-def embed_texts(model: ImageTextModel, params, tokens: np.ndarray) -> Item:
-    """Texts of token ids int32 [m, l] as items, numpy."""
+def embed_texts(model: ImageTextModel, params, tokens: np.ndarray, *, shorten: bool = True) -> Item:
+    """Texts of token ids int32 [m, l] as items, numpy.
+
+    The tower gets rows that are as long as the longest text, or a little longer (`text_lengths`), in place of the
+    whole context: pads change nothing and cost as much as words.
+    """
+    config = model.towers_config.text
+    if shorten and len(tokens):
+        longest = longest_text(tokens, config)
+        tokens = tokens[:, : next(length for length in text_lengths(config) if length >= longest)]
     return _embed(model, params, _chunks(tokens), "encode_text")
+
+
+def text_lengths(config: TextConfig) -> list[int]:
+    """The lengths that rows of tokens are cut to: 8, 16, 32, ... and the context's."""
+    shorter = (8 << i for i in range(config.context_length.bit_length()))
+    return [*(length for length in shorter if length < config.context_length), config.context_length]
 
 
 def _embed(model: ImageTextModel, params, batches: Iterator[np.ndarray], method: str) -> Item:

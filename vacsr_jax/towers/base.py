@@ -269,6 +269,13 @@ def valid_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "b l"]:
     return tokens != config.pad_id
 
 
+def longest_text(tokens: np.ndarray, config: TextConfig) -> int:
+    """How many tokens the longest text has, its end token included; the tokens behind are pads (`valid_mask`)."""
+    if config.pool == "end":
+        return int((tokens == config.end_id).argmax(axis=1).max()) + 1
+    return int(np.flatnonzero((tokens != config.pad_id).any(axis=0)).max(initial=0)) + 1
+
+
 def attention_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "#b 1 #l l"]:
     """Causal towers see what stands before; others see every token of the text (`valid_mask`)."""
     if config.causal:

@@ -22,14 +22,14 @@ from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_differences, config_to_dict
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
-from vacsr_jax.training.run import CONFIG, NOISE, TOKENIZER, Run, set_up
+from vacsr_jax.training.run import Run, set_up
 from vacsr_jax.training.sharding import make_mesh, shard_batch, state_sharding
 from vacsr_jax.training.state import TrainState, init_state
 from vacsr_jax.training.step import Step, make_step
 from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
+from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
-METRICS = "metrics.jsonl"  # the training curves, in a workdir
 # These fields say how a machine computes, not what: a run may be resumed with other values.
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
 

@@ -23,7 +23,7 @@ from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from vacsr_jax.image_text import ImageTextModel, build_model
+from vacsr_jax.image_text import ImageTextModel, build_model, init_params
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.base import (
     IMAGENET_PIXEL_MEAN,
@@ -31,13 +31,11 @@ from vacsr_jax.towers.base import (
     TowersConfig,
     VisionConfig,
     adapt_towers,
+    longest_text,
 )
 from vacsr_jax.towers.presets import PRESETS
-from vacsr_jax.training.state import init_params
+from vacsr_jax.workdir import CONFIG, TOKENIZER
 
-CONFIG = "run_config.json"  # the resolved config, in a workdir
-TOKENIZER = "tokenizer"  # its folder in a workdir
-NOISE = "noise.npy"  # the index of noisy correspondence in a workdir, if there is noise
 MEMORY_LIMIT = 2**30  # bytes of images kept decoded
 
 
@@ -95,7 +93,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         train, resize_train = fit_in_memory(train, resize, shape)
     validation, _ = fit_in_memory(validation, resize, shape)
     if classes:
-        pairs, class_tokens = LabelledImages(train, resize_train, augmentation), without_pads(tokens, tokenizer.end_id)
+        pairs = LabelledImages(train, resize_train, augmentation)
+        class_tokens = tokens[:, : longest_text(tokens, shape.text)]  # pads change nothing and cost as much as words
     else:
         shown = image_index if noise is None else noise.index
         pairs, class_tokens = Pairs(train, tokens, shown, resize_train, augmentation), None
@@ -123,11 +122,6 @@ def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
 def class_texts(source: ClassSource, config: ConfigDict) -> list[str]:
     """The prompt of each class that is trained on."""
     return prompts(source.class_names, find_template(source.benchmark, config.data.template))
-
-
-def without_pads(tokens: np.ndarray, end_id: int) -> np.ndarray:
-    """The columns up to the end of the longest text: pads change nothing and cost as much as words."""
-    return tokens[:, : int((tokens == end_id).argmax(axis=1).max()) + 1]
 
 
 def with_steps(config: ConfigDict, units: int) -> ConfigDict:

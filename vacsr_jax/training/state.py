@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
-
-from vacsr_jax.image_text import ImageTextModel
 
 
 @flax.struct.dataclass
@@ -31,25 +27,6 @@ class TrainState:
     def final_params(self) -> Any:
         """What is validated, saved and handed out: the average if there is one, else the parameters."""
         return self.params if self.average is None else self.average
-
-
-def init_params(model: ImageTextModel, seed: int):
-    """Fresh float32 parameters; one compiled call (an eager one takes a third longer)."""
-    return jax.jit(functools.partial(_init, model))(jax.random.key(seed))
-
-
-def abstract_params(model: ImageTextModel):
-    """Shapes and types of the parameters, on this process's first device; nothing is computed."""
-    place = SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-
-
-def _init(model: ImageTextModel, key: jax.Array):
-    vision, text = model.towers_config.vision, model.towers_config.text
-    images = jnp.zeros((2, vision.image_size, vision.image_size, 3), jnp.uint8)
-    tokens = jnp.full((2, text.context_length), text.end_id, jnp.int32)
-    return model.init(key, images, tokens, method="touch_all")["params"]
 
 
 def init_state(params, optimizer: optax.GradientTransformation, *, average: bool = False) -> TrainState:

@@ -1,4 +1,4 @@
-"""A caption data set in each form that COCO comes in, written into a folder. `entries` are those of Karpathy's file."""
+"""Writes a caption data set in each form of COCO into a folder. `entries` are those of Karpathy's file."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def draw_entries(splits: dict[str, int], captions: int = 5) -> list[dict]:
-    """Entries of Karpathy's file: so many images of each split, ids that ascend neither by image nor by caption."""
+    """Makes entries of Karpathy's file with ids that ascend neither by image nor by caption."""
     entries = []
     for split, n in splits.items():
         year = "train2014" if split == "train" else "val2014"
@@ -48,7 +48,7 @@ def write_karpathy(root: Path, entries: list[dict], name: str = "coco") -> None:
 
 
 def write_annotations(root: Path, entries: list[dict]) -> None:
-    """captions_*2014.json with all captions, and id lists of the first five of each image."""
+    """Writes captions_*2014.json with all captions, and id lists of the first five per image."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for year in ("train2014", "val2014"):
         mine = [e for e in entries if e["filepath"] == year]
@@ -65,7 +65,7 @@ def write_annotations(root: Path, entries: list[dict]) -> None:
 
 
 def prepare(data_dir: Path, entries: list[dict], encoded) -> Path:
-    """TFDS's coco_captions as array_record, without TensorFlow; `encoded(entry)` gives the bytes of an image."""
+    """Writes TFDS's coco_captions as array_record without TensorFlow; `encoded(entry)` gives an image's bytes."""
     import tensorflow_datasets as tfds
 
     features = {
@@ -75,7 +75,7 @@ def prepare(data_dir: Path, entries: list[dict], encoded) -> Path:
         "captions": tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()}),
     }
 
-    with tfds.core.registered.skip_registration():  # two test files of one process prepare a set
+    with tfds.core.registered.skip_registration():  # two test files of one process may prepare the set
 
         class CocoCaptions(tfds.core.GeneratorBasedBuilder):
             __module__ = "small_coco"  # a package's name would make TFDS look for importlib_resources
@@ -95,7 +95,7 @@ def prepare(data_dir: Path, entries: list[dict], encoded) -> Path:
                         {
                             "image": io.BytesIO(
                                 encoded(e)
-                            ),  # a file object is stored as it is; an array would be encoded anew
+                            ),  # a file object is stored unchanged; an array would be encoded again
                             "image/filename": e["filename"],
                             "image/id": e["cocoid"],
                             "captions": captions,

@@ -1,4 +1,4 @@
-"""COCO and Flickr30k through each of their forms: the same pixels, captions and ids; counts; what is refused."""
+"""COCO and Flickr30k in each of their forms: equal pixels, captions and ids; counts; refusals."""
 
 import json
 import pickle
@@ -107,11 +107,11 @@ def test_flickr_has_no_numbers_of_images_and_one_folder(tmp_path):
         open_captions(tmp_path, "test", dataset="flickr30k", form="tfds")
 
 
-# What does not fit.
+# Malformed data.
 
 
 def rewritten(tmp_path, change):
-    """Karpathy's file with entries as `change` leaves them; no images."""
+    """Writes Karpathy's file with entries changed by `change`, without images."""
     entries = json.loads(json.dumps(ENTRIES))
     entries = change(entries) or entries
     write_images(tmp_path, entries)
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_named(arguments, message, tmp_path):
 @pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x.jpg", "x\0.jpg", ""])
 def test_an_image_that_leaves_the_folder_is_refused(name, tmp_path):
     entries = [ENTRIES[0], ENTRIES[1] | {"filepath": "", "filename": name}]
-    write_karpathy(tmp_path, entries)  # and no images: they would be written where the names say
+    write_karpathy(tmp_path, entries)  # without images, which would be written where the names say
     with pytest.raises(ValueError, match=r"images\[1\]: .*leaves the data set's folder"):
         open_captions(tmp_path, "train")
 

@@ -1,4 +1,4 @@
-"""Few-shot draws, bit for bit those of others: every index file and every split file that is beside the checkout."""
+"""Few-shot draws equal published ones bit for bit: every index and split file beside the checkout."""
 
 import collections
 import hashlib

@@ -28,7 +28,7 @@ def table_of(name, root):
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """ImageNet and its variants, three classes of which A and R have two; written in no particular order."""
+    """Writes ImageNet and its variants in no particular order: three classes, of which A and R have two."""
     folder = tmp_path / "imagenet"
     for wnid in reversed(WNIDS):
         for i in (2, 0, 1):

@@ -1,4 +1,4 @@
-"""A tiny EuroSAT in its two real layouts: CoOp's folder with its split file, and what TFDS prepares."""
+"""Writes a tiny EuroSAT in its two real layouts: CoOp's folder with a split file, and TFDS's array_record."""
 
 import io
 import json
@@ -9,12 +9,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 COLOURS = {"AnnualCrop": (200, 30, 30), "Forest": (30, 160, 40), "Highway": (90, 90, 90), "River": (40, 60, 210)}
-NAMES = {"AnnualCrop": "Annual Crop Land", "Highway": "Highway or Road"}  # the others are called as their folders
+NAMES = {
+    "AnnualCrop": "Annual Crop Land",
+    "Highway": "Highway or Road",
+}  # the other classes have the names of their folders
 SPLITS = ("train",) * 6 + ("val",) * 2 + ("test",) * 4  # of each class's pictures
 
 
 def jpeg(colour, seed):
-    """The bytes of a noisy picture."""
+    """Returns the bytes of a noisy picture."""
     noise = np.random.default_rng(seed).integers(0, 60, (40, 36, 3))
     buffer = io.BytesIO()
     Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG")
@@ -22,7 +25,7 @@ def jpeg(colour, seed):
 
 
 def pictures():
-    """Path -> JPEG bytes: 12 of each class."""
+    """Returns path -> JPEG bytes, 12 of each class."""
     return {
         f"{name}/{name}_{i}.jpg": jpeg(colour, 100 * label + i)
         for label, (name, colour) in enumerate(COLOURS.items())
@@ -31,7 +34,7 @@ def pictures():
 
 
 class Eurosat(tfds.core.GeneratorBasedBuilder):
-    """Prepares the features of TFDS's own builder, without TensorFlow."""
+    """Prepares data with the features of TFDS's builder, without TensorFlow."""
 
     __module__ = "tiny_eurosat"  # TFDS takes a dotted name for a package that is installed
     name = "eurosat"
@@ -58,7 +61,7 @@ class Eurosat(tfds.core.GeneratorBasedBuilder):
 
 
 def write_eurosat(root):
-    """`root`/eurosat as CoOp lays it out, and `root`/tfds as array_record."""
+    """Writes `root`/eurosat in CoOp's layout and `root`/tfds as array_record."""
     split = {"train": [], "val": [], "test": []}
     for i, (path, encoded) in enumerate(pictures().items()):
         file = root / "eurosat/2750" / path

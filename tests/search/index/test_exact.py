@@ -29,7 +29,7 @@ def names(n, prefix="d"):
 
 
 def reference(documents, queries, k):
-    """Numbers and scores of the best k in float64, of vectors rounded as the store rounds them; first come, first."""
+    """Row numbers and scores of the best k, in float64, of vectors rounded as the store does; of equals the first."""
     a, b = (unit(x).astype(ml_dtypes.bfloat16).astype(np.float64) for x in (queries, documents))
     scores = a @ b.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

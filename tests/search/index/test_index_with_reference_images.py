@@ -1,4 +1,4 @@
-"""An index with reference images: texts get their entropy's share when images ask, and only then."""
+"""An index with reference images: texts get their entropy bias when the query is an image, and only then."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from vacsr_jax.search import text_entropy as T
 from vacsr_jax.search.index import MixedIndex, exact
 
 D, SCALE = 16, 8.0
-IMAGES, TEXTS, ASKED, K = 30, 300, 16, 8  # sizes that make few programs
+IMAGES, TEXTS, ASKED, K = 30, 300, 16, 8  # sizes that need few compiled programs
 
 
 def draw(n, seed):
@@ -44,7 +44,7 @@ def index():
 
 
 def stored(x):
-    """As the index keeps a vector: unit, rounded to half precision; in float64."""
+    """A vector as the index keeps it: of unit length, rounded to half precision, here in float64."""
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     return np.asarray(jax.numpy.asarray(unit, jax.numpy.bfloat16), np.float64)
 
@@ -82,7 +82,7 @@ def test_an_index_that_grew_is_one_built_at_once(index):
 
 def test_it_is_saved_and_loaded_with_its_reference_images(index, tmp_path, monkeypatch):
     index.save(tmp_path / "index")
-    monkeypatch.setattr(T.ReferenceImages, "bias", None)  # what was stored is not computed again
+    monkeypatch.setattr(T.ReferenceImages, "bias", None)  # the stored biases are not computed again
     again = MixedIndex.load(tmp_path / "index", devices=jax.devices()[:2])
     assert (again.reference_images.images == REFERENCE.images).all()
     assert (again.reference_images.scale, again.reference_images.weight) == (SCALE, 2.0)

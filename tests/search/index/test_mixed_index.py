@@ -1,4 +1,4 @@
-"""The index: growing, saving, loading and diagnosing itself; see test_exact and test_ranking for the search proper."""
+"""The index grows, saves, loads and diagnoses itself; test_exact and test_ranking test the search itself."""
 
 import json
 import struct
@@ -97,7 +97,7 @@ def test_documents_as_queries_do_not_find_themselves():
     np.fill_diagonal(cosines, -1)
     assert float(index.stats.mean[0, 1]) == pytest.approx(cosines.max(axis=1).mean(), abs=1e-3)
     assert index.diagnose(k=1).top1["text"].max() < 0.99
-    own = index.diagnose(texts, k=1).share["text"]  # asked without saying so, each finds itself
+    own = index.diagnose(texts, k=1).share["text"]  # not excluded, each text finds itself
     assert own == 1
     assert index.diagnose(k=1).share["text"] < 1
     index.add(texts[:2] + 1e-3, ["copy0", "copy1"], "text")  # near-duplicates that are not excluded
@@ -123,7 +123,7 @@ def test_a_saved_index_is_the_index(index, tmp_path):
         assert loaded.contents == {x: f"{x}.png" for x in image_ids}
     again, there = build(), MixedIndex.load(tmp_path / "new" / "index", devices=jax.devices()[:1])
     again.fit(queries)
-    for grown in (again, there):  # and goes on growing
+    for grown in (again, there):  # it can still grow
         grown.add(draw(3, 9, 0), ["a", "b", "c"], "image")
     assert_equal_stats(there.stats, again.stats)
     there.save(tmp_path / "new" / "index")

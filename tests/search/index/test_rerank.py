@@ -1,4 +1,4 @@
-"""The second stage keeps the places and changes who holds them."""
+"""Reranking keeps the places of a modality and changes which items hold them."""
 
 from types import SimpleNamespace
 

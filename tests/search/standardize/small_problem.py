@@ -1,4 +1,4 @@
-"""A problem of mixed search that is small enough to be worked out by hand."""
+"""A mixed search problem small enough to work out by hand."""
 
 import numpy as np
 

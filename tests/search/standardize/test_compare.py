@@ -1,4 +1,4 @@
-"""Every method compared: on a problem small enough to be worked out by hand, and on real CLIP features."""
+"""Every method compared, on a problem small enough to work out by hand and on real CLIP features."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def test_real_clip_features_give_the_measured_recalls():
     )
     queries = embeddings(
         unit(texts),
-        [f"t{i}" for i in range(n)],  # itself in the documents: excluded by id, without being told
+        [f"t{i}" for i in range(n)],  # each query is among the documents, and is excluded by its id without an option
         ["text"] * n,
         answers=tuple((f"i{i}",) for i in range(n)),
     )

@@ -1,4 +1,4 @@
-"""The rivals of standardization, each against numpy written from its formula."""
+"""The alternatives to standardization, each against numpy written from its formula."""
 
 import jax.numpy as jnp
 import numpy as np

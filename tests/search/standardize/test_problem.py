@@ -1,4 +1,4 @@
-"""Two files as a problem: its statistics, its best documents, its diagnosis, and what it warns of."""
+"""A retrieval problem from two files: its statistics, best documents, diagnosis and warnings."""
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ def test_the_best_candidates_are_those_of_the_whole_ranking(gap):
     np.testing.assert_allclose(scores, np.take_along_axis(np.asarray(candidate_scores(problem)), rows, 1))
     only_images, _, unmoved = best_candidates(problem, stats, 5, {"image": 100.0})
     assert (problem.modality[only_images] == 0).all()
-    assert (unmoved < 50).all()  # z is without the prior
+    assert (unmoved < 50).all()  # z leaves out the prior
     assert (best_candidates(problem, stats, 24)[0] == -1).sum() == 6  # the excluded
     with pytest.raises(ValueError, match="prior: unknown modality 'sound'"):
         best_candidates(problem, stats, 5, {"sound": 1.0})

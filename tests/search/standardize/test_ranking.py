@@ -1,4 +1,4 @@
-"""The mixed ranking against brute force, over a store that knows nothing of standardization."""
+"""The mixed ranking against brute force, over a store without standardization."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ quick = settings(max_examples=30, deadline=None)
 
 
 class NumpyStore:
-    """Brute force in float64: what the protocol asks, and no more."""
+    """Brute force in float64, with only what the protocol asks for."""
 
     def __init__(self, documents):
         self.documents = documents  # modality -> {id: unit vector}

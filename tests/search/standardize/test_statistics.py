@@ -123,7 +123,7 @@ def test_merge_of_any_split_equals_all_at_once_and_numpy(seed, sizes):
     ends = np.cumsum([0, *sizes])
     merged = S.empty(NAMES, [3, 4])
     for start, end in reversed(list(itertools.pairwise(ends))):
-        inside = (np.arange(100) >= start) & (np.arange(100) < end)  # what is outside is NaN, so it does not count
+        inside = (np.arange(100) >= start) & (np.arange(100) < end)  # scores outside are NaN and do not count
         merged = S.merge(S.update(S.empty(NAMES, [5, 2]), np.where(inside[:, None], x, np.nan)), merged)
     together = S.update(S.empty(NAMES, [3, 4]), np.where(np.arange(100)[:, None] < ends[-1], x, np.nan))
     x = x[: ends[-1]]

@@ -1,4 +1,4 @@
-"""FAISS and Qdrant give the exact index's ranking; Qdrant in memory, and on a real server where one can be had."""
+"""FAISS and Qdrant rank as the exact index does; Qdrant in memory, and on a real server where there is one."""
 
 import dataclasses
 import itertools
@@ -76,7 +76,7 @@ def exact_index(documents):
 
 
 def assert_same(hits, expected):
-    """Equal, but for the order among equal scores."""
+    """Asserts that two results are equal but for the order among equal scores."""
     np.testing.assert_allclose(hits.z, expected.z, atol=1e-4)
     for ids, z, others in zip(hits.ids, hits.z, expected.ids, strict=True):
         apart = np.ones(len(z) + 1, bool)

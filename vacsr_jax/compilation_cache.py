@@ -1,0 +1,49 @@
+"""Compiled programs kept between processes, so that the second start compiles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+import platformdirs
+
+MOST_BYTES = 1 << 30  # then the entries that were not used for longest go
+FASTEST = 0.2  # seconds; what compiles faster than this is not kept
+
+
+def keep_compiled() -> None:
+    """Has JAX keep what it compiles in a folder of the user's, unless the user set JAX's own options.
+
+    `JAX_ENABLE_COMPILATION_CACHE=false` in the environment switches it off; `JAX_COMPILATION_CACHE_DIR` names another
+    folder. Processes that write at once wait for each other, by a lock on the folder that a size limit turns on.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    options = {
+        "jax_compilation_cache_dir": str(cache_folder()),
+        "jax_compilation_cache_max_size": MOST_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": FASTEST,
+    }
+    if "jax" not in sys.modules:  # JAX reads them when it is imported
+        for name, value in options.items():
+            os.environ.setdefault(name.upper(), str(value))
+        return
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    if jax.config.jax_compilation_cache_dir is None:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # a program compiled before this call may have switched it off
+
+
+def cache_folder() -> Path:
+    """One folder for each kind of processor: a home directory may be shared by machines that differ."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    kind = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+    return platformdirs.user_cache_path("vacsr_jax") / "compiled" / kind

@@ -42,9 +42,7 @@ def get_config() -> ConfigDict:
 
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
-    config.triplet.all_negatives_steps = (
-        300  # first steps that sum over all negatives; then the hardest. With 0 it collapses
-    )
+    config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest (0 collapses)
 
     config.pcmepp = ConfigDict()  # PCME++
     config.pcmepp.pseudo_positives = 0.1  # weight of the loss that counts pairs scored above the true one as positive

@@ -55,7 +55,7 @@ def _readable(path: str | Path, complaint: str):
         try:
             yield file
         except Exception as error:  # numpy, zipfile and the unpackers raise a dozen types for damaged files
-            raise ValueError(complaint.format(path=path, error=error or type(error).__name__)) from error
+            raise ValueError(complaint.format(path=path, error=str(error) or type(error).__name__)) from error
 
 
 def _starts_with(file: IO[bytes], prefix: bytes) -> bool:

@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
-    config.adapter.temperature = 1.0  # of the Gumbel-softmax that draws a component
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
 

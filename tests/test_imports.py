@@ -209,6 +209,25 @@ def test_loading_and_the_command_line_load_no_tensorflow_torch_or_matplotlib():
     assert not {"tensorflow", "torch", "torchvision", "matplotlib", "transformers"} & set(run(code))
 
 
+SAVED = PACKAGE.parent / "tests/parity/golden/format2"
+
+
+def test_loading_an_export_reads_no_training_code_and_prints_nothing():
+    code = f"import sys, vacsr_jax; vacsr_jax.load({str(SAVED / 'vacsr')!r}); print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    loaded = set(done.stdout.split())
+    assert not {"grain", "orbax", "matplotlib", "optax", "transformers", "scipy.special"} & loaded
+    assert not {name for name in loaded if name.startswith(("vacsr_jax.training", "vacsr_jax.evaluation"))}
+    assert done.stderr == ""
+
+
+def test_loading_a_workdir_prints_nothing():
+    command = [sys.executable, "-c", f"import vacsr_jax; vacsr_jax.load({str(SAVED / 'workdir')!r})"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def seconds(imports):
     code = f"import time\nstart = time.perf_counter()\n{imports}\nprint(time.perf_counter() - start)"
     return float(run(code)[0])

@@ -34,7 +34,7 @@ def keep_compiled() -> None:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # jax adds it when it is imported
         for name, value in options.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()  # a program compiled before this call may have switched it off

@@ -29,7 +29,9 @@ def load_config(path: str, overrides: list[str]):
 def run_config_file(file: Path, arguments: list[str]):
     """What `get_config(*arguments)` of a file returns, locked; ValueError, with the file's name, if it fails."""
     loader = importlib.machinery.SourceFileLoader("config", str(file))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
+    spec = importlib.util.spec_from_loader("config", loader)
+    assert spec is not None  # a loader of a source file always has one
+    module = importlib.util.module_from_spec(spec)
     try:
         loader.exec_module(module)
         return module.get_config(*arguments).lock()

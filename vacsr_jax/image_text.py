@@ -105,8 +105,12 @@ def init_params(model: ImageTextModel, seed: int):
 def abstract_params(model: ImageTextModel):
     """Shapes and types of the parameters, on this process's first device; nothing is computed."""
     place = SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(functools.partial(_init, model), jax.random.key(0))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), param_shapes(model))
+
+
+def param_shapes(model: ImageTextModel):
+    """Shapes and types of the parameters; no device is touched."""
+    return jax.eval_shape(lambda seed: _init(model, jax.random.key(seed)), 0)
 
 
 def _init(model: ImageTextModel, key: jax.Array):

@@ -21,7 +21,7 @@ from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description
+from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_images, embed_texts, text_lengths
@@ -113,9 +113,8 @@ class Pretrained:
         for size in batch_sizes:
             images = self.encode_images([blank] * size)
             for length in text_lengths(self.model.towers_config.text):
-                row = np.full((1, length), self.tokenizer.end_id, np.int32)
-                texts = embed_texts(self.model, self.params, np.repeat(row, size, axis=0), shorten=False)
-            self.score(images, texts)
+                tokens = np.full((size, length), self.tokenizer.end_id, np.int32)
+                self.score(images, embed_texts(self.model, self.params, tokens, shorten=False))
 
     @property
     def noise_rate(self) -> float | None:
@@ -235,7 +234,7 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     model = from_description(description["vacsr_jax"])
     try:
         flat = load_file(folder / WEIGHTS)
-        like = abstract_params(model)
+        like = param_shapes(model)
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)

@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -55,10 +55,10 @@ def _readable(path: str | Path, complaint: str):
         try:
             yield file
         except Exception as error:  # numpy, zipfile and the unpackers raise a dozen types for damaged files
-            raise ValueError(complaint.format(path=path, error=error or type(error).__name__)) from error
+            raise ValueError(complaint.format(path=path, error=str(error) or type(error).__name__)) from error
 
 
-def _starts_with(file: BinaryIO, prefix: bytes) -> bool:
+def _starts_with(file: IO[bytes], prefix: bytes) -> bool:
     found = file.read(len(prefix)) == prefix
     file.seek(0)
     return found
@@ -83,7 +83,7 @@ def _read_member(info: zipfile.ZipInfo, members: zipfile.ZipFile) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(file: BinaryIO, size: int) -> None:
+def _check_header(file: IO[bytes], size: int) -> None:
     """Raises ValueError if an npy file of `size` bytes holds objects, or less data than its header says."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:

@@ -52,7 +52,7 @@ def _mean_slope(scorer: AdapterScorer, similarity: jax.Array) -> jax.Array:
     return jax.grad(lambda s: jnp.sum(scorer.score_vectors(s).logit))(similarity).mean(axis=(0, 1))
 
 
-def judge(scores: np.ndarray, matches: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def quality(scores: np.ndarray, matches: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """mAP@R against the truth where it is known (else the labels), and R@1 against the labels."""
     return map_at_r(scores, matches), recall_at_k(scores, labels, [1])[1]
 
@@ -76,10 +76,10 @@ def curve(scorer: AdapterScorer, images, texts, matches, labels, rounds: int) ->
         contenders |= {(name, k): lambda queries=queries, k=k: two_stages(queries, k).index for k in ks}
     seconds = best_seconds(contenders, rounds)
     whole = seconds["all pairs", len(texts)]
-    rows = [["all pairs", len(texts), *judge(full, matches, labels), 1.0, whole, 1.0]]
+    rows = [["all pairs", len(texts), *quality(full, matches, labels), 1.0, whole, 1.0]]
     for name, queries in stages.items():
         first = queries @ texts.T
-        rows.append([f"{name} alone", 0, *judge(first, matches, labels), None, None, None])
+        rows.append([f"{name} alone", 0, *quality(first, matches, labels), None, None, None])
         for k in ks:
             candidates = two_stages(queries, k).index
             # Candidates by VACSR, all others behind them by the first stage.
@@ -87,7 +87,7 @@ def curve(scorer: AdapterScorer, images, texts, matches, labels, rounds: int) ->
             np.put_along_axis(scores, candidates, np.take_along_axis(full, candidates, 1), 1)
             kept = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(best, candidates, strict=True)])
             time = seconds[name, k]
-            rows.append([name, k, *judge(scores, matches, labels), float(kept), time, time / whole])
+            rows.append([name, k, *quality(scores, matches, labels), float(kept), time, time / whole])
     return rows
 
 

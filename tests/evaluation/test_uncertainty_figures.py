@@ -27,9 +27,12 @@ def scored():
 
 def test_an_uncertainty_that_knows_falls_in_both_figures():
     curves = quality_curves(scored(), LABELS, None)
-    assert {judged: list(lines) for judged, lines in curves.items()} == {"R@1": ["i2t", "t2i"], "mAP@R": ["i2t", "t2i"]}
+    assert {measure: list(lines) for measure, lines in curves.items()} == {
+        "R@1": ["i2t", "t2i"],
+        "mAP@R": ["i2t", "t2i"],
+    }
     found = correlations(curves)
-    assert set(found) == {f"{d}/uncertainty-{judged}" for d in ("i2t", "t2i") for judged in ("R@1", "mAP@R")}
+    assert set(found) == {f"{d}/uncertainty-{measure}" for d in ("i2t", "t2i") for measure in ("R@1", "mAP@R")}
     assert all(value < -0.9 for value in found.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from vacsr_jax.cli.verbs import Verbs
 
@@ -87,7 +88,9 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
         raise ValueError("--scale: missing; it is 100 for CLIP, and --validation=FILE fits it where it is not known")
     if options.choose_weight and not options.validation:
         raise ValueError("--choose_weight: needs --validation=FILE; add it")
-    scale, pairs = options.scale, validation_pairs(options.validation) if options.validation else None
+    # The checks above ask for the pairs wherever they are used.
+    pairs: Any = validation_pairs(options.validation) if options.validation else None
+    scale = options.scale
     if scale is None:
         scale = text_entropy.fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
         print(f"scale {scale:.2f}, the likeliest for {int(pairs[2].sum())} validation pairs")
@@ -160,13 +163,13 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
 def recall_table(images, texts, bias) -> str:
     """R@1, R@5, R@10 of the images that have an answer, before and after."""
     from vacsr_jax.metrics.retrieval import RSUM_KS, recall_at_k
-    from vacsr_jax.report.tables import format_table
+    from vacsr_jax.report.tables import Cell, format_table
 
     positives = labelled(images, texts)
     asked = positives.any(axis=1)
     scores, ks = images.vectors[asked] @ texts.vectors.T, [k for k in RSUM_KS if k <= len(texts)]
     found = {"cosine": scores, "corrected": scores + bias}
-    rows = [[name, *recall_at_k(s, positives[asked], ks).values()] for name, s in found.items()]
+    rows: list[list[Cell]] = [[name, *recall_at_k(s, positives[asked], ks).values()] for name, s in found.items()]
     return format_table(rows, [f"{asked.sum()} queries", *(f"R@{k}" for k in ks)])
 
 

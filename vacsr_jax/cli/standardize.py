@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from vacsr_jax.cli.verbs import Verbs
 
@@ -122,12 +123,12 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
             f"{options.stats} is of model {stats.model_id!r}, not {options.model_id!r}; fit queries of this model"
         )
     queries, documents = read_embeddings(options.queries), read_embeddings(options.documents)
-    names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities, "with_answers": False}
-    problem, bias = make_problem(queries, documents, **names), None
+    names: dict[str, Any] = {"modalities": stats.modalities, "query_modalities": stats.query_modalities}
+    problem, bias = make_problem(queries, documents, **names, with_answers=False), None
     note_files(documents, queries)
     note(cautions(problem, stats))
     if options.fit:
-        others = make_problem(read_embeddings(options.fit), documents, **names)
+        others = make_problem(read_embeddings(options.fit), documents, **names, with_answers=False)
         bias = fusion.query_bias(z_scores(block, stats) for block in others.blocks())
     rows, scores, z = best_candidates(problem, stats, options.k, read_prior(options.prior), bias)
     results = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ def read_caption_truth(folder: str | Path) -> CaptionTruth:
 def _check_known(folder: Path, names: list[str], matches: list[dict[int, list[int]]]) -> None:
     """The images that captions were written for, and whatever is asked, must be original images and captions."""
     images, captions = matches[:2]
-    asked = {names[1]: ([i for ids in captions.values() for i in ids], images)}
+    asked: dict[str, tuple[Iterable[int], Container[int]]] = {
+        names[1]: ([i for ids in captions.values() for i in ids], images)
+    }
     asked |= {names[n]: (matches[n], (images, captions)[n % 2]) for n in range(2, len(names))}
     for name, (ids, known) in asked.items():
         strange = next((i for i in ids if i not in known), None)
@@ -82,10 +85,10 @@ def read_ids(path: str | Path) -> np.ndarray:
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, bool) or not isinstance(entry, int | str) or not str(entry).strip().isdecimal():
             raise ValueError(f"{path}: entry {number} is {entry!r}, expected an integer id")
-    ids = [int(entry) for entry in entries]
-    if any(i >= 2**63 for i in ids):
-        raise ValueError(f"{path}: {max(ids)} is no 64-bit integer")
-    return np.array(ids, np.int64)
+    numbers = [int(entry) for entry in entries]
+    if any(i >= 2**63 for i in numbers):
+        raise ValueError(f"{path}: {max(numbers)} is no 64-bit integer")
+    return np.array(numbers, np.int64)
 
 
 def _read_text(path: Path) -> str:

@@ -13,7 +13,7 @@ from vacsr_jax.data.source import Source
 from vacsr_jax.data.tokenizer import Tokenizer
 from vacsr_jax.evaluation.classification import classify, result_of
 from vacsr_jax.evaluation.coco import read_caption_truth
-from vacsr_jax.evaluation.retrieval import Judged, evaluate
+from vacsr_jax.evaluation.retrieval import Evaluation, evaluate
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.coco import CaptionTruth
 
@@ -32,7 +32,7 @@ class LoadedModel(Protocol):
     def preprocess(self, image: Any) -> np.ndarray: ...
 
 
-def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | None = None) -> Judged:
+def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | None = None) -> Evaluation:
     """Scores all images of a source against all its captions; see `evaluate`."""
     return evaluate(model.model, model.params, source, model.tokenizer, model.preprocess, truth)
 
@@ -42,7 +42,7 @@ def caption_truth(config: ConfigDict, split: str) -> CaptionTruth | None:
     return read_caption_truth(config.data.ground_truth) if config.data.ground_truth and split == "test" else None
 
 
-def distributions_as_json(evaluation: Judged) -> dict[str, dict[str, dict[str, float]]]:
+def distributions_as_json(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
     """The distributions of scores and uncertainties, as plain values."""
     return {
         name: {kind: numbers._asdict() for kind, numbers in kinds.items()}

@@ -1,4 +1,4 @@
-"""Judging a model on a test set: every pair scored, every metric computed, against labels and against known truth."""
+"""A model evaluated on a test set: every pair scored, every metric computed, against labels and against known truth."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from vacsr_jax.scoring.model import probabilities, score_pairs
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A test set scored and judged.
+class Evaluation:
+    """A scored test set and its metrics.
 
     Attributes:
       scores: logits (and uncertainties, or None), numpy [n images, m captions].
       probability: sigmoid of the logits, or None where that is no probability.
       labels: bool [n, m], the captions that were written for an image.
       relevance: float [n, m] in [0, 1] where the truth is known, else None; 1 is a true match.
-      metrics: name -> number; see `judge`.
+      metrics: name -> number; see `all_metrics`.
       curves: quality in bins of queries of growing uncertainty; empty without an uncertainty.
     """
 
@@ -58,15 +58,15 @@ def evaluate(
     tokenize: Callable[[list[str]], np.ndarray],
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     truth: CaptionTruth | None = None,
-) -> Judged:
-    """Scores all images of a source against all its captions and judges the result; see `judge`.
+) -> Evaluation:
+    """Scores all images of a source against all its captions and computes every metric; see `all_metrics`.
 
     With COCO's `truth` also by `coco_metrics`; ValueError if the source's ids are not the truth's.
     """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
     probability = probabilities(model, scores)
-    metrics = judge(scores, probability, labels, relevance)
+    metrics = all_metrics(scores, probability, labels, relevance)
     curves = quality_curves(scores, labels, relevance)
     if truth is not None:
         ids = caption_ids(source)
@@ -75,7 +75,7 @@ def evaluate(
             by_match = flat_metrics(coco_metrics(scores.match_score, *ids, truth))
             metrics |= {f"by match/{name}": value for name, value in by_match.items()}
         curves |= eccv_curves(scores, eccv_precision(scores.by_match(), *ids, truth))
-    return Judged(scores, probability, labels, relevance, metrics | correlations(curves), curves)
+    return Evaluation(scores, probability, labels, relevance, metrics | correlations(curves), curves)
 
 
 def caption_ids(source: Source) -> tuple[list[int], list[int]]:
@@ -95,7 +95,7 @@ def score_source(
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 
-def judge(
+def all_metrics(
     scores: PairScores, probability: np.ndarray | None, labels: np.ndarray, relevance: np.ndarray | None
 ) -> dict[str, float]:
     """Every number of a test set.

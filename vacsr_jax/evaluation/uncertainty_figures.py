@@ -21,7 +21,7 @@ BINS = 10
 TOP_K = 10  # best pairs whose mean uncertainty stands against mAP@R
 SAMPLE = 2_000_000  # pairs of a class that a distribution is taken from, at most
 
-Curves = dict[str, dict[str, UncertaintyBins]]  # what is judged -> i2t, t2i -> its bins
+Curves = dict[str, dict[str, UncertaintyBins]]  # measure of quality -> i2t, t2i -> its bins
 
 
 def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None) -> Curves:
@@ -40,7 +40,7 @@ def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray
         if asked.sum() >= BINS:
             of_best = topk_uncertainty(s, u, min(TOP_K, s.shape[1]))[asked]
             curves["mAP@R"][name] = uncertainty_bins(of_best, average_precision_at_r(s, p), BINS)
-    return {judged: lines for judged, lines in curves.items() if lines}
+    return {measure: lines for measure, lines in curves.items() if lines}
 
 
 def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.ndarray]]) -> Curves:
@@ -56,7 +56,9 @@ def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.nd
 
 def correlations(curves: Curves) -> dict[str, float]:
     """The rank correlation over the bins of each line, as `i2t/uncertainty-R@1`; -1 is best."""
-    return {f"{name}/uncertainty-{judged}": b.spearman for judged, lines in curves.items() for name, b in lines.items()}
+    return {
+        f"{name}/uncertainty-{measure}": b.spearman for measure, lines in curves.items() for name, b in lines.items()
+    }
 
 
 def _directions(ranking: np.ndarray, spread: np.ndarray | None, positives: np.ndarray) -> Iterator[tuple]:

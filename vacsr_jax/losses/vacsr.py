@@ -59,7 +59,7 @@ def vacsr(
     return loss, {"loss": loss, **parts}
 
 
-def check_choices(batch: tuple[int, int], *, hard: str, reduction: str, hard_negatives: int, **weights: float) -> None:
+def check_choices(batch: tuple[int, ...], *, hard: str, reduction: str, hard_negatives: int, **weights: float) -> None:
     """Raises ValueError for what `vacsr` cannot do with a batch of n images and m texts."""
     check_batch(*batch)
     for name, got, choices in (("hard", hard, HARD), ("reduction", reduction, REDUCTIONS)):

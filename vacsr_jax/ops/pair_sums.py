@@ -81,7 +81,7 @@ def _pass(function, tile_pairs, params, images, texts, per_pair, *, gradient: bo
     like = jax.eval_shape(lambda b, t: summed(params, b[0], t, jax.tree.map(lambda x: x[:, :columns], b[1]))[1], *first)
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like[0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), params)
-    start = (sums, zeros if gradient else None, jnp.zeros_like(text_tiles) if gradient else None)
+    start: Tree = (sums, zeros if gradient else None, jnp.zeros_like(text_tiles) if gradient else None)
     (sums, in_params, in_texts), (aux, in_images) = jax.lax.scan(one_row_block, start, blocks)
     out = (*sums, jax.tree.map(lambda x: x.reshape(-1, m)[:n], aux))
     if not gradient:

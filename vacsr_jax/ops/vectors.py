@@ -15,4 +15,4 @@ def unit(x: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
 
     |x| is at least 1e-12, so that the gradient at a zero vector is finite.
     """
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-24))
+    return jnp.multiply(x, jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-24)))

@@ -56,14 +56,14 @@ def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
     return find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
 
 
-def describe_pair_model(pair: PairModel) -> dict[str, Any]:
+def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
     """Plain JSON values that say what a pair model is; `pair_model_from` inverts it."""
     values = {name: getattr(pair, name) for name in field_types(type(pair))}
     described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
     return {"type": type_name(type(pair))} | described
 
 
-def type_name(model: type[PairModel]) -> str:
+def type_name(model: type[nn.Module]) -> str:
     """A model of this package by its class's name, others by module and name, as `import_named` reads it."""
     own = PAIR_MODELS.get(model.__name__) is model
     return model.__name__ if own else f"{model.__module__}:{model.__qualname__}"

@@ -43,11 +43,11 @@ class AdapterScorer(Scorer):
     trunk_bias: Leaf  # [h]
     readout: Leaf  # [h, e]
     readout_bias: Leaf  # [e]
-    decoder: Leaf | None = None  # [e]
-    decoder_bias: Leaf | None = None  # []
-    log_var_kernel: Leaf | None = None  # [h, k d]
-    log_var_bias: Leaf | None = None  # [k d]
-    weights: Leaf | None = None  # [k]
+    decoder: Leaf = None  # [e]
+    decoder_bias: Leaf = None  # []
+    log_var_kernel: Leaf = None  # [h, k d]
+    log_var_bias: Leaf = None  # [k d]
+    weights: Leaf = None  # [k]
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -109,7 +109,8 @@ def score_tile_fused(
     scorer: AdapterScorer, images: Float[Array, "r d"], texts: Float[Array, "c d"], *, interpret: bool = False
 ) -> PairScores:
     """`score_tile` of an adapter with a linear readout by the fused GPU kernel, whose reference `score_tile` is."""
-    of_variance, components = (), 0
+    of_variance: tuple[Leaf, ...] = ()
+    components = 0
     if scorer.log_var_kernel is not None:
         components = len(scorer.weights)
         log_weights = jnp.repeat(jnp.log(scorer.weights), len(scorer.log_var_bias) // components)

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ from vacsr_jax.losses.contrastive import Labels, Terms
 from vacsr_jax.ops.pairwise import count, map_pairs, shard_pairs
 from vacsr_jax.towers.base import Encoded
 
-Leaf = Any  # an array of a pytree, as jax or numpy holds it, or what a transformation puts in its place
+Leaf = Any  # an array of a pytree, as jax or numpy holds it, or None, or what a transformation puts in its place
 
 
 class Items(struct.PyTreeNode):
@@ -39,6 +39,7 @@ class Items(struct.PyTreeNode):
 
 Item = Any  # an array [b, d], `Items`, or any other pytree of arrays [b ...]
 Params = Any
+Key = Any  # a `jax.Array`; None for a pair model that draws nothing
 Found = Any  # what a pair model says of every pair in training: logits [n m], or a tuple of such arrays
 
 
@@ -52,10 +53,10 @@ class PairScores(NamedTuple):
       match_score: [r, c] ranks by how likely it is to be a match; None: as `logit` does.
     """
 
-    logit: Float[Array, "r c"]
-    uncertainty: Float[Array, "r c"] | None
-    label_score: Float[Array, "r c"] | None = None
-    match_score: Float[Array, "r c"] | None = None
+    logit: Float[Leaf, "r c"]
+    uncertainty: Float[Leaf, "r c"] | None
+    label_score: Float[Leaf, "r c"] | None = None
+    match_score: Float[Leaf, "r c"] | None = None
 
     def by_label(self):
         """What to rank by where the question is which text was written for an image."""
@@ -80,7 +81,10 @@ class Scorer(struct.PyTreeNode):
     A subclass must have `score_tile`. The other methods have defaults that are right for every model.
     """
 
-    gives_uncertainty: ClassVar[bool] = False
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether `PairScores.uncertainty` is there."""
+        return False
 
     def score_tile(self, images: Item, texts: Item) -> PairScores:
         """Scores [r, c] of every pair of r images and c texts."""
@@ -115,8 +119,15 @@ class PairModel(nn.Module):
     checkpoints. It must have `prepare` (or `prepare_image` and `prepare_text`) and `scorer`.
     """
 
-    wants_log_var: ClassVar[bool] = False  # whether the towers get a branch that gives `Encoded.log_var`
-    has_latent: ClassVar[bool] = False  # whether a pair has a latent, which training and `sample` draw
+    @property
+    def wants_log_var(self) -> bool:
+        """Whether the towers get a branch that gives `Encoded.log_var`; a subclass may say `wants_log_var = True`."""
+        return False
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether a pair has a latent, which training and `sample` draw."""
+        return False
 
     @property
     def meaning(self) -> Meaning:
@@ -143,7 +154,7 @@ class PairModel(nn.Module):
         """What the loss needs of every pair: the logit [r, c], unless the model says more. `noise`: of `draw_noise`."""
         return self.scorer().score_tile(images, texts).logit
 
-    def draw_noise(self, key: jax.Array | None, n: int, m: int) -> Any:
+    def draw_noise(self, key: Key, n: int, m: int) -> Any:
         """The random numbers of one training step for n x m pairs: a pytree of [n m ...], empty if nothing is drawn."""
         return ()
 
@@ -196,7 +207,7 @@ class Batch(NamedTuple):
     texts: Item
     labels: Labels
     valid: Bool[Array, "n m"]
-    key: jax.Array | None
+    key: Key
     step: Int[Array, ""]
     mesh: Mesh
     tile_pairs: int
@@ -204,7 +215,7 @@ class Batch(NamedTuple):
 
 
 Loss = Callable[[Found, Batch, ConfigDict], tuple[Float[Array, ""], Terms]]
-Objective = Callable[[PairModel, Params, Batch, ConfigDict], tuple[Float[Array, ""], Terms]]
+Objective = Callable[[Any, Params, Batch, ConfigDict], tuple[Float[Array, ""], Terms]]  # of the method's own pair model
 Floor = Callable[[Float[Array, "n m"]], Float[Array, "n m"]]
 
 
@@ -239,13 +250,18 @@ class Method:
         """The loss of label logits that `floor` lifts, and its terms."""
         if self.label_loss is not None:
             return self.label_loss(found, floor, batch, config)
-        return self.loss(floor(found), batch, config)
+        return self._loss()(floor(found), batch, config)
 
     def loss_of_batch(self, pair: PairModel, params: Params, batch: Batch, config: ConfigDict):
         """The loss of a batch and its terms; differentiable in `params` and in the batch's items."""
         if self.objective is not None:
             return self.objective(pair, params, batch, config)
-        return self.loss(all_pairs(pair, params, batch), batch, config)
+        return self._loss()(all_pairs(pair, params, batch), batch, config)
+
+    def _loss(self) -> Loss:
+        if self.loss is None:
+            raise ValueError(f"method {self.about!r}: it has no loss; give it one, or a label_loss to wrap it")
+        return self.loss
 
 
 def all_pairs(pair: PairModel, params: Params, batch: Batch) -> Found:

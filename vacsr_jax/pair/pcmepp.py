@@ -75,8 +75,14 @@ class GaussianDistance(PairModel):
         return GaussianScorer(self.distance_scale, self.bias)
 
 
-def gaussian(mean: Float[Array, "b d"], log_var: Float[Array, "b d"]) -> Float[Array, "b e"]:
-    """[mean / |mean|, log sigma^2]."""
+def gaussian(mean: Float[Array, "b d"], log_var: Float[Array, "b d"] | None) -> Float[Array, "b e"]:
+    """[mean / |mean|, log sigma^2].
+
+    Raises:
+      ValueError: without log sigma^2.
+    """
+    if log_var is None:
+        raise ValueError("GaussianDistance: Encoded.log_var is None; the towers must give log sigma^2 of each item")
     # Divided, where `ops.vectors.unit` multiplies: PCME++'s numbers stay what they were, to the last bit.
     norm = jnp.sqrt(jnp.maximum(jnp.sum(mean**2, axis=-1, keepdims=True), 1e-24))
     return jnp.concatenate([mean / norm, log_var], axis=-1)

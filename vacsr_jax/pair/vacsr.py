@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt32
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.pairwise import PairTerms, similarity_vectors
 from vacsr_jax.pair.adapter import AdapterModel, AdapterScorer, hidden_units, trunk_parameters
-from vacsr_jax.pair.base import Meaning
+from vacsr_jax.pair.base import Leaf, Meaning
 
 
 class Posterior(NamedTuple):
@@ -33,9 +33,9 @@ class PairNoise(NamedTuple):
         within a tile, so that they never stand in memory all at once.
     """
 
-    gumbel: Float[Array, "r c k"]
-    normal: Float[Array, "r c"] | None
-    seed: UInt32[Array, "r c 2"] | None
+    gumbel: Float[Leaf, "r c k"]
+    normal: Float[Leaf, "r c"]  # None where there is a seed
+    seed: UInt32[Leaf, "r c 2"]  # None where there is a normal
 
 
 class VariationalAdapter(AdapterModel):
@@ -99,7 +99,7 @@ class VariationalAdapter(AdapterModel):
             z = nn.gelu(z @ self.decoder_in_kernel + self.decoder_in_bias)
         return (z @ self.decoder_kernel + self.decoder_bias)[..., 0]
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # a model that draws has no default for its noise
         self,
         images: Float[Array, "r d"],
         texts: Float[Array, "c d"],
@@ -200,6 +200,6 @@ class VariationalAdapter(AdapterModel):
         )
 
 
-def _normals(seed: UInt32[Array, "r c 2"], shape: tuple[int, int]) -> Float[Array, "r c k d"]:
+def _normals(seed: UInt32[Array, "r c 2"], shape: tuple[int, ...]) -> Float[Array, "r c k d"]:
     keys = jax.random.wrap_key_data(seed, impl="threefry2x32")
     return jax.vmap(jax.vmap(lambda key: jax.random.normal(key, shape)))(keys)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from vacsr_jax.data.source import Source, caption_pairs
-from vacsr_jax.evaluation.retrieval import Judged
+from vacsr_jax.evaluation.retrieval import Evaluation
 from vacsr_jax.evaluation.uncertainty_figures import pair_classes
 from vacsr_jax.metrics.calibration import reliability
 from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
-from vacsr_jax.report.tables import format_table
+from vacsr_jax.report.tables import Cell, format_table
 
 SHOWN = 6  # queries per direction
 CANDIDATES = 6  # items per query
@@ -60,7 +60,7 @@ def printed_table(columns: Mapping[str, Mapping[str, float]]) -> str:
 def build_report(
     title: str,
     source: Source,
-    evaluation: Judged,
+    evaluation: Evaluation,
     columns: Mapping[str, Mapping[str, float]],
     curves: list[dict[str, float]],
     config: Mapping,
@@ -93,7 +93,7 @@ def build_report(
     )
 
 
-def _status(evaluation: Judged, i: int, j: int) -> str:
+def _status(evaluation: Evaluation, i: int, j: int) -> str:
     if evaluation.relevance is None:
         return "labelled" if evaluation.labels[i, j] else "unlabelled"
     if evaluation.labels[i, j]:
@@ -101,7 +101,7 @@ def _status(evaluation: Judged, i: int, j: int) -> str:
     return "unlabelled match" if evaluation.relevance[i, j] == 1 else "not a match"
 
 
-def _candidate(source: Source, texts: list[str], evaluation: Judged, i: int, j: int, transpose: bool) -> Candidate:
+def _candidate(source: Source, texts: list[str], evaluation: Evaluation, i: int, j: int, transpose: bool) -> Candidate:
     uncertainty = evaluation.scores.uncertainty
     return Candidate(
         content=source.image(i) if transpose else texts[j],
@@ -112,7 +112,7 @@ def _candidate(source: Source, texts: list[str], evaluation: Judged, i: int, j: 
     )
 
 
-def _retrievals(source: Source, evaluation: Judged, *, transpose: bool) -> list[Retrieval]:
+def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> list[Retrieval]:
     """Returns evenly spaced queries with their best candidates: texts as queries if `transpose`, else images."""
     texts, _ = caption_pairs(source)
     score = evaluation.scores.by_match().T if transpose else evaluation.scores.by_match()
@@ -125,8 +125,8 @@ def _retrievals(source: Source, evaluation: Judged, *, transpose: bool) -> list[
     return found
 
 
-def _distributions(evaluation: Judged) -> Table:
-    rows = [
+def _distributions(evaluation: Evaluation) -> Table:
+    rows: list[list[Cell]] = [
         [f"{name}, {kind}", *numbers]
         for name, kinds in evaluation.distributions().items()
         for kind, numbers in kinds.items()
@@ -134,7 +134,7 @@ def _distributions(evaluation: Judged) -> Table:
     return Table("Scores and uncertainties", ["pairs of", "count", "mean", "s.d.", "5 %", "50 %", "95 %"], rows)
 
 
-def _reliability(evaluation: Judged) -> dict:
+def _reliability(evaluation: Evaluation) -> dict:
     if evaluation.probability is None:
         return {}
     curves = {"against the labels": reliability(evaluation.probability, evaluation.labels)}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import expit
 
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.pair.base import Item, PairScores, Scorer
@@ -25,9 +25,16 @@ def prepare_scorer(model: ImageTextModel, params) -> Scorer:
 
 def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:
     """sigmoid(logit), or None where that is no probability; see `PairModel.meaning`."""
-    return expit(scores.logit) if model.pair.meaning.probability else None
+    return sigmoid(scores.logit) if model.pair.meaning.probability else None
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) in the type of x, to its last digits at both ends; scipy has it, but takes long to import."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _scorer(params, model: ImageTextModel) -> Scorer:
-    return model.apply({"params": params}, method="scorer")
+    scorer: Any = model.apply({"params": params}, method="scorer")
+    return scorer

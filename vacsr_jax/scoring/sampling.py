@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,5 +55,7 @@ def sample_similarity(
 
 @functools.partial(jax.jit, static_argnames=("model", "n"))
 def _draw_row(pair_params, key, image, texts, model: ImageTextModel, n: int) -> jax.Array:
-    logits = model.pair.apply({"params": pair_params}, key, image, jax.tree.map(jnp.asarray, texts), n, method="sample")
+    logits: Any = model.pair.apply(
+        {"params": pair_params}, key, image, jax.tree.map(jnp.asarray, texts), n, method="sample"
+    )
     return jax.nn.sigmoid(logits)

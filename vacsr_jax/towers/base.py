@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ IMAGENET_PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 AnyArray = Array | np.ndarray
+Config = TypeVar("Config", bound="TowersConfig")
 Images = UInt8[AnyArray, "b s s 3"] | Float[AnyArray, "b s s 3"]
 Tokens = Int[AnyArray, "b l"]
 
@@ -209,7 +210,7 @@ class TowersConfig:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TowersConfig:
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """Config from what `to_dict` gave.
 
         Raises:
@@ -233,10 +234,8 @@ class TowersConfig:
 def adapt_towers(config: TowersConfig, *, image_size: int, context_length: int, **text: int) -> TowersConfig:
     """`config` for other data: sizes (0 keeps the preset's), and the vocabulary and ids of a tokenizer."""
     vision = dataclasses.replace(config.vision, image_size=image_size or config.vision.image_size)
-    length = context_length or config.text.context_length
-    return dataclasses.replace(
-        config, vision=vision, text=dataclasses.replace(config.text, context_length=length, **text)
-    )
+    fields: dict[str, Any] = {"context_length": context_length or config.text.context_length, **text}
+    return dataclasses.replace(config, vision=vision, text=dataclasses.replace(config.text, **fields))
 
 
 def normalize_pixels(images: Images, config: VisionConfig) -> Float[Array, "b s s 3"]:

@@ -135,8 +135,8 @@ def write_hf_config(config: CLIPConfig) -> bytes:
     v, t = config.vision, config.text
     shared = {"layer_norm_eps": config.layer_norm_eps, "projection_dim": config.embedding_dim}
     ids = {"bos_token_id": t.start_id, "eos_token_id": t.end_id, "pad_token_id": t.pad_id}
-    text = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
-    vision = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
+    text: dict[str, Any] = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
+    vision: dict[str, Any] = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
     for tower, values in ((t, text), (v, vision)):
         values |= {
             "hidden_size": tower.width,

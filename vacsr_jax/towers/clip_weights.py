@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def save_hf_clip(
     folder.mkdir(parents=True, exist_ok=True)
     replace_whole(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata))
     for name, content in files.items():
-        replace_whole(folder / name, lambda path, content=content: path.write_bytes(content))
+        replace_whole(folder / name, functools.partial(Path.write_bytes, data=content))
 
 
 def to_tensors(config: CLIPConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -39,7 +39,8 @@ def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 "transformers.CLIPModel.from_pretrained(folder).save_pretrained(new_folder)"
             )
         raise ValueError(f"{folder}: no {', '.join(missing)}{hint}")
-    tensors, metadata = {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    metadata: dict[str, str] = {}
     for file in files:
         try:
             with safe_open(folder / file, framework="numpy") as f:
@@ -55,7 +56,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def indexed_files(index: Path) -> list[str]:
     """The files that an index names, which are safetensors beside it and nothing else."""
     places = read_object(index).get("weight_map")
-    names = list(places.values()) if isinstance(places, dict) else [places]
+    names: list[Any] = list(places.values()) if isinstance(places, dict) else [places]
     wrong = [x for x in names if not isinstance(x, str) or Path(x).name != x or not x.endswith(".safetensors")]
     if wrong or not names:
         got = f"{wrong[0]!r:.80}" if wrong else "nothing"

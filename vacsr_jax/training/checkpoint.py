@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -60,6 +61,11 @@ class Checkpoints:
                     "give another --workdir"
                 )
             on_first_process(lambda: set_damaged_aside(self.folder))
+        with _unlogged() if read_only else contextlib.nullcontext():
+            self._manager = self._open(read_only)
+        self._saving: int | None = None  # the step being written
+
+    def _open(self, read_only: bool) -> ocp.CheckpointManager:
         keep = [LatestN(n=2), BestN(get_metric_fn=selected_value, n=1, keep_checkpoints_without_metrics=False)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else AnyPreservationPolicy(keep),
@@ -77,8 +83,7 @@ class Checkpoints:
             "optimizer": ocp.StandardCheckpointHandler(),
             "run": ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
-        self._saving: int | None = None  # the step being written
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, state: TrainState, description: dict[str, Any], selection: Selection | None) -> None:
         """Begins to write a checkpoint, once the one before it is written; without a selection it is never the best.
@@ -177,6 +182,18 @@ class Checkpoints:
                 f"the checkpoint of step {self._saving} could not be written to {self.folder} ({left}): {advice}, "
                 "then run the same command again to continue"
             ) from error
+
+
+@contextlib.contextmanager
+def _unlogged():
+    """Without Orbax's warnings, two of which say at every load that what was opened to be read is only read."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

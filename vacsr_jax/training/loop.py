@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vacsr_jax.atomic_files import parse_json, to_json, write_text
-from vacsr_jax.data.loader import batches
+from vacsr_jax.data.loader import Pairs, batches
 from vacsr_jax.data.noise import write_noise
+from vacsr_jax.data.source import labels_of
 from vacsr_jax.evaluation.classification import score_classes
 from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.image_text import describe
@@ -54,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
-        tokens = run.class_tokens if run.class_tokens is not None else run.pairs.tokens
+        tokens = run.pairs.tokens if isinstance(run.pairs, Pairs) else np.asarray(run.class_tokens)
         check_same(config.to_json(), tokens, len(run.pairs.source))
         on_first_process(lambda: claim(workdir, config, run))
         state, step = start(run, mesh)
@@ -158,8 +159,8 @@ def take_steps(
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a run that was never stopped has the same best checkpoint
-                terms = finite_terms(pending, number, run, checkpoints)
-                checkpoints.save(state, {**description, "terms": terms}, None)
+                kept = finite_terms(pending, number, run, checkpoints)
+                checkpoints.save(state, {**description, "terms": kept}, None)
             if stopped_by:
                 checkpoints.wait()
                 raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)
@@ -203,17 +204,12 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 
 def validate(run: Run, params) -> dict[str, float]:
-    """rsum and both R@1 on the validation labels; with classes as texts, the accuracy."""
+    """rsum and both R@1 on the validation labels; with classes as texts, the accuracy, if there is a validation set."""
+    if run.validation is None:
+        return {}
     if run.class_tokens is not None:
-        return validate_classes(run, params)
+        scores = score_classes(run.model, params, run.validation, run.class_tokens, None)
+        return {"validation/accuracy": accuracy(scores.logit, labels_of(run.validation))}
     scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
     metrics = retrieval_metrics(scores.by_label(), labels)
     return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}
-
-
-def validate_classes(run: Run, params) -> dict[str, float]:
-    """The accuracy on the validation images; nothing if there are none."""
-    if run.validation is None:
-        return {}
-    scores = score_classes(run.model, params, run.validation, run.class_tokens, None)
-    return {"validation/accuracy": accuracy(scores.logit, run.validation.labels)}

@@ -67,9 +67,10 @@ def ending_together() -> Iterator[None]:
 
 def _first_error(error: BaseException) -> BaseException:
     """The collective operation that failed first, of those whose handling failed too."""
-    first, at = error, error
-    while (at := at.__context__) is not None:
+    first, at = error, error.__context__
+    while at is not None:
         first = at if isinstance(at, jax.errors.JaxRuntimeError) else first
+        at = at.__context__
     return first
 
 
@@ -86,8 +87,8 @@ def on_first_process(do: Callable[[], Any]) -> None:
             failed = error
     message = np.zeros(_MESSAGE, np.uint8)
     if failed is not None:
-        said = np.frombuffer(str(failed).encode()[:_MESSAGE], np.uint8)
-        message[: len(said)] = said
+        mine = np.frombuffer(str(failed).encode()[:_MESSAGE], np.uint8)
+        message[: len(mine)] = mine
     said = bytes(np.asarray(multihost_utils.broadcast_one_to_all(message))).rstrip(b"\0").decode(errors="replace")
     if failed is not None:
         raise failed
@@ -107,7 +108,7 @@ def check_same(config: str, tokens: np.ndarray, images: int) -> None:
     """Raises ValueError unless all processes were given the same config and read the same data."""
     if jax.process_count() == 1:
         return
-    mine = np.array([zlib.crc32(config.encode()), zlib.crc32(np.ascontiguousarray(tokens)), images], np.int64)
+    mine = np.array([zlib.crc32(config.encode()), zlib.crc32(np.ascontiguousarray(tokens).data), images], np.int64)
     everyone = np.asarray(multihost_utils.process_allgather(mine))
     for name, column in zip(("config", "captions", "number of images"), everyone.T, strict=True):
         if len(set(column)) > 1:

@@ -64,8 +64,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     """
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
     train, validation = open_split(config, "train"), open_validation(config)
-    classes = isinstance(train, ClassSource)
-    texts, image_index = (class_texts(train, config), None) if classes else caption_pairs(train)
+    texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
     if config.model.pretrained:
         shape, towers = load_towers(config.model.pretrained)
         tokenizer = load_tokenizer(config.model.pretrained, context_length=shape.text.context_length)
@@ -75,7 +74,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         shape = adapt_towers(shape, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
     shape = dataclasses.replace(shape, vision=choose_preprocess(config, shape.vision))
-    model = build_model(config, shape, texts=len(texts) if classes else 0)
+    model = build_model(config, shape, texts=len(texts) if image_index is None else 0)
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": keep_known(towers, params["towers"])}
@@ -88,16 +87,19 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
     noise = noise_of(config, image_index)
-    resize_train = resize
+    resize_train: Callable | None = resize
     if config.augment.images == "none":  # else each step crops anew, from the image as it is
         train, resize_train = fit_in_memory(train, resize, shape)
-    validation, _ = fit_in_memory(validation, resize, shape)
-    if classes:
+    if validation is not None:
+        validation, _ = fit_in_memory(validation, resize, shape)
+    pairs: TrainingItems
+    class_tokens = None
+    if image_index is None:
         pairs = LabelledImages(train, resize_train, augmentation)
         class_tokens = tokens[:, : longest_text(tokens, shape.text)]  # pads change nothing and cost as much as words
     else:
         shown = image_index if noise is None else noise.index
-        pairs, class_tokens = Pairs(train, tokens, shown, resize_train, augmentation), None
+        pairs = Pairs(train, tokens, shown, resize_train, augmentation)
     return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
 
 
@@ -138,8 +140,9 @@ def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
     if config.model.preprocess == "clip":
         return vision
     if config.model.preprocess == "pcmepp":
-        statistics = {"pixel_mean": IMAGENET_PIXEL_MEAN, "pixel_std": IMAGENET_PIXEL_STD}
-        return dataclasses.replace(vision, resize="squash", **statistics)
+        return dataclasses.replace(
+            vision, resize="squash", pixel_mean=IMAGENET_PIXEL_MEAN, pixel_std=IMAGENET_PIXEL_STD
+        )
     raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
 
 
@@ -176,12 +179,8 @@ def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[st
     return train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
 
 
-def fit_in_memory(
-    source: Source | None, resize: Callable, shape: TowersConfig
-) -> tuple[Source | None, Callable | None]:
+def fit_in_memory(source: Source, resize: Callable, shape: TowersConfig) -> tuple[Source, Callable | None]:
     """The source with all images resized once, if they take less than MEMORY_LIMIT; else as it is, and `resize`."""
-    if source is None:
-        return None, None
     if isinstance(source, ArraySource) and source.images.shape[1] == shape.vision.image_size:
         return source, None
     if len(source) * shape.vision.image_size**2 * 3 > MEMORY_LIMIT:

@@ -89,10 +89,13 @@ def train_step(
 
     def loss_of(params):
         params = groups.hold_frozen(params, learns, released)
-        items = embed(params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens)
+        image_items, text_items = embed(
+            params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
+        )
         pairs = Batch(
-            *items,
-            labels,
+            images=image_items,
+            texts=text_items,
+            labels=labels,
             valid=jnp.ones(labels.shape, bool),
             key=key,
             step=state.step,

@@ -75,7 +75,7 @@ def rankings(
     yield "rrf", fusion.rrf(raw, kinds)
     yield "dbsf", fusion.dbsf(raw, kinds, count)
     yield "per_query_z", fusion.dbsf(raw, kinds, count, depth=None)
-    if match is not None:
+    if match is not None and fitted.match is not None:
         scores = hide(jnp.asarray(match(plain.queries, plain.documents)), plain.exclude)
         yield "match", scores
         yield "match_standardized", z_scores(plain, fitted.match, scores)
@@ -140,16 +140,21 @@ def compare(
     """
     check_comparable(problem, ks)
     source = problem if fit_on is None else fit_on
-    forms = [source, *(centre_problem(source, *means) for means in centre_means(source))]
+    of_centered, of_i0t = centre_means(source)
+
+    def in_three_forms(p: RetrievalProblem) -> tuple[RetrievalProblem, RetrievalProblem, RetrievalProblem]:
+        return p, centre_problem(p, *of_centered), centre_problem(p, *of_i0t)
+
+    forms = in_three_forms(source)
     fitted = fit_all(*forms, match)
     cautions(problem, fitted.stats)
     if fit_on is not None:
-        forms = [problem, *(centre_problem(problem, *means) for means in centre_means(source))]
-    ranks: dict[str, list[np.ndarray]] = {}
+        forms = in_three_forms(problem)
+    ranks: dict[str, list[list[np.ndarray]]] = {}
     blocks, count = zip(*(form.blocks() for form in forms), strict=True), -(-len(problem.queries) // problem.block_size)
-    for plain, *others in tqdm(blocks, total=count, unit=" blocks of queries", delay=2, disable=None):
+    for plain, centered, i0t in tqdm(blocks, total=count, unit=" blocks of queries", delay=2, disable=None):
         positives = _positives(plain)
-        for name, scores in rankings(plain, *others, fitted, match):
+        for name, scores in rankings(plain, centered, i0t, fitted, match):
             found = rank_positives(np.asarray(scores), positives)
             ranks.setdefault(name, []).append(np.split(found.rank, np.flatnonzero(np.diff(found.query)) + 1))
     groups = answer_groups(problem)

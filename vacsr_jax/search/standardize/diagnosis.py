@@ -148,4 +148,4 @@ def shares(hits: Hits, names: list[str], k: int, exclude: Sequence[Collection[st
 def centre(store: StoreOfVectors, modality: str) -> np.ndarray:
     """The mean of a modality's unit vectors, float32 [d]."""
     blocks = store.vectors(modality)
-    return sum(np.sum(block, axis=0, dtype=np.float32) for block in blocks) / store.count(modality)
+    return np.asarray(sum(np.sum(block, axis=0, dtype=np.float32) for block in blocks) / store.count(modality))

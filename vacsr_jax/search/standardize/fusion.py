@@ -130,7 +130,8 @@ def query_bias(blocks: Iterable[Float[Array, "_ n"]], temperature: float = TEMPE
     Raises:
       ValueError: if there is no block.
     """
-    log_sum, count = None, 0
+    log_sum: jax.Array | None = None
+    count: jax.Array | int = 0
     for z in blocks:
         here = jax.nn.logsumexp(jnp.asarray(z) / temperature, axis=0)
         log_sum = here if log_sum is None else jnp.logaddexp(log_sum, here)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vacsr_jax.data.embeddings import Embeddings, check_same_space, excluded_rows, numbered, rows_of
+from vacsr_jax.search.checks import Vectors
 from vacsr_jax.search.standardize import statistics
 from vacsr_jax.search.standardize.diagnosis import Diagnosis, diagnose
 from vacsr_jax.search.standardize.pseudo_positives import cosines, hide, labelled_scores
@@ -85,7 +87,7 @@ class _Documents:
     def vectors(self, modality: str) -> Iterator[np.ndarray]:
         yield self._documents[self._rows[modality]]
 
-    def topk(self, queries: np.ndarray, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows[modality]
         documents, size = jnp.asarray(self._documents[rows]), max(1, BLOCK_SCORES // len(rows))
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -127,7 +129,7 @@ def make_problem(
 def fit(problem: RetrievalProblem) -> ModalityStats:
     """Statistics of the pseudo-positives of a problem's queries."""
     p = problem
-    kinds = {"query_modality": p.query_modality, "query_modalities": p.query_modalities}
+    kinds: dict[str, Any] = {"query_modality": p.query_modality, "query_modalities": p.query_modalities}
     return statistics.fit(p.queries, p.documents, p.modality, p.modalities, exclude=p.exclude, **kinds)
 
 
@@ -233,4 +235,5 @@ def best_candidates(
         best, rows = jax.lax.top_k(z + offset - (0 if bias is None else bias), min(k, z.shape[1]))
         taken = (jnp.take_along_axis(x, rows, axis=1) for x in (scores, z))
         found.append([np.asarray(x) for x in (jnp.where(jnp.isneginf(best), -1, rows), *taken)])
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    of_all = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return of_all[0], of_all[1], of_all[2]

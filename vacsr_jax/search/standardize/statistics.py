@@ -92,8 +92,9 @@ def empty(
             raise ValueError(f"{name}: got {list(names)}, expected at least one name and none twice")
     if len(pools) != len(modalities):
         raise ValueError(f"pool_sizes: got {len(pools)} numbers for the modalities {list(modalities)}; give one each")
-    zeros = [jnp.zeros((len(query_modalities), len(modalities)), jnp.float32) for _ in range(3)]
-    return ModalityStats(*zeros, tuple(query_modalities), tuple(modalities), pools, model_id)
+    shape = (len(query_modalities), len(modalities))
+    count, mean, m2 = (jnp.zeros(shape, jnp.float32) for _ in range(3))
+    return ModalityStats(count, mean, m2, tuple(query_modalities), tuple(modalities), pools, model_id)
 
 
 def fit(
@@ -129,7 +130,7 @@ def update(stats: ModalityStats, scores: Float[Array, "q m"], query_modality: Qu
     return merge(stats, dataclasses.replace(stats, **_moments(stats, scores, query_modality)))
 
 
-def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, jax.Array]:
+def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, Any]:
     scores = jnp.asarray(scores).astype(jnp.float32)
     kinds = jnp.broadcast_to(jnp.asarray(query_modality), scores.shape[:1])
     is_of = kinds == jnp.arange(len(stats.query_modalities))[:, None]
@@ -258,7 +259,7 @@ def from_dict(values: dict) -> ModalityStats:
             raise ValueError(f"statistics: {name} is {values[name]!r:.60}, expected a list of names")
     names = {name: tuple(values[name]) for name in ("modalities", "query_modalities")}
     stats = empty(pool_sizes=values["pool_sizes"], model_id=str(values["model_id"]), **names)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in ("count", "mean", "m2"):
         try:
             x = np.array(values[name], np.float32)

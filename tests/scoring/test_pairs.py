@@ -29,7 +29,7 @@ IMAGES, TEXTS = unit_embeddings(N, 1), unit_embeddings(M, 2)
 
 def adapter_scorer(seed=0, **fields):
     adapter = dataclasses.replace(ADAPTER, **fields)
-    params = adapter.init(jax.random.key(seed), method="scorer")["params"]
+    params = jax.jit(functools.partial(adapter.init, method="scorer"))(jax.random.key(seed))["params"]
     params = params | {"mixture_logits": jnp.array([0.3, -0.4]), "log_var_bias": params["log_var_bias"] - 1}
     return adapter.apply({"params": params}, method="scorer")
 

@@ -21,7 +21,6 @@ PARAMETERS = {
     "ViT-L/14-336": 427_944_193,
     "tiny": 592_705,
 }
-pytestmark = pytest.mark.usefixtures("compile_fast")
 TINY = PRESETS["tiny"]
 # The tiny towers with CLIP's own pooling, masking and activation.
 CLS = CLIPConfig(

@@ -22,8 +22,13 @@ def keep_compiled() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home directory that cannot be written to, as in some containers: nothing is kept
     options = {
-        "jax_compilation_cache_dir": str(cache_folder()),
+        "jax_compilation_cache_dir": str(folder),
         "jax_compilation_cache_max_size": MOST_BYTES,
         "jax_persistent_cache_min_compile_time_secs": FASTEST,
     }

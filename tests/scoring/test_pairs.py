@@ -46,7 +46,7 @@ def float64_scores(scorer, images=IMAGES, texts=TEXTS):
     return logit, np.sqrt(np.einsum("nmkd,k->nmd", np.exp(log_var), f["weights"])).mean(-1)
 
 
-@pytest.mark.parametrize(("d", "decoder_width"), [(256, 0), (256, 24), (1024, 0)])
+@pytest.mark.parametrize(("d", "decoder_width"), [(256, 0), (256, 24), pytest.param(1024, 0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-3)])
 def test_scores_agree_with_float64(dtype, tolerance, d, decoder_width):
     # Relative to the largest score: a logit passes through zero, where no precision is enough.

@@ -21,6 +21,7 @@ PARAMETERS = {
     "ViT-L/14-336": 427_944_193,
     "tiny": 592_705,
 }
+pytestmark = pytest.mark.usefixtures("compile_fast")
 TINY = PRESETS["tiny"]
 # The tiny towers with CLIP's own pooling, masking and activation.
 CLS = CLIPConfig(
@@ -190,6 +191,7 @@ def test_bfloat16_computes_close_to_float32(clip):
         assert np.abs(full - low).max() > 1e-5, "this was not computed in bfloat16"
 
 
+@pytest.mark.slow
 def test_tiny_learns_its_batch():
     model, (images, tokens) = CLIP(TINY), make_batch(TINY, n=16)
     optimizer = optax.adamw(1e-3)

@@ -208,7 +208,7 @@ class PropensityModel(PairModel):
 
 def noise_logit(params: Params) -> Float[Array, ""]:
     """The log odds that a label is wrong, of a `PropensityModel`'s parameters."""
-    return NOISE_SPEED * params["noise_rate"]
+    return NOISE_SPEED * jnp.asarray(params["noise_rate"])
 
 
 class PropensityHead(nn.Module):

@@ -129,7 +129,7 @@ def build(config, dim: int, initial_logit: float) -> VariationalAdapter:
         components=adapter.components,
         decoder_width=adapter.decoder_width,
         sigmoid=adapter.sigmoid,
-        temperature=adapter.temperature,
+        temperature=1.0,  # of the Gumbel-softmax; no table varies it
         hard=adapter.hard_gumbel,
     )
 

@@ -43,7 +43,7 @@ def test_a_zero_mean_stays_finite():
 def test_the_best_texts_of_each_image_come_with_their_variance():
     images, texts = (jnp.asarray(RNG.normal(size=(n, 6)), jnp.float32) for n in (4, 7))
     scorer = GaussianScorer(jnp.float32(3), jnp.float32(1))
-    whole, best = scorer.score_tile(jnp.asarray(images), jnp.asarray(texts)), top_k(scorer, images, texts, 2)
+    whole, best = scorer.score_tile(images, texts), top_k(scorer, images, texts, 2)
     order = np.argsort(-np.asarray(whole.logit), axis=1)[:, :2]
     np.testing.assert_array_equal(best.index, order)
     np.testing.assert_allclose(best.uncertainty, np.take_along_axis(np.asarray(whole.uncertainty), order, 1), rtol=1e-5)

@@ -35,9 +35,8 @@ def vacsr(
     L_KL is the KL bound, mean over valid pairs. L_recon is the `error` of logits and labels (the paper's likelihood:
     the straight-through squared error), summed over valid pairs and divided by the number of images ("row"), or their
     mean ("mean"). L_P is the variance loss, mean over positive pairs. L_N is the variance loss, mean over the
-    `hard_negatives` hardest negatives of every image and of every text: the ones with the largest score
-    ("similarity"), or with the largest variance loss ("loss", the literal formula). Positives are the pairs whose
-    label is 1/2 or more.
+    `hard_negatives` hardest negatives of every image and of every text, by largest score ("similarity") or by
+    largest variance loss ("loss", the literal formula). Positives are the pairs whose label is 1/2 or more.
 
     Raises:
       ValueError: for a batch with fewer than two images or texts, or an unknown choice.

@@ -1,4 +1,4 @@
-"""PCME++'s pair model: images and texts are Gaussians, and the distance of a pair is the mean over their samples."""
+"""PCME++'s pair model: images and texts are Gaussians, compared by the mean squared distance of samples."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def find_damage(folder: Path, items: tuple[str, ...] = ITEMS) -> str | None:
-    """Says which file of a checkpoint's items is missing or has changed, the first one; None if none has.
+    """Returns what is wrong with a checkpoint's items: the first file that is missing or has changed, or None.
 
     In a run without any checksums, every checkpoint is assumed to be whole.
     """

@@ -204,7 +204,7 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 
 def validate(run: Run, params) -> dict[str, float]:
-    """rsum and both R@1 on the validation labels, or the accuracy if the texts are classes; empty without a split."""
+    """rsum and both R@1 on the validation labels, or the accuracy if the texts are classes; {} without that data."""
     if run.validation is None:
         return {}
     if run.class_tokens is not None:

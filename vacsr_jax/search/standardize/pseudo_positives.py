@@ -128,7 +128,7 @@ def labelled_scores(
 ) -> Float[jax.Array, "q m"]:
     """Scores of the labelled variant: x_i^m = the best cosine of query i with its true answers of modality m.
 
-    `answers` are rows of the documents; -1 is none. The score is -inf where a query has no answer of a modality.
+    `answers` are rows of the documents; -1 means none. The score is -inf if a query has no answer of a modality.
     """
     rows = jnp.maximum(answers, 0)
     scores = jnp.einsum(

@@ -221,7 +221,7 @@ def test_hostile_files_are_named(file, content, message, folder):
 
 def test_incomplete_folders(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"no model\.safetensors; pytorch_model\.bin is not read: convert it"):
+    with pytest.raises(ValueError, match=r"no model\.safetensors; pytorch_model\.bin is not supported: convert it"):
         load_hf_clip(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"no config\.json"):
@@ -274,7 +274,7 @@ def test_save_checks_params_and_like(folder, tmp_path, params):
     with pytest.raises(ValueError, match="do not fit the config: extra"):
         save_hf_clip(tmp_path, CONFIG, {**params, "extra": np.zeros(1)})
     other = dataclasses.replace(CONFIG, layer_norm_eps=1e-6)
-    with pytest.raises(ValueError, match="has another config"):
+    with pytest.raises(ValueError, match="has a different config"):
         save_hf_clip(tmp_path, other, params, like=folder)
 
 

@@ -83,7 +83,7 @@ def test_what_was_saved_is_loaded(kind, saved, request):
 CHANGES = {
     "older format": (lambda d: d.update(format=0), "got format 0, this version reads 2; load it with the version"),
     "newer format": (lambda d: d.update(format=3), "got format 3, this version reads 2"),
-    "no format": (lambda d: d.pop("format"), "expected a format among them"),
+    "no format": (lambda d: d.pop("format"), "expected one named format"),
     "unknown field": (lambda d: d.update(extra=1), r"got fields .*'extra'"),
     "unknown dtype": (lambda d: d.update(dtype="float33"), "float33"),
     "unknown pair model": (
@@ -114,7 +114,7 @@ CHANGES = {
         lambda d: d["clip"]["vision"].update(pixel_mean=[0, 1]),
         "pixel_mean: got .*three finite numbers",
     ),
-    "a tower of no object": (lambda d: d["clip"].update(vision=3), "vision and text: expected an object each"),
+    "a tower of no object": (lambda d: d["clip"].update(vision=3), "vision and text: expected an object for each"),
     "wider adapter": (
         lambda d: d["pair"].update(width=65),
         r"pair/trunk_kernel: saved \(64, 64\), expected \(64, 65\)",
@@ -249,7 +249,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["nobody/nothing-of-this-name", "no_such_folder/in/here", "/no_such_folder"])
 def test_a_name_of_nothing_is_refused(name):
-    with pytest.raises(ValueError, match=f"'{name}' is no folder, and no repository that could be fetched"):
+    with pytest.raises(ValueError, match=f"'{name}' is neither a folder nor a repository that could be fetched"):
         vacsr_jax.load(name)
 
 

@@ -151,7 +151,7 @@ def test_a_gpu_uses_the_kernel_only_where_it_fits_runs_and_agrees(monkeypatch):
     assert fitting.tile_function() is AdapterScorer.score_tile  # this is a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     adapter_module.kernel_agrees.cache_clear()
-    with pytest.warns(UserWarning, match="does not run here and XLA's form is used"):
+    with pytest.warns(UserWarning, match="does not run here, so XLA's form is used"):
         assert fitting.tile_function() is AdapterScorer.score_tile  # no GPU after all
     fused = functools.partial(score_tile_fused, interpret=True)
     monkeypatch.setattr(adapter_module, "score_tile_fused", fused)

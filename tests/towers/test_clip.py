@@ -262,9 +262,9 @@ def test_config_names_what_is_wrong():
         dataclasses.replace(TINY.text, pool="cls")
     with pytest.raises(ValueError, match="activation: got 'relu'"):
         dataclasses.replace(TINY.vision, activation="relu")
-    with pytest.raises(ValueError, match="not a multiple of heads 3"):
+    with pytest.raises(ValueError, match="heads: got 3, expected a divisor of width"):
         dataclasses.replace(TINY.vision, heads=3)
-    with pytest.raises(ValueError, match="image_size 30 is not a multiple of patch_size 16"):
+    with pytest.raises(ValueError, match="patch_size: got 16, expected a divisor of image_size, which is 30"):
         dataclasses.replace(TINY.vision, image_size=30)
     with pytest.raises(ValueError, match="end_id: got 600, expected an id below 512"):
         dataclasses.replace(TINY.text, end_id=600)

@@ -41,16 +41,19 @@ def test_a_program_is_kept_in_the_users_folder(tmp_path, first):
     assert list(tmp_path.glob("vacsr_jax/compiled/*/*-cache"))
 
 
+@pytest.mark.slow
 def test_the_users_own_folder_wins(tmp_path):
     assert run(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))[0] == str(tmp_path / "mine")
     assert not (tmp_path / "vacsr_jax").exists()
 
 
+@pytest.mark.slow
 def test_without_a_place_to_write_nothing_is_kept(tmp_path):
     (tmp_path / "file").write_text("")
     assert run(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")) == ["None", "-1"]
 
 
+@pytest.mark.slow
 def test_one_line_switches_it_off(tmp_path):
     run(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false")
     assert not list(tmp_path.rglob("*-cache"))

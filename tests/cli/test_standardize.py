@@ -1,5 +1,6 @@
 """`vacsr standardize`: what it writes, and what it says about files that do not fit."""
 
+import functools
 import json
 from types import SimpleNamespace
 
@@ -50,17 +51,8 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def refuse(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(["standardize", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        assert ended.value.code == 2
-        assert not out
-        assert "Traceback" not in err
-        return err
-
-    return run
+def refuse(refuse):
+    return functools.partial(refuse, "standardize")
 
 
 def test_fit_apply_and_diagnose_in_turn(files, tmp_path, capsys):

@@ -77,6 +77,7 @@ def invert(image):
     return 255 - image
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing():
     pairs = make_pairs(preprocess=invert)
     iterator = batches(pairs, batch_size=4, seed=1, start_step=9, workers=2)

@@ -112,6 +112,7 @@ def test_no_scene_stands_twice_in_a_split(split):
     assert len(np.unique(identity(make(split, 500).layout))) == 500
 
 
+@pytest.mark.slow
 def test_identity_is_equal_exactly_where_all_facts_are():
     layout = make("train", 3000).layout
     facts = np.concatenate([layout.background[:, None], layout.shape, layout.colour, layout.size], axis=1)

@@ -1,6 +1,7 @@
 import sys
 
 import numpy as np
+import pytest
 
 from experiments.mixed_search import __main__ as balanced
 from experiments.mixed_search import coco
@@ -33,6 +34,7 @@ def test_the_corpus_becomes_files_whose_answers_are_the_queries_own():
         assert not (documents.vectors == vector).all(axis=1).any()  # the query is not among them
 
 
+@pytest.mark.slow
 def test_the_temperatures_hold_the_default_of_the_method():
     (queries, documents), _ = drawn()
     problem = make_problem(queries, documents)

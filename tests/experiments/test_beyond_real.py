@@ -73,6 +73,7 @@ def test_weights_come_from_the_validation_pairs_and_images_of_a_text_keep_their_
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant", "ignore:invalid value")  # scores of 0, entropies alike
+@pytest.mark.slow
 def test_every_image_of_clip_is_tested_with_a_bank_that_lacks_it(monkeypatch, tmp_path, capsys):
     n, seen = 24, []
     monkeypatch.setattr(real, "BANK", 8)

@@ -32,6 +32,7 @@ def small():
     return adapter, params, pair_scoring.embeddings(5, 16, 1), pair_scoring.embeddings(6, 16, 2)
 
 
+@pytest.mark.slow
 def test_the_straightforward_scores_are_the_librarys(small):
     adapter, params, images, texts = small
     logit, uncertainty = baselines.scores(params, jnp.asarray(images), jnp.asarray(texts), 2)
@@ -89,6 +90,7 @@ def test_the_best_of_rounds_is_the_least():
     assert timing.machine()
 
 
+@pytest.mark.slow
 def test_two_stages_meet_the_full_ranking_when_everything_is_a_candidate(monkeypatch, tmp_path, small):
     adapter, params, images, texts = small
     monkeypatch.setattr(two_stages, "KS", (2, 5))
@@ -103,6 +105,7 @@ def test_two_stages_meet_the_full_ranking_when_everything_is_a_candidate(monkeyp
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_linear_stage_is_the_score_where_the_score_is_linear():
     d = 96
     adapter, params = pair_scoring.adapter_of(d)

@@ -48,6 +48,7 @@ def test_good_files_are_accepted(target, tmp_path):
     target.read(tmp_path / "inside", None)
 
 
+@pytest.mark.slow
 def test_a_command_that_would_train_ends_at_its_first_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the target changes the folder
     command = ["train", "--config=config.py", "--workdir=out/run", *SMALL]

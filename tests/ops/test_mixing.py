@@ -9,7 +9,7 @@ SIZE = 16
 
 
 @pytest.fixture(scope="module")
-def mixed():
+def mixed(compile_fast):
     """Mixes half of 256 constant images, 0 to 255 / 256; returns them and the share that each keeps."""
     pixels = jnp.broadcast_to((jnp.arange(256) / 256.0)[:, None, None, None], (256, SIZE, SIZE, 3))
     out, share = jax.jit(mix_images, static_argnums=2)(jax.random.key(0), pixels, 0.5)

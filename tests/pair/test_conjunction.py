@@ -71,6 +71,7 @@ def test_far_logits_and_their_gradients():
         np.testing.assert_allclose(gradient, miss, rtol=1e-5, atol=1e-30)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     model = ConjunctionModel(D, K, -1.0)
     with jax.enable_x64(True):

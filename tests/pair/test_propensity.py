@@ -113,6 +113,7 @@ def test_limits_and_their_gradients_are_finite():
     np.testing.assert_allclose(log_match(a, plateau=True), log_expit(np.float64(a)), rtol=1e-6, atol=1e-30)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     model, params, *_ = make()
     labels = np.zeros((3, 5))

@@ -81,7 +81,7 @@ def test_extreme_log_variances_are_finite_or_stop_the_run(log_var):
         terms = ADAPTER.apply({"params": {**params, "log_var_bias": bias}}, images, texts, noise)
         return jnp.mean(terms.kl) + jnp.mean(terms.variance_loss) + jnp.mean(jax.nn.softplus(-terms.logit))
 
-    value, gradient = jax.value_and_grad(total)(jnp.full_like(params["log_var_bias"], log_var))
+    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.full_like(params["log_var_bias"], log_var))
     fits = log_var < np.log(np.finfo(np.float32).max)
     assert np.isfinite(value) == fits  # beyond e^88 the loss is not finite; training stops and says so
     assert np.isfinite(gradient).all() == fits
@@ -136,6 +136,7 @@ def test_scores_are_those_of_the_posterior_mean(decoder_width):
 
 
 @pytest.mark.parametrize("decoder_width", [0, 6])
+@pytest.mark.slow
 def test_tiles_change_nothing_in_values_and_gradients(decoder_width):
     adapter = change(decoder_width=decoder_width)
     params, (images, texts) = draw_params(adapter), embeddings(8, 8)
@@ -157,6 +158,7 @@ def test_tiles_change_nothing_in_values_and_gradients(decoder_width):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), tiled, whole)
 
 
+@pytest.mark.slow
 def test_sampling_z_and_sampling_the_decoded_scalar_agree_in_distribution():
     params, (images, texts) = draw_params(ADAPTER), embeddings(1, 2)
     n = 4000
@@ -174,6 +176,7 @@ def test_sampling_z_and_sampling_the_decoded_scalar_agree_in_distribution():
     assert ks_2samp(scalar[:, 0], latent[:, 1]).pvalue < 1e-6
 
 
+@pytest.mark.slow
 def test_a_decoder_with_a_hidden_layer_draws_z():
     adapter = change(decoder_width=6)
     params, (images, texts) = draw_params(adapter), embeddings(2, 3)
@@ -183,6 +186,7 @@ def test_a_decoder_with_a_hidden_layer_draws_z():
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
+@pytest.mark.slow
 def test_gradients_against_finite_differences(sigmoid):
     adapter = change(sigmoid=sigmoid)
     with jax.enable_x64(True):
@@ -217,7 +221,7 @@ def test_finite_at_extreme_log_variances(log_var):
     def total(params):
         return sum(jnp.mean(term) for term in ADAPTER.apply({"params": params}, images, texts, noise))
 
-    value, gradient = jax.value_and_grad(total)(params)
+    value, gradient = jax.jit(jax.value_and_grad(total))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     scores = ADAPTER.apply({"params": params}, method="scorer").score_tile(images, texts)

@@ -1,7 +1,6 @@
 """The one-pass objective against the loss on every pair's own terms, finite differences, and eight devices."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from vacsr_jax.pair.vacsr_objective import vacsr_objective
 
 B, D, K = 8, 6, 2
 ADAPTER = variational_adapter(D, 7, components=K)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 LOSS = {"kl": 0.3, "recon": 1.0, "positive": 0.7, "negative": 0.9}
 CHOICES = {"hard_negatives": 2, "hard": "similarity", "reduction": "row"}
 KEY = jax.random.key(5)
@@ -106,35 +106,3 @@ def test_gradients_against_finite_differences():
         params, images, texts, labels = batch(scale=0.3)
         inputs = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (params, images, texts))
         check_gradient(lambda inputs: in_one_pass(*inputs, labels, dtype=jnp.float64, **loss)[0], inputs)
-
-
-def compiled(devices, n, d, tile_pairs):
-    adapter = ADAPTER.clone(dim=d, width=d)
-    params = jax.eval_shape(lambda key: adapter.init(key, method="scorer"), KEY)["params"]
-    rows = NamedSharding(mesh(devices), P("data"))
-    x = jax.ShapeDtypeStruct((n, d), jnp.float32, sharding=rows)
-
-    def loss(params, images, texts):
-        pairs = jnp.eye(n, dtype=bool), jnp.ones((n, n), bool)
-        run = functools.partial(vacsr_objective, adapter, mesh=mesh(devices), tile_pairs=tile_pairs, dtype=jnp.float32)
-        return run(params, images, texts, *pairs, KEY, **LOSS, **CHOICES)[0]
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(params, x, x).compile()
-
-
-@pytest.mark.slow
-def test_memory_is_the_tiles_not_the_batchs():
-    # 256 x 256 pairs: one tensor of all hidden layers is 16.8 MB, the terms of all pairs 0.3 MB each.
-    tiled, whole = (compiled(1, 256, 64, pairs).memory_analysis().temp_size_in_bytes for pairs in (512, 10**6))
-    assert tiled < 8e6 < 60e6 < whole
-
-
-@pytest.mark.slow
-def test_text_features_are_gathered_once_and_no_tile_communicates():
-    text = compiled(8, 32, 48, 16).as_text()
-    gathers = [line for line in text.splitlines() if " all-gather(" in line and "f32[32,48]" in line.split("=")[1]]
-    in_rows = 1  # the texts, for the tiles; the hard negatives gather rows of both sides once more
-    assert in_rows <= len(gathers) <= in_rows + 2, gathers
-    collectives = [line for line in text.splitlines() if re.search(r" (all|reduce)-(gather|reduce|scatter)\(", line)]
-    assert "while/body" in text
-    assert not any("while/body" in line for line in collectives)

@@ -26,6 +26,7 @@ def test_every_digit_is_the_stored_one(name):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.slow
 def test_every_digit_is_the_live_packages(seed):
     pytest.importorskip("eccv_caption")
     truth = drawn_truth()

@@ -54,6 +54,7 @@ def test_golden_values_of_the_public_adamp(setting):
 
 
 @pytest.mark.parametrize(("name", "weight_decay"), [("plain", 0.0), ("wd", 1e-2)])
+@pytest.mark.slow
 def test_more_golden_values(name, weight_decay):
     file = SHARED / f"adamp_{name}.npz"
     if not file.exists():
@@ -61,6 +62,7 @@ def test_more_golden_values(name, weight_decay):
     compare(np.load(file), "grads", "traj", channel_axis=0, weight_decay=weight_decay)
 
 
+@pytest.mark.slow
 def test_flax_layouts_are_found_by_name():
     golden = np.load(OURS)
     to_flax = {"w": lambda x: x.T, "conv": lambda x: x.transpose(2, 3, 1, 0), "b": lambda x: x, "emb": lambda x: x}

@@ -213,6 +213,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_writing_is_reproducible(tmp_path):
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, sample_report())

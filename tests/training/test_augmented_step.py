@@ -13,6 +13,7 @@ from vacsr_jax.training.step import augment, positive_pairs
 
 
 @pytest.mark.usefixtures("compile_fast")
+@pytest.mark.slow
 def test_mixing_on_eight_devices_is_that_of_one():
     config = scenes.get_config("method=pcmepp")
     changes = {"augment.mix": 0.5, "augment.image_tokens": 0.2, "augment.label_smoothing": 0.1}

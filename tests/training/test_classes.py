@@ -68,11 +68,13 @@ def test_chunks_and_devices_change_nothing_but_the_memory(run):
     assert chunked_bytes < whole_bytes / 4
 
 
+@pytest.mark.slow
 def test_an_epoch_is_its_whole_batches_and_without_validation_there_is_none(run):
     assert run.config.train.steps == 5 * (20 // 8)
     assert run.validation is None
     assert with_steps(run.config, 3).train.steps == 5
 
 
+@pytest.mark.slow
 def test_the_first_logit_is_the_base_rate_of_a_class(run):
     assert run.model.pair.initial_logit == pytest.approx(-np.log(9))

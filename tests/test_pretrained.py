@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint_is_named(item, workdir):
         damaged.write_bytes(damaged.read_bytes()[:9])
     name = re.escape(item)
     refused = pytest.raises(ValueError, match=f"every checkpoint is damaged .{name}.* (was changed or cut|is missing)")
-    with pytest.warns(UserWarning, match=f"step {STEP} is damaged .{name}.*; using another one"), refused:
+    with pytest.warns(UserWarning, match=f"step {STEP} is damaged .{name}.* and is skipped"), refused:
         vacsr_jax.load(workdir)
 
 

@@ -112,7 +112,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def choose(self, which: str) -> int | None:
-        """The "best" or "last" step, or None if there is none. If its parameters are damaged, warns and takes the next.
+        """The "best" or "last" step, or None if there is none. If its parameters are damaged, warns and skips it.
 
         Raises:
           ValueError: if there are checkpoints and all of them are damaged.
@@ -125,7 +125,7 @@ class Checkpoints:
             found[step] = find_damage(self.folder / f"{step}", ("params", "run", "metrics"))
             if found[step] is None:
                 return step
-            warnings.warn(f"{self.folder}: step {step} is damaged ({found[step]}); using another one", stacklevel=2)
+            warnings.warn(f"{self.folder}: step {step} is damaged ({found[step]}) and is skipped", stacklevel=2)
         if found:
             raise ValueError(f"{self.folder}: every checkpoint is damaged ({found[steps[0]]})")
         return None

@@ -205,9 +205,9 @@ def test_formats_and_folders_that_are_none(index, tmp_path):
     index.save(tmp_path / "index")
     header = tmp_path / "index" / "index.json"
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 0}))
-    with pytest.raises(ValueError, match="format 0, this version reads 1"):
+    with pytest.raises(ValueError, match="format 0, this version reads 1 and 2"):
         MixedIndex.load(tmp_path / "index")
-    header.write_text(json.dumps({"format": 1}))
+    header.write_text(json.dumps({"format": 2}))
     with pytest.raises(ValueError, match="has no model_id, stats, about"):
         MixedIndex.load(tmp_path / "index")
 

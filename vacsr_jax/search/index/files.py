@@ -31,7 +31,7 @@ from vacsr_jax.search.standardize.ranking import FitQueries
 
 FORMAT, READ = 2, (1, 2)
 HEADER, DOCUMENTS, QUERIES, EXCLUDED = "index.json", "documents.jsonl", "queries.safetensors", "queries.json"
-REFERENCE_IMAGES = "image_bank.npz"  # its name, and the header's "image_bank", are older than the word
+REFERENCE_IMAGES = "image_bank.npz"  # its name, and the header's "image_bank", have kept the word of format 1
 
 
 def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str], fits: dict[str, FitQueries]) -> None:

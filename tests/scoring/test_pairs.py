@@ -115,6 +115,21 @@ def test_two_stages():
     np.testing.assert_array_equal(both[0].index, both[1].index)
 
 
+def test_few_candidates_bring_only_their_own_texts_to_the_device(monkeypatch):
+    candidates = np.random.default_rng(0).integers(M, size=(5, 3))
+    sizes, score = [], pair_scoring._score_candidates
+    monkeypatch.setattr(
+        pair_scoring, "_score_candidates", lambda s, v, t, c, **o: sizes.append(len(t)) or score(s, v, t, c, **o)
+    )
+    found = pair_scoring.score_candidates(SCORER, IMAGES[:5], TEXTS, candidates)
+    there = pair_scoring.score_candidates(SCORER, IMAGES[:5], jnp.asarray(TEXTS), candidates)
+    assert sizes == [15, M]
+    whole = pair_scoring.score_all(SCORER, IMAGES[:5], TEXTS)
+    for a, b, all_pairs in zip(found[:2], there[:2], whole[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, np.take_along_axis(all_pairs, candidates, axis=1), rtol=1e-5)
+
+
 def test_candidates_of_a_cosine_score():
     cosine = CosineScorer(jnp.float32(3), jnp.float32(-1))
     found = pair_scoring.score_candidates(cosine, IMAGES, TEXTS, np.full((N, 1), 4))

@@ -136,6 +136,9 @@ def fit_with_own(index: MixedIndex, modality: str) -> int:
     """Fits an index with documents of its own, each of which does not find itself; returns their number."""
     ids = index.store.ids(modality)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(len(ids), OWN_QUERIES)).astype(int))
-    vectors = np.concatenate(list(index.store.vectors(modality)))[chosen]
-    index.fit(vectors, modality, [[ids[i]] for i in chosen])
+    vectors, start = [], 0
+    for block in index.store.vectors(modality):  # one at a time: all of them in float32 may not fit into memory
+        vectors.append(block[chosen[(chosen >= start) & (chosen < start + len(block))] - start])
+        start += len(block)
+    index.fit(np.concatenate(vectors), modality, [[ids[i]] for i in chosen])
     return len(chosen)

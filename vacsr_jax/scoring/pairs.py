@@ -80,6 +80,10 @@ def score_candidates(scorer: Scorer, images: Item, texts: Item, candidates: np.n
         raise ValueError(
             f"candidates: got indices from {candidates.min()} to {candidates.max()}, expected 0 to {m - 1}"
         )
+    if candidates.size < m and all(isinstance(x, np.ndarray) for x in jax.tree.leaves(texts)):
+        # Only the texts that are asked for go to the device: for few pairs, all of them cost more than the scores.
+        texts = jax.tree.map(lambda x: x[candidates.ravel()], texts)
+        candidates = np.arange(candidates.size, dtype=np.int32).reshape(candidates.shape)
     score = functools.partial(_score_candidates, scorer, tile_pairs=pairs_per_tile(scorer))
     blocks = list(_row_blocks(score, images, texts, "re-ranking", candidates))
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)

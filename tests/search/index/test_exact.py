@@ -6,8 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from vacsr_jax.search.index import exact
-from vacsr_jax.search.index.exact import ExactStore, top_k
+from vacsr_jax.data.embeddings import unit_rows
+from vacsr_jax.search.index import codes, exact
+from vacsr_jax.search.index.exact import ExactStore
+from vacsr_jax.search.index.scan import top_k
 
 D = 16
 
@@ -28,9 +30,13 @@ def names(n, prefix="d"):
     return [f"{prefix}{i}" for i in range(n)]
 
 
+def kept(documents):
+    return codes.decode(codes.encode(unit_rows(documents)[0]))
+
+
 def reference(documents, queries, k):
-    """Row numbers and scores of the best k, in float64, of vectors rounded as the store does; of equals the first."""
-    a, b = (unit(x).astype(ml_dtypes.bfloat16).astype(np.float64) for x in (queries, documents))
+    """Numbers and scores of the best k in float64, of vectors as the store keeps them; first come, first."""
+    a, b = unit_rows(queries)[0].astype(np.float64), kept(documents).astype(np.float64)
     scores = a @ b.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(scores, order, axis=1)
@@ -47,11 +53,13 @@ def test_the_best_of_many_blocks_in_order_of_arrival(devices, monkeypatch):
     order, expected = reference(documents, queries, 9)
     assert (ids == np.array(names(700), object)[order]).all()
     np.testing.assert_allclose(scores, expected, atol=1e-6)
+    true = np.sort(unit(queries.astype(np.float64)) @ unit(documents.astype(np.float64)).T, axis=1)[:, :-10:-1]
+    np.testing.assert_allclose(scores, true, atol=2e-5)  # nearer where vectors have more than 16 numbers
     assert scores.dtype == np.float32
     assert store.count("image") == 700
     assert store.ids("image") == names(700)
     stored = np.concatenate(list(store.vectors("image")))
-    np.testing.assert_array_equal(stored, unit(documents).astype(ml_dtypes.bfloat16))
+    np.testing.assert_array_equal(stored, kept(documents))
 
 
 def test_eight_devices_find_what_one_finds():
@@ -65,18 +73,18 @@ def test_eight_devices_find_what_one_finds():
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
 
 
-def test_a_block_holds_two_bytes_a_number():
+def test_a_block_holds_two_bytes_a_number_and_eight_a_document():
     store = ExactStore(jax.devices()[:1])
     store.add(np.ones((1024, D), np.float32), names(1024), "text")
     assert store.nbytes == 1024 * D * 2
     store.topk(np.ones((1, D), np.float32), 1, "text")
-    assert store.nbytes <= 2 * 1024 * D * 2  # the rest of a block is on the host and on the device
+    assert store.nbytes <= 2 * 1024 * D * 2 + 8 * 1024  # the rest of a block is on the host and on the device
     (rows,) = store._rows.values()
     rows.blocks, rows.rest, rows.padded_rest = [rows.padded_rest], rows.rest[:0], None
-    assert store.nbytes == 1024 * D * 2
+    assert store.nbytes == 1024 * (D * 2 + 8)
 
 
-def test_rounding_moves_a_cosine_by_less_than_a_thousandth():
+def test_scores_are_those_of_float32_to_a_hundred_thousandth():
     rng = np.random.default_rng(0)
     documents, queries = rng.normal(size=(500, 512)) + 0.5, rng.normal(size=(4, 512)) + 0.5
     store = ExactStore(jax.devices()[:1])
@@ -84,7 +92,72 @@ def test_rounding_moves_a_cosine_by_less_than_a_thousandth():
     ids, scores = store.topk(queries, 500, "text")
     true = unit(queries) @ unit(documents).T
     found = [[int(x[1:]) for x in line] for line in ids]
-    assert np.abs(np.take_along_axis(true, np.array(found), axis=1) - scores).max() < 1e-3
+    assert np.abs(np.take_along_axis(true, np.array(found), axis=1) - scores).max() < 1e-5
+
+
+def clustered(n, d, centres, noise, seed=0):
+    """Unit vectors around few centres, so that many documents are near the best of any query."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(centres, d))[rng.integers(0, centres, n)] + noise * rng.normal(size=(n, d))
+    return unit(x).astype(np.float32)
+
+
+# One query is multiplied in float32, several in bfloat16. Many documents lie near the best, or few.
+@pytest.mark.parametrize("queries", [1, 5])
+@pytest.mark.parametrize(("centres", "noise"), [(4096, 1.0), (50, 0.1), (3, 0.002), (1, 0.0)])
+def test_what_is_found_from_half_of_each_vector_is_what_all_scores_give(queries, centres, noise, monkeypatch):
+    monkeypatch.setattr(exact, "BLOCK", 2048)
+    documents = clustered(6000, 64, centres, noise)
+    asked = documents[7 : 7 + queries] + 0.02 * np.random.default_rng(1).normal(size=(queries, 64))
+    for devices in (1, 4):
+        store = ExactStore(jax.devices()[:devices])
+        store.add(documents, names(6000), "image")
+        ids, scores = store.topk(asked, 20, "image")
+        all_scores = store._search(codes.rotate(unit_rows(asked)[0]), 20, "image", None)
+        assert (ids == np.array(names(6000), object)[all_scores.numbers]).all()
+        np.testing.assert_allclose(scores, all_scores.scores, atol=1e-6)
+
+
+def test_few_low_bytes_are_read_where_few_documents_are_near(monkeypatch):
+    store, asked = ExactStore(jax.devices()[:1]), clustered(8, 64, 4096, 1.0, seed=1)
+    store.add(clustered(6000, 64, 4096, 1.0), names(6000), "image")
+    search, candidates = ExactStore._search, []
+    monkeypatch.setattr(
+        ExactStore, "_search", lambda self, q, k, m, c: candidates.append(c) or search(self, q, k, m, c)
+    )
+    store.topk(asked, 20, "image")
+    assert candidates == [exact.CANDIDATES]
+    store.topk(asked, 300, "image")
+    assert candidates == [exact.CANDIDATES, None]
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "one large number", "positive"])
+@pytest.mark.parametrize("d", [24, 512])
+def test_a_near_duplicate_is_its_own_first_hit(kind, d):
+    """2,000 pairs of documents at cosine .9998: each document, as a query, finds itself before the other one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, d))
+    x = {
+        "dense": x,
+        "sparse": x * (rng.random(x.shape) < 4 / d) + 1e-3 * x,
+        "positive": np.abs(x),
+        "one large number": x,
+    }[kind]
+    if kind == "one large number":
+        x[:, 3] += 2 * np.sqrt(d)
+    x = unit(x)
+    aside = rng.normal(size=x.shape)
+    aside = unit(aside - np.sum(aside * x, axis=1, keepdims=True) * x)
+    both = np.concatenate([x, 0.9998 * x + np.sqrt(1 - 0.9998**2) * aside]).astype(np.float32)
+    store = ExactStore(jax.devices()[:1])
+    store.add(both, names(4000), "image")
+    asked = np.concatenate([both[:150], both[2000:2150]])
+    ids, scores = store.topk(asked, 2, "image")
+    assert ids[:, 0].tolist() == names(150) + [f"d{2000 + i}" for i in range(150)]
+    assert ids[0, 1] == "d2000"
+    np.testing.assert_allclose(scores[:, 0], 1, atol=1e-6)
+    alone, _ = store.topk(asked[:1], 2, "image")
+    assert alone[0].tolist() == ["d0", "d2000"]
 
 
 def test_padding_is_never_found():

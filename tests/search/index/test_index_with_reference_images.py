@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from vacsr_jax.data.embeddings import unit_rows
 from vacsr_jax.search import text_entropy as T
-from vacsr_jax.search.index import MixedIndex, exact
+from vacsr_jax.search.index import MixedIndex, codes, exact
 
 D, SCALE = 16, 8.0
 IMAGES, TEXTS, ASKED, K = 30, 300, 16, 8  # sizes that need few compiled programs
@@ -43,17 +44,20 @@ def index():
     return build()
 
 
+def unit(x):
+    return unit_rows(x)[0].astype(np.float64)
+
+
 def stored(x):
-    """A vector as the index keeps it: of unit length, rounded to half precision, here in float64."""
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(jax.numpy.asarray(unit, jax.numpy.bfloat16), np.float64)
+    """As the index keeps a vector: unit, in 16 bits a number; in float64."""
+    return codes.decode(codes.encode(unit_rows(x)[0])).astype(np.float64)
 
 
 def test_texts_have_their_bias_for_images_and_none_for_texts(index):
-    s = SCALE * REFERENCE.images.astype(np.float64) @ (stored(texts) / np.linalg.norm(stored(texts), axis=1)[:, None]).T
+    s = SCALE * REFERENCE.images.astype(np.float64) @ unit(texts).T
     p = np.exp(s) / np.exp(s).sum(axis=0)
     bias = -2.0 / SCALE * np.sum(p * np.log(p), axis=0)
-    cosines = stored(asked) @ stored(texts).T
+    cosines = unit(asked) @ stored(texts).T
     for kind, expected in (("image", cosines + bias), ("text", cosines)):
         hits = index.search(asked, K, query_modality=kind, per_modality_k={"image": 0})
         best = np.sort(expected, axis=1)[:, : -K - 1 : -1]
@@ -66,7 +70,7 @@ def test_texts_have_their_bias_for_images_and_none_for_texts(index):
             expected.max(axis=1).mean(), abs=1e-5
         )
     pictures = index.search(asked, K, query_modality="image", per_modality_k={"text": 0}).score
-    np.testing.assert_allclose(pictures, np.sort(stored(asked) @ stored(images).T)[:, : -K - 1 : -1], atol=1e-5)
+    np.testing.assert_allclose(pictures, np.sort(unit(asked) @ stored(images).T)[:, : -K - 1 : -1], atol=1e-5)
 
 
 def same(a, b, kinds=("image", "text")):

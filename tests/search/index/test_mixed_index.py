@@ -4,10 +4,12 @@ import json
 import struct
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from vacsr_jax.search.index import MixedIndex
+from vacsr_jax.search.index import MixedIndex, codes
 from vacsr_jax.search.standardize import statistics as S
 
 D = 16
@@ -199,15 +201,43 @@ def test_a_damaged_index_says_so(name, index, tmp_path):
         MixedIndex.load(tmp_path / "index")
 
 
+def as_format_1(folder):
+    """Rewrites an index as versions before the codes saved it: unit vectors in bfloat16."""
+    for file in folder.glob("vectors-*"):
+        tensors = load_file(file)
+        vectors = codes.decode(tensors.pop("codes")).astype(ml_dtypes.bfloat16)
+        save_file({"vectors": vectors, **tensors}, file)
+    header = folder / "index.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 1}))
+
+
+def test_an_index_of_format_1_is_read_and_saved_as_format_2(index, tmp_path):
+    index.save(tmp_path / "index")
+    as_format_1(tmp_path / "index")
+    old = MixedIndex.load(tmp_path / "index", model_id="clip")
+    assert_equal_stats(old.stats, index.stats)
+    hits, expected = old.search(queries, 20), index.search(queries, 20)
+    np.testing.assert_allclose(hits.z, expected.z, atol=0.03)  # of cosines that bfloat16 moves by up to 3e-3
+    assert (hits.ids == expected.ids).mean() > 0.9
+    assert old.contents == index.contents
+    old.add(draw(3, 9, 0), ["a", "b", "c"], "image")
+    old.save(tmp_path / "index")
+    assert json.loads((tmp_path / "index" / "index.json").read_text())["format"] == 2
+    again = MixedIndex.load(tmp_path / "index")
+    same(again.search(queries, 20), old.search(queries, 20))
+    for name in ("image", "text"):
+        np.testing.assert_array_equal(*(np.concatenate(list(x.store.codes(name))) for x in (old, again)))
+
+
 def test_formats_and_folders_that_are_none(index, tmp_path):
     with pytest.raises(ValueError, match=r"holds no index.json, so it is not an index"):
         MixedIndex.load(tmp_path)
     index.save(tmp_path / "index")
     header = tmp_path / "index" / "index.json"
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 0}))
-    with pytest.raises(ValueError, match="format 0, this version reads 1"):
+    with pytest.raises(ValueError, match="format 0, this version reads 1 and 2"):
         MixedIndex.load(tmp_path / "index")
-    header.write_text(json.dumps({"format": 1}))
+    header.write_text(json.dumps({"format": 2}))
     with pytest.raises(ValueError, match="has no model_id, stats, about"):
         MixedIndex.load(tmp_path / "index")
 

@@ -2,10 +2,12 @@
 
 index.json                format, model id, notes, statistics, and the number of documents of each modality
 documents.jsonl           a line for each document, in the order of the vectors: id, modality, content if it has one
-vectors-I-J.safetensors   block J of modality I, bfloat16 [n, d]; for texts also their bias [n], if there is one
+vectors-I-J.safetensors   block J of modality I, codes int16 [n, d]; for texts also their bias [n], if there is one
 image_bank.npz            the reference images, if there are any
 queries.safetensors       vectors and best scores of the fit queries
 queries.json              the ids that each fit query excludes
+
+Format 1 has vectors bfloat16 [n, d] instead of codes. It is read, and written as format 2.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from vacsr_jax.atomic_files import parse_json, read_json, replace_folder, to_json
+from vacsr_jax.data.embeddings import unit_rows
 from vacsr_jax.search import text_entropy
+from vacsr_jax.search.index import codes
 from vacsr_jax.search.index.exact import ExactStore
 from vacsr_jax.search.standardize.ranking import FitQueries
 
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)
 HEADER, DOCUMENTS, QUERIES, EXCLUDED = "index.json", "documents.jsonl", "queries.safetensors", "queries.json"
-REFERENCE_IMAGES = "image_bank.npz"  # its name, and the header's "image_bank", are those of format 1
+REFERENCE_IMAGES = "image_bank.npz"  # its name, and the header's "image_bank", have kept the word of format 1
 
 
 def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str], fits: dict[str, FitQueries]) -> None:
@@ -45,11 +49,11 @@ def write_files(folder: Path, header: dict, store: ExactStore, contents, fits) -
     modalities = {name: store.count(name) for name in store.modalities}
     for i, name in enumerate(modalities):
         start = 0
-        for j, vectors in enumerate(store.vectors(name)):
-            bias = store.bias(name)[start : start + len(vectors)]
-            tensors = {"vectors": np.ascontiguousarray(vectors)} | ({"bias": bias.copy()} if len(bias) else {})
+        for j, block in enumerate(store.codes(name)):
+            bias = store.bias(name)[start : start + len(block)]
+            tensors = {"codes": np.ascontiguousarray(block)} | ({"bias": bias.copy()} if len(bias) else {})
             save_file(tensors, folder / block_name(i, j))
-            start += len(vectors)
+            start += len(block)
     if store.reference_images is not None:
         text_entropy.save(store.reference_images, folder / REFERENCE_IMAGES)
     with (folder / DOCUMENTS).open("w", encoding="utf-8") as file:
@@ -87,8 +91,8 @@ def read(
         )
     try:
         header = read_json(folder / HEADER)
-        if header["format"] != FORMAT:
-            raise ValueError(f"format {header['format']}, this version reads {FORMAT}")
+        if header["format"] not in READ:
+            raise ValueError(f"format {header['format']}, this version reads {' and '.join(map(str, READ))}")
         missing = [name for name in ("model_id", "stats", "about") if name not in header]
         if missing:
             raise ValueError(f"{HEADER} has no {', '.join(missing)}")
@@ -125,8 +129,8 @@ def read_store(folder: Path, header: dict, ids: dict[str, list[str]], devices) -
             if store.count(name) >= n:
                 break
             tensors = load_file(folder / block_name(i, j))
-            vectors = tensors["vectors"]
-            store.append(vectors, ids[name][store.count(name) :][: len(vectors)], name, tensors.get("bias"))
+            block = tensors["codes"] if header["format"] > 1 else codes.encode(unit_rows(tensors["vectors"])[0])
+            store.append(block, ids[name][store.count(name) :][: len(block)], name, tensors.get("bias"))
     return store
 
 

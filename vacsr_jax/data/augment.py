@@ -50,8 +50,8 @@ class Augmentation:
         if not 0 <= self.token_rate <= 1:
             raise ValueError(f"augment.tokens: got {self.token_rate}, expected a probability between 0 and 1")
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Crops an image: uint8 [h, w, 3] -> uint8 [s, s, 3]."""
+    def image(self, image: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Crops an image, given as a PIL image or uint8 [h, w, 3], to uint8 [s, s, 3]."""
         size = self.image_size
         if self.images == "none":
             return preprocess(image, image_size=size, resize=self.resize)

@@ -56,11 +56,11 @@ def to_pil(image: object) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB, blending transparency onto white."""
+    """Converts an image of any mode to RGB, blending transparency onto white; returns an opaque RGB image itself."""
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:

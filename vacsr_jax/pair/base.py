@@ -200,7 +200,7 @@ class Batch(NamedTuple):
       valid: bool [n, m] which pairs count.
       key: of the step's random numbers; None for a pair model without a latent.
       step: int32, how many steps are done.
-      mesh, tile_pairs, dtype: the devices, how many pairs are worked on at once, the type of compute.
+      mesh, tile_pairs, dtype: the devices, how many pairs are worked on at once, the type their products are in.
     """
 
     images: Item

@@ -54,7 +54,7 @@ setup(
         "search": SEARCH,
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

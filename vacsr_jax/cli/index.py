@@ -59,9 +59,9 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.search.index import MixedIndex
 
     model = load(options.model) if options.model else None
-    model_id = model.fingerprint() if model else None
+    model_id = model.fingerprint() if model else ""
     reference_images = text_entropy.load(options.reference_images) if options.reference_images else None
-    if options.documents:
+    if model is None or options.documents:
         index = index_embeddings(Path(options.documents), model_id, reference_images)
     else:
         index = MixedIndex(model_id, reference_images=reference_images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     try:
         ids = _strings(arrays, "ids")
         vectors, notes = _unit_vectors(_array(arrays, "embeddings"), ids)
-        lists = {
+        lists: dict[str, Any] = {
             name: tuple(tuple(str(x).split()) for x in _strings(arrays, name, like=ids))
             for name in ("answers", "exclude")
             if name in arrays
@@ -77,7 +78,7 @@ def write_embeddings(path: str | Path, **arrays: np.ndarray) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # a name without .npz would get it appended
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

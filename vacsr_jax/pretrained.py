@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.compilation_cache import keep_compiled
@@ -59,7 +61,8 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Pretrained:
     """A trained model with all it needs. `config` and `step` are the run's resolved config and the checkpoint's
-    step where they are known."""
+    step where they are known. `load` puts the parameters on the device: arrays of numpy are copied there by each call.
+    """
 
     model: ImageTextModel
     params: Any
@@ -191,6 +194,11 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
         difference.
     """
     keep_compiled()
+    loaded = _load(path_or_hub_name, checkpoint)
+    return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
+
+
+def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
     if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
         return load_workdir(Path(path_or_hub_name), checkpoint)
     folder = find_folder(path_or_hub_name, None)
@@ -233,7 +241,7 @@ def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str
 def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     model = from_description(description["vacsr_jax"])
     try:
-        flat = load_file(folder / WEIGHTS)
+        flat = read_weights(folder / WEIGHTS)
         like = param_shapes(model)
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
@@ -242,6 +250,12 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     check_tokens(tokenizer(["a"]), model.towers_config.text)
     params = unflatten_dict(flat, sep="/")
     return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
+
+
+def read_weights(path: Path) -> dict[str, jax.Array]:
+    """The arrays of a safetensors file, on the device; one array at a time is in memory twice."""
+    with safe_open(path, framework="numpy") as file:
+        return {name: jax.device_put(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
 def load_pretrained_towers(folder: Path) -> Pretrained:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vacsr_jax.data.preprocess import preprocess, to_pil
+from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape, to_pil
 
 
 def make_pixels(height, width, channels=3):
@@ -106,3 +106,15 @@ def test_a_path_is_refused():
 def test_image_size_is_positive():
     with pytest.raises(ValueError, match="image_size: got 0"):
         preprocess(np.zeros((9, 9, 3), np.uint8), image_size=0)
+
+
+@pytest.mark.parametrize("shape", [(640, 480), (480, 640), (500, 333), (37, 37), (20, 45), (224, 300)])
+def test_a_crop_between_the_passes_gives_the_pixels_of_one_after_them(shape):
+    rng = np.random.default_rng(sum(shape))
+    image = Image.fromarray(rng.integers(0, 256, (shape[1], shape[0], 3), np.uint8))
+    for size in (24, 224):
+        resized = resized_shape(shape, size)
+        left, top = (int(rng.integers(side - size + 1)) for side in resized)
+        whole = np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
+        found = resize_and_crop(image, resized, (left, top), size)
+        np.testing.assert_array_equal(found, whole[top : top + size, left : left + size])

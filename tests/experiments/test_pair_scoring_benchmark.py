@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import Mesh
 
 from experiments.benchmarks import baselines, pair_scoring, timing, two_stages
+from vacsr_jax.ops import precision
 from vacsr_jax.pair.cosine import CosineScorer
 from vacsr_jax.pair.vacsr_objective import vacsr_objective
 from vacsr_jax.scoring.pairs import score_all, top_k
@@ -75,11 +76,23 @@ def test_the_command_writes_every_number_and_a_plot(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(pair_scoring, "growth", lambda rounds: {"4 x 64": 1.0})
     monkeypatch.setattr(pair_scoring, "copy_gigabytes_per_second", lambda: 1.0)
     out = tmp_path / "pair_scoring.json"
-    pair_scoring.main([f"--out={out}", "--rounds=1", "--batches=8"])
+    monkeypatch.setattr(pair_scoring, "SECONDS", 1e6)
+    pair_scoring.main([f"--out={out}", "--rounds=1", "--batches=8,12"])
     numbers = json.loads(out.read_text())
     assert set(numbers) >= ASKED_FOR
+    assert numbers[f"train_step_b12{pair_scoring.fast_precision()}_s"] > 0
     assert out.with_suffix(".png").stat().st_size > 1000
     assert "gemm_peak_gflops" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("units", "name"), [(True, "_bf16"), (False, "")])
+def test_a_step_that_would_take_too_long_is_not_run(monkeypatch, units, name):
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda: units)
+    monkeypatch.setattr(pair_scoring, "training_step", lambda batch, dtype: (lambda: None, 1))
+    found = pair_scoring.large_steps((10, 100), pair_seconds=0.1, left=20.0)
+    assert found[f"train_step_b10{name}_s"] < 1
+    assert found[f"train_step_b100{name}_s"] is None
+    assert found[f"train_step_b100{name}_temp_bytes"] == 1
 
 
 def test_the_best_of_rounds_is_the_least():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.steps import run_steps
+from vacsr_jax.ops import precision
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast")]
 
@@ -56,3 +57,12 @@ def test_every_switch_trains_and_matters(workdir, plain, fields):
     changed = run_steps(workdir, 1, **CROWDED | fields)[0]
     assert all(np.isfinite(value) for terms in changed for value in terms.values())
     assert changed[-1]["loss"] != plain[-1]["loss"]
+
+
+def test_a_bfloat16_step_is_alike_with_and_without_units_for_it(workdir, monkeypatch):
+    losses = []
+    for units in (True, False):
+        monkeypatch.setattr(precision, "has_bfloat16_units", lambda units=units: units)
+        losses.append([terms["loss"] for terms in run_steps(workdir, 1, **{"model.dtype": "bfloat16"})[0]])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
+    assert losses[0] != losses[1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vacsr_jax.data.preprocess import preprocess, resize_shorter_side, to_pil, to_rgb
+from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape, to_pil, to_rgb
 
 IMAGES = ("none", "clip", "pcmepp", "area")
 
@@ -50,16 +50,16 @@ class Augmentation:
         if not 0 <= self.token_rate <= 1:
             raise ValueError(f"augment.tokens: got {self.token_rate}, expected a probability between 0 and 1")
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Crops an image: uint8 [h, w, 3] -> uint8 [s, s, 3]."""
+    def image(self, image: Image.Image | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Crops an image, given as a PIL image or uint8 [h, w, 3], to uint8 [s, s, 3]."""
         size = self.image_size
         if self.images == "none":
             return preprocess(image, image_size=size, resize=self.resize)
         rgb = to_rgb(to_pil(image))
         if self.images == "clip":
-            rgb = resize_shorter_side(rgb, size)
-            left, top = (int(rng.integers(side - size + 1)) for side in rgb.size)
-            return np.asarray(rgb.crop((left, top, left + size, top + size)))
+            shape = resized_shape(rgb.size, size)
+            left, top = (int(rng.integers(side - size + 1)) for side in shape)
+            return resize_and_crop(rgb, shape, (left, top), size)
         if self.images == "area":
             (width, height), interpolation = part_of_area(rgb.size, rng), Image.Resampling.BICUBIC
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from vacsr_jax.data.augment import Augmentation
-from vacsr_jax.data.source import Source, labels_of, load_images
+from vacsr_jax.data.source import Source, labels_of, load_images, picture
 
 Batch = dict[str, np.ndarray]
 
@@ -116,7 +116,7 @@ def _load(source: Source, index: np.ndarray, preprocess, augment: Augmentation |
     if augment is None or augment.images == "none":
         return load_images(source, index, preprocess)
     rows = zip(index, generators, strict=True)
-    return np.stack([augment.image(source.image(int(i)), rng) for i, rng in rows])
+    return np.stack([augment.image(picture(source, int(i)), rng) for i, rng in rows])
 
 
 def batch_at(items: TrainingItems, step: int, *, batch_size: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Batch:

@@ -32,9 +32,9 @@ def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str 
     rgb = to_rgb(to_pil(image))
     if resize == "squash":
         return np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR))
-    rgb = resize_shorter_side(rgb, image_size)
-    left, top = (rgb.width - image_size) // 2, (rgb.height - image_size) // 2
-    return np.asarray(rgb)[top : top + image_size, left : left + image_size].copy()
+    width, height = resized_shape(rgb.size, image_size)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    return resize_and_crop(rgb, (width, height), (left, top), image_size)
 
 
 def to_pil(image: object) -> Image.Image:
@@ -56,24 +56,36 @@ def to_pil(image: object) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB, blending transparency onto white."""
+    """Converts an image of any mode to RGB, blending transparency onto white; returns an opaque RGB image itself."""
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
-def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Resizes an image so that its shorter side is `size` (bicubic, antialiased); the longer side is rounded down.
+def resized_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Returns width and height of an image once its shorter side is `size`; the longer side is rounded down.
 
     Raises:
       ValueError: for an image so elongated that the result would fill the memory (1 x 1,000,000 pixels: 150 GB).
     """
-    shorter = min(image.size)
-    if size * size * max(image.size) > MAX_RESIZED * shorter:
+    shorter = min(shape)
+    if size * size * max(shape) > MAX_RESIZED * shorter:
         raise ValueError(
-            f"image: got {image.width} x {image.height} pixels; with a shorter side of {size} it would exceed "
+            f"image: got {shape[0]} x {shape[1]} pixels; with a shorter side of {size} it would exceed "
             f"{MAX_RESIZED} pixels. Cut it into pieces"
         )
-    width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    width, height = (size if side == shorter else int(size * side / shorter) for side in shape)
+    return width, height
+
+
+def resize_and_crop(image: Image.Image, shape: tuple[int, int], corner: tuple[int, int], size: int) -> np.ndarray:
+    """Resizes to width and height `shape` (bicubic, antialiased), then crops a square: uint8 [size, size, 3].
+
+    Pillow resizes the rows, then the columns. The crop's columns are taken between the two, which changes no pixel and
+    saves the work on columns that would be dropped.
+    """
+    left, top = corner
+    rows = image.resize((shape[0], image.height), Image.Resampling.BICUBIC).crop((left, 0, left + size, image.height))
+    square = rows.resize((size, shape[1]), Image.Resampling.BICUBIC).crop((0, top, size, top + size))
+    return np.asarray(square)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 
 class Source(Protocol):
@@ -21,7 +22,9 @@ class Source(Protocol):
       class_names: the names of the classes, in label order. A template turns a name into a text.
 
     A source may also have `relevance()` (float [n, m], the true graded relevance), `caption_ids` (the data set's own id
-    of each caption, nested like `captions`) and `protocol` (a dict of facts about the data that results must state).
+    of each caption, nested like `captions`), `protocol` (a dict of facts about the data that results must state), and
+    `picture(index)`: the pixels of an image as a PIL image of mode RGB. Where images are files, cropping and resizing
+    that one saves two copies; see `picture` below.
     """
 
     @property
@@ -89,6 +92,11 @@ def below(folder: str, name: str) -> Path:
     return Path(path)
 
 
+def picture(source: Source, index: int) -> Image.Image | np.ndarray:
+    """Returns image `index` in the form that the source has it in: a PIL image, or uint8 [h, w, 3]."""
+    return getattr(source, "picture", source.image)(index)
+
+
 def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
     """Returns all captions of a source in order, and the index of each caption's image: p strings, int64 [p]."""
     texts = [text for captions in source.captions for text in captions]
@@ -153,9 +161,12 @@ class _Concatenated:
         return len(self.ids)
 
     def image(self, index: int) -> np.ndarray:
+        return np.asarray(self.picture(index))
+
+    def picture(self, index: int) -> Image.Image | np.ndarray:
         index = range(len(self))[index]  # negative and too large indices behave as in a list
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.parts[part].image(index - int(self.starts[part]))
+        return picture(self.parts[part], index - int(self.starts[part]))
 
 
 def concatenate(sources: Mapping[str, Source]) -> Source:

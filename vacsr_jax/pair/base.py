@@ -200,7 +200,7 @@ class Batch(NamedTuple):
       valid: bool [n, m] which pairs count.
       key: the random key of the step; None for a pair model without a latent.
       step: int32, how many steps are done.
-      mesh, tile_pairs, dtype: the devices, how many pairs are computed at once, and the type to compute in.
+      mesh, tile_pairs, dtype: the devices, how many pairs are computed at once, and the type of their products.
     """
 
     images: Item

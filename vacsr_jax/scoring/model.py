@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vacsr_jax.image_text import ImageTextModel
+from vacsr_jax.ops.precision import product_dtype
 from vacsr_jax.pair.base import Item, PairScores, Scorer
 from vacsr_jax.scoring.pairs import score_all
 
@@ -19,8 +20,8 @@ def score_pairs(model: ImageTextModel, params, images: Item, texts: Item) -> Pai
 
 
 def prepare_scorer(model: ImageTextModel, params) -> Scorer:
-    """What `scoring.pairs` needs of a model, in the precision that the model computes in."""
-    return _scorer(params, model).in_precision(model.dtype)
+    """What `scoring.pairs` needs of a model, in the precision that suits the model and the device."""
+    return _scorer(params, model).in_precision(product_dtype(model.dtype))
 
 
 def probabilities(model: ImageTextModel, scores: PairScores) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.ops.mixing import keep_tokens, mix_images
+from vacsr_jax.ops.precision import product_dtype
 from vacsr_jax.optim import groups
 from vacsr_jax.pair import find_method
 from vacsr_jax.pair.base import Batch, Item
@@ -102,7 +103,7 @@ def train_step(
             step=state.step,
             mesh=mesh,
             tile_pairs=config.train.tile_pairs,
-            dtype=model.dtype,
+            dtype=product_dtype(model.dtype),
         )
         loss, terms = method.loss_of_batch(model.pair, params["pair"], pairs, config)
         # After the image tower is released, the loss grows from zero to its full size.

@@ -84,8 +84,8 @@ def test_benchmarks_are_decoded_as_their_papers_code_does():
     image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    assert decode(buffer.getvalue(), plain_rgb=True).tolist() == [[[10, 20, 30]] * 2]
-    own = decode(buffer.getvalue(), plain_rgb=False)
+    assert np.asarray(decode(buffer.getvalue(), plain_rgb=True)).tolist() == [[[10, 20, 30]] * 2]
+    own = np.asarray(decode(buffer.getvalue(), plain_rgb=False))
     np.testing.assert_array_equal(own, decode_image(io.BytesIO(buffer.getvalue())))
     assert own.tolist() == [[[255, 255, 255]] * 2]
 

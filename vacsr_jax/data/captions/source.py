@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vacsr_jax.data.captions.known import KNOWN, PER_IMAGE
-from vacsr_jax.data.image_folder import decode_image, is_text
+from vacsr_jax.data.image_folder import decode_picture, is_text
 
 # Our split -> Karpathy's. COCO trains on its training images and on the validation images that no other split has.
 SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
@@ -63,9 +64,13 @@ class CaptionSource:
         Raises:
           ValueError: if the image cannot be read; the message names it.
         """
+        return np.asarray(self.picture(index))
+
+    def picture(self, index: int) -> Image.Image:
+        """Image `index` as a PIL image; see `image`."""
         file = self.files[index]
         try:
-            return decode_image(file)
+            return decode_picture(file)
         except Exception as error:  # Pillow raises half a dozen types of exception for broken files
             where = file if isinstance(file, Path) else f"image {self.ids[index]}"
             raise ValueError(f"{where} cannot be read ({error}); replace it") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from vacsr_jax.data.classification.benchmarks import Benchmark, find_benchmark
 from vacsr_jax.data.classification.protocol import restrict, shots_of_subset, split_labels
@@ -53,6 +54,10 @@ class ClassSource:
         Raises:
           ValueError: if the image cannot be read; the message names it.
         """
+        return np.asarray(self.picture(index))
+
+    def picture(self, index: int) -> Image.Image:
+        """An image as a PIL image; see `image`."""
         path = self.items[index].path
         try:
             return decode(self.store.read(path), plain_rgb=self.benchmark.plain_rgb)

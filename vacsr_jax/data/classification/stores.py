@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from PIL import Image
 
 from vacsr_jax.atomic_files import write_text
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
-from vacsr_jax.data.image_folder import FORMATS, decode_image
+from vacsr_jax.data.image_folder import FORMATS, decode_picture
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 INDEX = "vacsr_paths.json"  # written beside the array_record files, since computing it takes a pass over all of them
@@ -159,9 +158,9 @@ def open_store(benchmark: Benchmark, root: str | Path, tfds_dir: str = "") -> St
     return TfdsStore(benchmark.tfds, Path(tfds_dir))
 
 
-def decode(encoded: bytes, *, plain_rgb: bool) -> np.ndarray:
-    """Decodes to uint8 [h, w, 3], by PIL's convert("RGB") alone, as CoOp does, or by `image_folder.decode_image`."""
+def decode(encoded: bytes, *, plain_rgb: bool) -> Image.Image:
+    """Decodes to RGB by PIL's convert("RGB") alone, as CoOp does, or by `image_folder.decode_picture`."""
     if not plain_rgb:
-        return decode_image(io.BytesIO(encoded))
+        return decode_picture(io.BytesIO(encoded))
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        return np.asarray(image.convert("RGB"))
+        return image.convert("RGB")

@@ -63,8 +63,9 @@ ALLOWED_IN_SEARCH = {
 FROM_SEARCH_OUTWARD = {
     "data": {
         "search/checks.py",
+        "search/index/files.py",
         "search/standardize/problem.py",
-    },  # for vectors of any length, and for problems read from files
+    },  # for vectors of any length, for indexes of the first format, and for problems read from files
     "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, for comparing and choosing
 }
 

@@ -52,7 +52,8 @@ def main() -> None:
     found = {
         name: methods.compute(name) for name in methods.CASES if methods.OUTSIDE not in methods.CASES[name].values()
     }
-    values = {"machine": machine(), "cases": found}
+    saved = {name: found[name]["parameters"] for name in SAVED_CASES}
+    values = {"machine": machine(), "cases": found, "saved": saved}
     (GOLDEN / "methods.json").write_text(json.dumps(values, indent=1) + "\n")
     for name in methods.CASES:
         if name in SAVED_CASES:

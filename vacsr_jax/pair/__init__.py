@@ -9,7 +9,7 @@ import flax.linen as nn
 from ml_collections import ConfigDict
 
 from vacsr_jax.pair.adapter import DETERMINISTIC
-from vacsr_jax.pair.base import Method, PairModel, import_named
+from vacsr_jax.pair.base import Meaning, Method, PairModel, import_named
 from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import CROSS_ENTROPY, INFONCE, SIGMOID, TRIPLET
 from vacsr_jax.pair.pcmepp import PCMEPP
@@ -55,7 +55,32 @@ def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
     `texts` is the number of texts that each image is compared with; 0 means the batch size.
     """
     base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
-    return find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
+    pair = find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
+    check_saveable(pair)
+    return pair
+
+
+def check_saveable(pair: Any) -> None:
+    """Raises ValueError unless a checkpoint can describe the model, and the model says what its scores mean.
+
+    This is checked before the first step, since otherwise the first checkpoint, or the last evaluation, would fail.
+    """
+    if not isinstance(pair, PairModel):
+        raise ValueError(f"method: its build returned {pair!r:.80}, expected a PairModel")
+    name = type(pair).__name__
+    if not isinstance(pair.meaning, Meaning):
+        raise ValueError(f"{name}.meaning: got {pair.meaning!r:.80}, expected a Meaning (vacsr_jax/pair/base.py)")
+    for field in field_types(type(pair)):
+        value = getattr(pair, field)
+        if isinstance(value, nn.Module):
+            check_saveable(value)
+        elif value is not None and not isinstance(value, bool | int | float | str):
+            raise ValueError(
+                f"{name}.{field}: got {type(value).__name__}, which a checkpoint cannot keep; "
+                "expected a number, a text, true, false, None or another pair model"
+            )
+    if pair_model_from(describe_pair_model(pair)) != pair:
+        raise ValueError(f"{name}: a model with the fields of its description is not equal to it")
 
 
 def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
@@ -80,7 +105,7 @@ def pair_model_from(description: dict[str, Any] | None) -> PairModel:
     values = dict(description) if isinstance(description, dict) else {}
     kind = values.pop("type", None)
     if isinstance(kind, str) and ":" in kind:
-        model = import_named(kind, PairModel)
+        model = import_named(kind, PairModel, as_class=True)
     elif isinstance(kind, str) and kind in PAIR_MODELS:
         model = PAIR_MODELS[kind]
     else:

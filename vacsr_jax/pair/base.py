@@ -270,7 +270,15 @@ def all_pairs(pair: PairModel, params: Params, batch: Batch) -> Found:
 
     def local_rows(params, rows, columns, noise):
         def tile(images, texts, noise):
-            return pair.apply({"params": params}, images, texts, noise)
+            found = pair.apply({"params": params}, images, texts, noise)
+            shape = (count(images), count(texts))
+            for leaf in jax.tree.leaves(found):
+                if leaf.shape[:2] != shape:
+                    raise ValueError(
+                        f"{type(pair).__name__}: got an array of shape {list(leaf.shape)} for the pairs of {shape[0]} "
+                        f"images and {shape[1]} texts, expected [{shape[0]}, {shape[1]}]"
+                    )
+            return found
 
         return map_pairs(tile, rows, columns, noise, tile_pairs=batch.tile_pairs)
 
@@ -282,8 +290,8 @@ def of_logits(loss: Callable) -> Loss:
     return lambda logits, batch, config: loss(logits, batch.labels, batch.valid)
 
 
-def import_named(path: str, kind: type) -> Any:
-    """Imports the object at "package.module:Name", which must be a `kind` (a subclass, if `kind` is for classes).
+def import_named(path: str, kind: type, *, as_class: bool = False) -> Any:
+    """Imports the object at "package.module:Name", which must be a `kind`, or a subclass of it if `as_class`.
 
     The module must be importable. Modules of Python's standard library are refused, so that a damaged or hostile file
     cannot name one that does something when it is imported.
@@ -306,7 +314,7 @@ def import_named(path: str, kind: type) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"{path}: {module_name} has no {name}")
     found = getattr(module, name)
-    fits = issubclass(found, kind) if isinstance(found, type) else isinstance(found, kind)
+    fits = isinstance(found, type) and issubclass(found, kind) if as_class else isinstance(found, kind)
     if not fits:
         raise ValueError(f"{path}: got {found!r:.80}, expected a {kind.__name__}")
     return found

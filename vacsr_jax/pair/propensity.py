@@ -244,13 +244,18 @@ def match_method(config) -> Method:
     """Returns the method that `propensity.match` names: one of `MATCHES`, or one of another package.
 
     Raises:
-      ValueError: if there is no such method.
+      ValueError: if there is no such method, or it is a propensity method itself.
     """
     name = config.propensity.match
     if ":" in name:
-        return import_named(name, Method)
+        found = import_named(name, Method)
+        if found.model is PropensityModel:
+            raise ValueError(f"propensity.match: {name} is a propensity method, which cannot wrap another one")
+        return found
     if name not in MATCHES:
-        raise ValueError(f"propensity.match: got {name!r}, expected one of {', '.join(MATCHES)}")
+        raise ValueError(
+            f"propensity.match: got {name!r}, expected one of {', '.join(MATCHES)}, or my_package.my_module:MyMethod"
+        )
     return MATCHES[name]
 
 

@@ -87,6 +87,6 @@ def test_propensity_does_not_wrap_itself(module):
 
 def test_a_name_that_there_is_not():
     with pytest.raises(
-        ValueError, match="method: got 'vacrs', expected one of infonce, .*or my_package.my_module:MyMethod"
+        ValueError, match=r"method: got .vacrs., expected one of infonce, .*or my_package.my_module:MyMethod"
     ):
         find_method("vacrs")

@@ -93,6 +93,7 @@ def test_gpo_takes_the_place_of_the_towers_own_projections():
     assert set(plain) == {"towers", "pair", "image_spread", "text_spread"}
 
 
+@pytest.mark.slow
 def test_the_published_heads_have_the_published_sizes():
     fields = {"model.pooling": "gpo", "model.embedding_dim": 1024}
     params = abstract_params(model_of(PRESETS["ViT-B/32"], method="pcmepp", **fields))

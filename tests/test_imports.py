@@ -213,6 +213,7 @@ def test_loading_and_the_command_line_load_no_tensorflow_torch_or_matplotlib():
 SAVED = PACKAGE.parent / "tests/parity/golden/format2"
 
 
+@pytest.mark.slow
 def test_loading_an_export_reads_no_training_code_and_prints_nothing():
     code = f"import sys, vacsr_jax; vacsr_jax.load({str(SAVED / 'vacsr')!r}); print(*sys.modules)"
     command = [sys.executable, "-c", code]
@@ -223,6 +224,7 @@ def test_loading_an_export_reads_no_training_code_and_prints_nothing():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_loading_a_workdir_prints_nothing():
     command = [sys.executable, "-c", f"import vacsr_jax; vacsr_jax.load({str(SAVED / 'workdir')!r})"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)

@@ -198,6 +198,7 @@ def test_six_combinations_are_held_out_with_every_colour_and_shape_left_in_train
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.slow
 def test_with_held_out_no_scene_shows_and_no_caption_names_a_held_out_combination(split):
     source = make(split, 1500, held_out=True)
     names = [f"{list(COLOURS)[c]} {SHAPES[s]}" for c, s in held_out_pairs()]

@@ -228,6 +228,7 @@ def test_clips_own_vocabulary(tmp_path):
     assert row[:8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 49407]
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_late_and_quietly(small_clip):
     code = (
         "import os, sys\n"

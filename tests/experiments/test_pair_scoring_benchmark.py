@@ -42,6 +42,7 @@ def test_the_straightforward_scores_are_the_librarys(small):
     np.testing.assert_allclose(uncertainty, found.uncertainty, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pytorch_module_scores_the_same(small):
     pytest.importorskip("torch")
     adapter, params, images, texts = small

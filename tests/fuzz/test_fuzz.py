@@ -43,6 +43,7 @@ def test_bad_files_are_read_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("target", [*FILE_TARGETS, *MODEL_TARGETS], ids=lambda target: target.name)
+@pytest.mark.slow
 def test_good_files_are_accepted(target, tmp_path):
     target.write(tmp_path / "inside", tmp_path / "outside")
     target.read(tmp_path / "inside", None)

@@ -8,6 +8,7 @@ from vacsr_jax.losses import contrastive
 from vacsr_jax.losses.vacsr import hardest, masked_mean, vacsr
 from vacsr_jax.ops.pairwise import PairTerms
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 WEIGHTS = {"kl": 0.5, "recon": 1.0, "positive": 2.0, "negative": 3.0}
 WEIGHTS |= {"hard_negatives": 1, "hard": "similarity", "reduction": "row"}
 

@@ -36,6 +36,7 @@ def test_tiles_change_nothing(tile_pairs):
 
 
 @pytest.mark.parametrize("tile_pairs", [4, 30])
+@pytest.mark.slow
 def test_gradients_through_tiles(tile_pairs):
     images, texts, noise = some_pairs()
 

@@ -150,6 +150,7 @@ def test_single_numbers_are_not_decayed():
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamp"])
+@pytest.mark.slow
 def test_a_spike_in_the_gradient_moves_the_moments_no_more_than_a_step_at_the_limit(name):
     params = {"pair": {"kernel": jnp.ones((2, 3))}}
     optimizer = factory.make_optimizer(optim(name=name, clip_norm=1.0, warmup_steps=0), params)

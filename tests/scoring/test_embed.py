@@ -60,7 +60,9 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind != "causal, end" else kind for kind in TEXTS]
+)
 def test_cutting_pads_changes_no_embedding(kind):
     tokenizer = methods.tokenizer()
     sizes = {"width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "context_length": 24}

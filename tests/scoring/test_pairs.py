@@ -46,7 +46,10 @@ def float64_scores(scorer, images=IMAGES, texts=TEXTS):
     return logit, np.sqrt(np.einsum("nmkd,k->nmd", np.exp(log_var), f["weights"])).mean(-1)
 
 
-@pytest.mark.parametrize(("d", "decoder_width"), [(256, 0), (256, 24), pytest.param(1024, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("d", "decoder_width"),
+    [(256, 0), pytest.param(256, 24, marks=pytest.mark.slow), pytest.param(1024, 0, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-3)])
 def test_scores_agree_with_float64(dtype, tolerance, d, decoder_width):
     # Relative to the largest score: a logit passes through zero, where no precision is enough.
@@ -161,6 +164,7 @@ def test_a_k_outside_the_texts_is_an_error(k):
         pair_scoring.top_k(SCORER, IMAGES, TEXTS, k)
 
 
+@pytest.mark.slow
 def test_a_gpu_uses_the_kernel_only_where_it_fits_runs_and_agrees(monkeypatch):
     fitting = adapter_scorer(dim=64, width=128)
     assert fitting.tile_function() is AdapterScorer.score_tile  # this is a CPU

@@ -51,6 +51,7 @@ def test_its_gradient_is_finite_where_scores_are_extreme():
 
 
 @pytest.mark.parametrize("chunk", [7, 45, None])
+@pytest.mark.slow
 def test_images_in_chunks_are_all_the_images(problem, chunk):
     texts, images = problem
     expected = by_numpy(SCALE * images.astype(np.float64) @ texts.T)

@@ -59,7 +59,7 @@ def run(model, variables, *inputs, method=None, normalize=None):
     return model.apply(variables, *inputs, method=method, **options)
 
 
-@pytest.fixture(scope="module", params=["tiny", "cls"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("cls", marks=pytest.mark.slow)])
 def clip(request):
     """A config, its model, and random parameters (numpy's: the model's own take seconds to compile)."""
     config = {"tiny": TINY, "cls": CLS}[request.param]

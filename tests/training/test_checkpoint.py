@@ -257,6 +257,7 @@ def test_a_full_disk_is_named_keeps_the_old_checkpoint_and_can_be_made_larger(sm
 
 @pytest.mark.parametrize("before", [(8, False), (8, True), (1, False)])
 @pytest.mark.parametrize("after", [(8, False), (8, True), (4, True), (1, False)])
+@pytest.mark.slow
 def test_a_checkpoint_moves_between_devices_copies_and_shards(tmp_path, before, after):
     def place(devices, sharded):
         mesh = make_mesh(jax.devices()[:devices])

@@ -51,6 +51,7 @@ def test_parameters_are_really_split(workdir):
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(8, 64)}
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_an_error(workdir):
     with pytest.raises(ValueError, match=r"train\.batch_size: got 12, expected a multiple of 8"):
         run_steps(workdir, 8, **{"train.batch_size": 12})
@@ -63,7 +64,7 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
         ("model.towers", "ViT-B/31"),
         ("model.dtype", "float16"),
         ("data.name", "scene"),
-        ("data.positives", "all"),
+        pytest.param("data.positives", "all", marks=pytest.mark.slow),  # only the step notices
         ("data.noise", 1.5),
         ("data.noise_protocol", "ncr"),
         ("data.noise_file", "no_such.npy"),

@@ -70,6 +70,7 @@ def reference_draw(rows, shots):
 
 @shared
 @pytest.mark.parametrize("path", SPLIT_FILES, ids=lambda p: p.stem)
+@pytest.mark.slow
 def test_draws_from_the_split_files_are_the_plain_loops(path):
     rows, table = json.loads(path.read_text()), read_zhou_json(path)
     for seed in (1, 2, 3):

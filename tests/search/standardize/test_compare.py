@@ -53,6 +53,7 @@ def test_the_measures_by_hand():
     assert got["ndcg@10"]["image"] == pytest.approx((first + third) / (first + second) / 2)
 
 
+@pytest.mark.slow
 def test_blocks_of_queries_change_nothing(gap, table, monkeypatch):
     monkeypatch.setattr("vacsr_jax.search.standardize.problem.BLOCK_SCORES", 6 * 24)
     again = C.compare(make_problem(*gap), [1, 4, 24])

@@ -64,6 +64,7 @@ def test_a_broken_vector_is_never_the_best(problem):
 
 
 @pytest.mark.parametrize("axes", [{"query": 2, "documents": 4}, {"documents": 8}, {"query": 8}])
+@pytest.mark.slow
 def test_on_a_mesh_scores_and_statistics_are_those_of_one_device(problem, axes):
     queries, documents, modality, exclude = problem  # 6 and 45 rows: neither divides by the devices
     mesh = jax.make_mesh(tuple(axes.values()), tuple(axes))

@@ -17,8 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from vacsr_jax.atomic_files import replace_whole
 from vacsr_jax.metrics.retrieval import RSUM_KS, recall_at_k
@@ -227,6 +225,9 @@ def fit_scale(cosines: np.ndarray, positives: np.ndarray) -> float:
         )
     cosines, (_, texts) = cosines.astype(np.float64), np.nonzero(positives)
     labelled = cosines[positives]
+
+    from scipy.optimize import minimize_scalar  # late: takes as long to import as JAX, and a search needs none of it
+    from scipy.special import logsumexp
 
     def loss(log_scale: float) -> float:
         scale = np.exp(log_scale)

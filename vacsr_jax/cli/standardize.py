@@ -9,9 +9,10 @@ from pathlib import Path
 from vacsr_jax.cli.verbs import Verbs
 
 FILES = """
-Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings. Queries may have
-exclude [n]: ids of documents, separated by spaces, that are no candidates of a query. A document with the query's own
-id and modality is no candidate either, unless it is the answer."""
+Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings, or folders that
+`vacsr embed` wrote. An npz of queries may have exclude [n]: ids of documents, separated by spaces, that are no
+candidates of a query. A document with the query's own id and modality is no candidate either, unless it is the
+answer."""
 
 FIT_EXAMPLE = f"""example:
   vacsr standardize fit --queries=q.npz --documents=d.npz --out=stats.json

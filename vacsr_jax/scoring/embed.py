@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -70,19 +70,29 @@ def text_lengths(config: TextConfig) -> list[int]:
     return [*(length for length in shorter if length < config.context_length), config.context_length]
 
 
-def _embed(model: ImageTextModel, params, batches: Iterator[np.ndarray], method: str, total: int) -> Iterator[Item]:
+def _embed(model: ImageTextModel, params, batches: Iterable[np.ndarray], method: str, total: int) -> Iterator[Item]:
     """The items of each batch; None for an empty one. The device computes a batch while the next is put together."""
     if total > BATCH_SIZE:
         params = jax.device_put(params)  # once, not with every batch
     running = deque()
     with tqdm(total=total, unit=UNITS[method], delay=5, leave=False, disable=None) as progress:  # on a terminal
-        for batch in batches:
+        for batch in _until_fault(batches):
+            if isinstance(batch, ValueError):
+                yield from (_take(*found) for found in running)  # what was read before is not lost
+                raise batch
             running.append((_encode(params, _pad(batch), model, method) if len(batch) else None, len(batch)))
             if len(running) > 1:
                 yield _take(*running.popleft())
             progress.update(len(batch))
         for found in running:
             yield _take(*found)
+
+
+def _until_fault(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray | ValueError]:
+    try:
+        yield from batches
+    except ValueError as error:
+        yield error
 
 
 def _take(found: Item | None, length: int) -> Item | None:

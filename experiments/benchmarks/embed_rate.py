@@ -104,7 +104,9 @@ def drain(values) -> None:
 
 
 def draft_distance(model: Pretrained, files: list[str]) -> dict[str, float]:
-    """1 - cosine between the embeddings of each picture decoded at a reduced size and as a whole."""
+    """What reduced-size decoding changes: a square's pixels (levels of 255), and embeddings (1 - cosine)."""
+    squares = (np.concatenate(list(decoded(model, files, draft=draft))).astype(np.float32) for draft in (False, True))
+    pixels = np.abs(next(squares) - next(squares))
     whole, draft = (
         model.cosine_vectors(model.encode_images(files, draft=draft)).astype(np.float64) for draft in (False, True)
     )
@@ -113,6 +115,7 @@ def draft_distance(model: Pretrained, files: list[str]) -> dict[str, float]:
     between = 1 - (unit[0] @ unit[0].T)[~np.eye(len(files), dtype=bool)]
     nearest = np.argmax(unit[1] @ unit[0].T, axis=1) == np.arange(len(files))
     return {
+        "draft_pixel_difference_mean": float(pixels.mean()),
         "draft_cosine_distance_median": float(np.median(distance)),
         "draft_cosine_distance_most": float(distance.max()),
         "cosine_distance_of_two_pictures_median": float(np.median(between)),

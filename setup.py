@@ -55,7 +55,7 @@ setup(
         "ray": ["ray[data]>=2.40"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
-    config.adapter.temperature = 1.0  # of the Gumbel-softmax that draws a component
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
 
@@ -42,9 +41,7 @@ def get_config() -> ConfigDict:
 
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
-    config.triplet.all_negatives_steps = (
-        300  # first steps that sum over all negatives; then the hardest. With 0 it collapses
-    )
+    config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest (0 collapses)
 
     config.pcmepp = ConfigDict()  # PCME++
     config.pcmepp.pseudo_positives = 0.1  # weight of the loss that counts pairs scored above the true one as positive

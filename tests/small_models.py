@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import scenes
 from vacsr_jax.data.tokenizer import train_tokenizer
-from vacsr_jax.image_text import build_model, init_params
+from vacsr_jax.image_text import abstract_params, build_model
 from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.towers.base import adapt_towers
@@ -20,12 +20,13 @@ STEP = 3  # the step that `untrained` says it is from
 
 @functools.cache
 def untrained() -> Pretrained:
-    """A VACSR model of the tiny preset, as initialized, that knows two captions' words."""
+    """A VACSR model of the tiny preset with random parameters, whose tokenizer knows the words of two captions."""
     config = scenes.get_config()
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
     model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
-    return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer, config_to_dict(config), STEP)
+    params = random_like(abstract_params(model), np.random.default_rng(0), scale=0.1)
+    return Pretrained(model, params, tokenizer, config_to_dict(config), STEP)
 
 
 def variational_adapter(dim: int, width: int, **fields) -> VariationalAdapter:
@@ -35,10 +36,15 @@ def variational_adapter(dim: int, width: int, **fields) -> VariationalAdapter:
     return VariationalAdapter(dim=dim, width=width, **choices | fields)
 
 
+def random_like(shapes, rng: np.random.Generator, scale: float):
+    """Numpy parameters of these shapes, normal with this standard deviation; a model's own take seconds to compile."""
+    return jax.tree.map(lambda x: (scale * rng.normal(size=x.shape)).astype(np.float32), shapes)
+
+
 def random_params(adapter: VariationalAdapter, rng: np.random.Generator, scale: float = 0.7) -> dict:
-    """Parameters of the adapter, each normal with mean 0 and standard deviation `scale`."""
+    """Parameters of the adapter, as jax arrays."""
     shapes = jax.eval_shape(lambda key: adapter.init(key, method="scorer"), jax.random.key(0))["params"]
-    return jax.tree.map(lambda x: jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32), shapes)
+    return jax.tree.map(jnp.asarray, random_like(shapes, rng, scale))
 
 
 def gelu(x: np.ndarray) -> np.ndarray:

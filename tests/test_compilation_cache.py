@@ -46,6 +46,11 @@ def test_the_users_own_folder_wins(tmp_path):
     assert not (tmp_path / "vacsr_jax").exists()
 
 
+def test_without_a_place_to_write_nothing_is_kept(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")) == ["None", "-1"]
+
+
 def test_one_line_switches_it_off(tmp_path):
     run(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false")
     assert not list(tmp_path.rglob("*-cache"))

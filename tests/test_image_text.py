@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from configs import scenes
+from tests.small_models import random_like
 from vacsr_jax.image_text import abstract_params, build_model, describe, from_description
 from vacsr_jax.pair import METHODS
 from vacsr_jax.towers.pooling import LogVarBranch
 from vacsr_jax.towers.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 TINY = PRESETS["tiny"]
 
 
@@ -38,8 +40,7 @@ def batch():
 def encoded():
     """Every output for the batch, from one compiled function with random parameters."""
     model = model_of(**FIELDS)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), abstract_params(model))
+    params = random_like(abstract_params(model), np.random.default_rng(0), scale=0.3)
     images, tokens = batch()
 
     @jax.jit

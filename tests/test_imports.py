@@ -233,6 +233,7 @@ def seconds(imports):
     return float(run(code)[0])
 
 
+@pytest.mark.slow
 def test_importing_takes_at_most_one_and_a_half_times_jax_and_flax():
     pairs = [(seconds("import jax, flax, vacsr_jax"), seconds("import jax, flax")) for _ in range(3)]
     ours, theirs = (min(column) for column in zip(*pairs, strict=True))

@@ -1,7 +1,7 @@
-"""VACSR in JAX: image-text similarity as a latent variable, trained, evaluated and loaded.
+"""VACSR in JAX: trains, evaluates and loads models of image-text similarity as a latent variable.
 
-`vacsr_jax.load(path_or_hub_name)` is the one call most people need, `vacsr_jax.optim.adamp` an optimizer in optax's
-form; everything else is imported from its module.
+`vacsr_jax.load(path_or_hub_name)` is the one call that most people need. `vacsr_jax.optim.adamp` is an optimizer with
+optax's interface. Everything else is imported from its module.
 """
 
 import importlib
@@ -11,7 +11,7 @@ __all__ = ["__version__", "load", "optim"]
 
 
 def __getattr__(name: str):
-    # Late, so that `import vacsr_jax` costs nothing.
+    # Imported late, so that `import vacsr_jax` costs nothing.
     if name == "load":
         from vacsr_jax.pretrained import load
 

@@ -1,4 +1,4 @@
-"""Config files: run, locked, and changed by `--config.field=value`."""
+"""Config files: runs them, locks the config, and applies `--config.field=value`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def load_config(path: str, overrides: list[str]):
-    """The locked config of a file with `--config.field=value` applied.
+    """Returns the locked config of a file, with every `--config.field=value` applied.
 
     Raises:
-      ValueError: if the file or its argument is wrong, a field is unknown (near misses are named), or a value has
-        another type than the field.
+      ValueError: if the file or its argument is wrong, a field is unknown (the message names similar ones), or a value
+        has another type than the field.
     """
     name, colon, argument = path.partition(":")
     file = Path(name)
@@ -27,19 +27,21 @@ def load_config(path: str, overrides: list[str]):
 
 
 def run_config_file(file: Path, arguments: list[str]):
-    """What `get_config(*arguments)` of a file returns, locked; ValueError, with the file's name, if it fails."""
+    """Returns the locked result of a file's `get_config(*arguments)`; ValueError, with the file's name, if it fails."""
     loader = importlib.machinery.SourceFileLoader("config", str(file))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
+    spec = importlib.util.spec_from_loader("config", loader)
+    assert spec is not None  # a loader of a source file always has one
+    module = importlib.util.module_from_spec(spec)
     try:
         loader.exec_module(module)
         return module.get_config(*arguments).lock()
-    except (Exception, SystemExit) as error:  # a config is anyone's code
+    except (Exception, SystemExit) as error:  # a config is code of the user's, which may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--config: {file}: {kind}{error}") from error
 
 
 def apply_overrides(config, overrides: list[str]):
-    """`--config.field=value` applied to a locked config; see `load_config`."""
+    """Applies every `--config.field=value` to a locked config; see `load_config`."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -47,7 +49,7 @@ def apply_overrides(config, overrides: list[str]):
     for override in overrides:
         name, equals, _ = override.removeprefix("--config.").partition("=")
         if not equals:
-            raise ValueError(f"{override}: expected --config.FIELD=VALUE")
+            raise ValueError(f"got {override}, expected --config.FIELD=VALUE")
         if name not in known:
             near = difflib.get_close_matches(name, known, cutoff=0.5) or [n for n in known if name.split(".")[-1] in n]
             raise ValueError(f"config has no field {name!r}; did you mean {' or '.join(near or sorted(known))}?")
@@ -71,7 +73,7 @@ def _leaves(config, prefix: str = ""):
 
 @contextlib.contextmanager
 def importable(*folders: Path):
-    """Lets a config import its neighbours (`from configs import default`), whatever the working directory."""
+    """Lets a config import files beside it (`from configs import default`) from any working directory."""
     before = list(sys.path)
     sys.path[:0] = [str(folder) for folder in folders]
     try:

@@ -1,4 +1,4 @@
-"""The whole model: two towers and a pair model on top, built from a config."""
+"""The whole model, two towers and a pair model on top, built from a config."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from vacsr_jax.towers.pooling import POOLING, GPOHead, LogVarBranch
 
 
 class ImageTextModel(nn.Module):
-    """Images and texts to items that are ready to be paired, and the pair model that scores them.
+    """Turns images and texts into items that are ready to be scored, and holds the pair model that scores them.
 
     Attributes:
-      towers_config: shape of the two towers.
+      towers_config: the shape of the two towers.
       pair: the pair model.
-      dtype: of compute.
-      pooling: "clip": the towers' own pooling and projections; "gpo": every token is projected, then GPO. The image
-        tower then ends without its final norm (Chun 2024).
-      dim: of the embeddings with "gpo"; 0: the towers' own.
-      initial_log_var: of log sigma^2 at the start, where the pair model wants one.
+      dtype: the type to compute in.
+      pooling: "clip": the towers' own pooling and projections; "gpo": every token is projected, then GPO. With "gpo"
+        the image tower ends without its final norm (Chun 2024).
+      dim: the dimension of embeddings with "gpo"; 0: the towers' own.
+      initial_log_var: log sigma^2 at the start, if the pair model wants it.
     """
 
     towers_config: TowersConfig
@@ -41,7 +41,7 @@ class ImageTextModel(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        """How many numbers an embedding has, before the pair model prepares items of it."""
+        """The dimension of an embedding, from which the pair model prepares an item."""
         return self.dim or self.towers_config.embedding_dim
 
     def setup(self):
@@ -57,9 +57,9 @@ class ImageTextModel(nn.Module):
             self.text_spread = LogVarBranch(text, eps, self.embedding_dim, lengths[1], start, self.dtype)
 
     def encode_image(self, images: Images, keep: Bool[Array, "b l"] | None = None) -> Item:
-        """Items of uint8 (or normalized float) images [b s s 3]: what the pair model works on.
+        """Turns uint8 (or normalized float) images [b s s 3] into the items that the pair model takes.
 
-        `keep` says which of an image's tokens GPO sees (size augmentation); None: all.
+        `keep` says which tokens of an image GPO sees (size augmentation); None: all.
         """
         out = self.towers.vision(images)
         valid = out.valid if keep is None else keep
@@ -71,7 +71,7 @@ class ImageTextModel(nn.Module):
         return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var))
 
     def encode_text(self, tokens: Tokens) -> Item:
-        """Items of token ids [b l]."""
+        """Turns token ids [b l] into the items that the pair model takes."""
         out = self.towers.text(tokens)
         if self.pooling == "gpo":
             embedding = self.text_head(out.tokens, out.valid)
@@ -84,11 +84,11 @@ class ImageTextModel(nn.Module):
         return getattr(self, branch)(out.before_last, valid, out.mask) if self.pair.wants_log_var else None
 
     def __call__(self, images: Images, tokens: Tokens, keep: Bool[Array, "b p"] | None = None) -> tuple[Item, Item]:
-        """Both sides' items."""
+        """The items of images and of texts."""
         return self.encode_image(images, keep), self.encode_text(tokens)
 
     def touch_all(self, images: Images, tokens: Tokens) -> None:
-        """Uses every parameter; what `init` runs."""
+        """Uses every parameter, so that `init` makes all of them."""
         self(images, tokens)
         self.scorer()
 
@@ -98,7 +98,7 @@ class ImageTextModel(nn.Module):
 
 
 def init_params(model: ImageTextModel, seed: int):
-    """Fresh float32 parameters; one compiled call (an eager one takes a third longer)."""
+    """Makes new float32 parameters in one compiled call; without compilation it takes a third longer."""
     return jax.jit(functools.partial(_init, model))(jax.random.key(seed))
 
 
@@ -121,11 +121,11 @@ def _init(model: ImageTextModel, key: jax.Array):
 
 
 OPTIONS = ("pooling", "dim", "initial_log_var")
-FORMAT = 2  # of a description; raise it when old checkpoints stop loading
+FORMAT = 2  # of a description; raise it when old checkpoints no longer load
 
 
 def describe(model: ImageTextModel) -> dict[str, Any]:
-    """Plain JSON values that say what a model is; kept in checkpoints and exports. `from_description` inverts it."""
+    """Describes a model in plain JSON values, for checkpoints and exports; `from_description` is the inverse."""
     return {
         "format": FORMAT,
         **describe_towers(model.towers_config),
@@ -136,13 +136,13 @@ def describe(model: ImageTextModel) -> dict[str, Any]:
 
 
 def from_description(description: dict[str, Any]) -> ImageTextModel:
-    """The model that `describe` described.
+    """Builds the model that `describe` described.
 
     Raises:
-      ValueError: naming what is unknown, missing, or of another format.
+      ValueError: if something is unknown, missing, or of another format; the message names it.
     """
     if not isinstance(description, dict) or "format" not in description:
-        raise ValueError(f"model description: got fields {sorted(description or ())}, expected a format among them")
+        raise ValueError(f"model description: got fields {sorted(description or ())}, expected one named format")
     if description["format"] != FORMAT:
         raise ValueError(
             f"model description: got format {description['format']}, this version reads {FORMAT}; "
@@ -159,12 +159,12 @@ def from_description(description: dict[str, Any]) -> ImageTextModel:
         config = TOWERS[families[0]].config.from_dict(description[families[0]])
         pair = pair_model_from(description["pair"])
     except RecursionError:
-        raise ValueError("model description: pair models stand in each other without end; it was damaged") from None
+        raise ValueError("model description: pair models are nested too deeply; the description is damaged") from None
     return ImageTextModel(config, pair, jnp.dtype(description["dtype"]), **options)
 
 
 def check_choices(dtype: str, pooling: str) -> None:
-    """Raises ValueError for a type of compute, or a pooling, that there is not."""
+    """Raises ValueError for an unknown dtype or pooling."""
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype: got {dtype!r}, expected float32 or bfloat16")
     if pooling not in POOLING:
@@ -172,10 +172,11 @@ def check_choices(dtype: str, pooling: str) -> None:
 
 
 def build_model(config: ConfigDict, towers: TowersConfig, texts: int = 0) -> ImageTextModel:
-    """The model of a run's config on towers of the given shape; `texts` as in `pair.build_pair_model`.
+    """Builds the model of a run's config on towers of the given shape; `texts` as in `pair.build_pair_model`.
 
     Raises:
-      ValueError: for an unknown method, dtype or pooling, or a dimension that the towers' own projections do not have.
+      ValueError: for an unknown method, dtype or pooling, or if the embedding dimension differs from that of the
+        towers' own projections.
     """
     model = config.model
     check_choices(model.dtype, model.pooling)

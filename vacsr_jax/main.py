@@ -1,4 +1,4 @@
-"""The command line: `vacsr VERB`, each with --help. A verb is a file of `cli/` and a name in VERBS."""
+"""The command line, `vacsr VERB`; each verb has --help. A verb is a file in `cli/` and a name in VERBS."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ORDINARY_FORMAT = warnings.formatwarning
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command. A user's mistake ends with one message and exit status 2, never with a traceback."""
+    """Runs one command. A user's mistake ends in one message and exit status 2, never in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options, overrides = parse(arguments)
     options.command = shlex.join(["vacsr", *arguments])
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a verb, and the `--config...` arguments that ml_collections reads."""
+    """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
     verbs = Verbs(parser)
     for module in VERBS:
@@ -74,12 +74,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def quiet() -> None:
-    """Keeps what libraries log out of the terminal, and prints each of our warnings in one line."""
+    """Keeps the logs of libraries out of the terminal, and prints each of our warnings on one line."""
     warnings.formatwarning = format_warning
     sys.unraisablehook = report_unraisable
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # else JAX appends a note to the message of an error
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also raises what it logs as an error
+    os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")  # otherwise JAX appends a note to error messages
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs errors that it also raises
 
 
 def format_warning(message, category, *where, **line) -> str:
@@ -87,6 +87,6 @@ def format_warning(message, category, *where, **line) -> str:
 
 
 def report_unraisable(unraisable) -> None:
-    """Drops what TensorStore's threads repeat after a save has failed: the failure itself was raised already."""
+    """Drops what TensorStore's threads repeat after a failed save: the error itself was raised already."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

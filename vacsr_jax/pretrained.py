@@ -135,9 +135,8 @@ class Pretrained:
         for size in batch_sizes:
             images = self.encode_images([blank] * size)
             for length in text_lengths(self.model.towers_config.text):
-                row = np.full((1, length), self.tokenizer.end_id, np.int32)
-                texts = embed_texts(self.model, self.params, np.repeat(row, size, axis=0), shorten=False)
-            self.score(images, texts)
+                tokens = np.full((size, length), self.tokenizer.end_id, np.int32)
+                self.score(images, embed_texts(self.model, self.params, tokens, shorten=False))
 
     @property
     def noise_rate(self) -> float | None:
@@ -207,8 +206,8 @@ class GivenImages:
     class_names: Sequence[str] = ()
 
     @property
-    def ids(self) -> range:
-        return range(len(self))
+    def ids(self) -> list[str]:
+        return [str(i) for i in range(len(self))]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -18,10 +18,11 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file.
+    """Reads the arrays of an npz file.
 
     Raises:
-      ValueError: naming the file, if it is not an npz, is damaged, holds objects, or unpacks to 100 times its size.
+      ValueError: if it is not an npz, is damaged, holds objects, or unpacks to 100 times its size; the message names
+        the file.
       OSError: if it cannot be opened.
     """
     advice = "write it with numpy.savez, strings as arrays of str, not objects"
@@ -34,10 +35,10 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_npy(path: str | Path, *, mapped: bool = False) -> np.ndarray:
-    """The array of an npy file; `mapped` leaves it on disk until it is read.
+    """Reads the array of an npy file; `mapped` maps the file into memory instead of reading all of it.
 
     Raises:
-      ValueError: naming the file, if it is not an npy, is damaged, or holds objects.
+      ValueError: if it is not an npy, is damaged, or holds objects; the message names the file.
       OSError: if it cannot be opened.
     """
     advice = "write one with numpy.save; pickled objects are not read"
@@ -50,15 +51,15 @@ def read_npy(path: str | Path, *, mapped: bool = False) -> np.ndarray:
 
 @contextlib.contextmanager
 def _readable(path: str | Path, complaint: str):
-    """The opened file; any error about its content becomes a ValueError that names the file."""
+    """Opens the file, and turns any error about its content into a ValueError that names the file."""
     with open(path, "rb") as file:
         try:
             yield file
-        except Exception as error:  # numpy, zipfile and the unpackers raise a dozen types for damaged files
-            raise ValueError(complaint.format(path=path, error=error or type(error).__name__)) from error
+        except Exception as error:  # for damaged files, numpy, zipfile and the unpackers raise a dozen types
+            raise ValueError(complaint.format(path=path, error=str(error) or type(error).__name__)) from error
 
 
-def _starts_with(file: BinaryIO, prefix: bytes) -> bool:
+def _starts_with(file: IO[bytes], prefix: bytes) -> bool:
     found = file.read(len(prefix)) == prefix
     file.seek(0)
     return found
@@ -83,11 +84,11 @@ def _read_member(info: zipfile.ZipInfo, members: zipfile.ZipFile) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_header(file: BinaryIO, size: int) -> None:
-    """Raises ValueError if an npy file of `size` bytes holds objects, or less data than its header says."""
+def _check_header(file: IO[bytes], size: int) -> None:
+    """Raises ValueError if an npy file of `size` bytes holds objects, or less data than its header declares."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"its npy version is {version}, expected that of numbers or strings, 1.0 or 2.0")
+        raise ValueError(f"its npy version is {version}, expected 1.0 or 2.0, which hold numbers or strings")
     shape, _, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects")

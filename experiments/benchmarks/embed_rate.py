@@ -8,11 +8,13 @@ FOLDER holds JPEGs, used in turn until there are --images of them. Random weight
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -36,15 +38,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", required=True)
     parser.add_argument("--towers", choices=sorted(PRESETS), default="ViT-B/32")
+    parser.add_argument("--layers", type=int, help="blocks of the image tower (default: all), for a faster device")
     parser.add_argument("--model", help="a model to load, instead of random weights")
     parser.add_argument("--images", type=int, default=4 * BATCH_SIZE)
     parser.add_argument("--rounds", type=int, default=1, help="the best of as many, in turns")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    model = load(options.model) if options.model else untrained(options.towers)
+    model = load(options.model) if options.model else untrained(options.towers, options.layers)
     names = [f"{options.pictures}/{name}" for name in find_pictures(Path(options.pictures))]
     files = list(itertools.islice(itertools.cycle(names), options.images))
-    result = {"machine": machine(), "towers": options.model or options.towers, "images": len(files)}
+    result = {
+        "machine": machine(),
+        "towers": options.model or options.towers,
+        "layers": options.layers,
+        "images": len(files),
+    }
     result |= rates(model, files, options.rounds) | draft_distance(model, names)
     text = json.dumps(result, indent=2)
     print(text)
@@ -52,10 +60,13 @@ def main() -> None:
         options.out.write_text(text + "\n")
 
 
-def untrained(towers: str) -> Pretrained:
+def untrained(towers: str, layers: int | None) -> Pretrained:
     tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
-    model = ImageTextModel(adapt_towers(PRESETS[towers], image_size=0, context_length=8, **ids), CosineModel(None))
+    config = adapt_towers(PRESETS[towers], image_size=0, context_length=8, **ids)
+    if layers:
+        config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, layers=layers))
+    model = ImageTextModel(config, CosineModel(None))
     return Pretrained(model, jax.device_get(init_params(model, 0)), tokenizer)
 
 
@@ -66,7 +77,7 @@ def rates(model: Pretrained, files: list[str], rounds: int) -> dict[str, float]:
     pixels = np.resize(squares, (len(files), *squares.shape[1:]))
     source = ArraySource(pixels, [()] * len(files), [str(i) for i in range(len(files))])
     embed_images(model.model, model.params, source)  # compiles
-    with ProcessPoolExecutor(cores()) as pool:
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
         list(pool.map(square, files[:16], [size] * 16))  # starts the processes
         contenders: dict[str, Callable[[], object]] = {
             "decode": lambda: drain(decoded(model, files, draft=False)),

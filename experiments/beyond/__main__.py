@@ -25,9 +25,9 @@ METHODS = ("sigmoid", "infonce", "deterministic", "vacsr", "propensity")
 NOISE = (0.0, 0.2, 0.5)
 QUICK = {"train.steps": 900, "checkpoint.every": 900}
 PROPENSITY = {"method": "propensity"}
-CLAIMS = PROPENSITY | {"propensity.match": "conjunction"}
+CONJUNCTION = PROPENSITY | {"propensity.match": "conjunction"}
 ROWS = {method: {"method": method} for method in (*METHODS[:-1], "conjunction", "propensity")}
-ROWS |= {"propensity, claims": CLAIMS}
+ROWS |= {"propensity, conjunction": CONJUNCTION}
 
 # The other tables change one setting each.
 SWITCHES = {
@@ -37,12 +37,12 @@ SWITCHES = {
     "no image propensity": {"propensity.image": False},
     "no propensities": {"propensity.text": False, "propensity.image": False},
     "no noise floor": {"propensity.noise_floor": False},
-    "claims": {"propensity.match": "conjunction"},
-    "claims, no image propensity": {"propensity.match": "conjunction", "propensity.image": False},
+    "conjunction": {"propensity.match": "conjunction"},
+    "conjunction, no image propensity": {"propensity.match": "conjunction", "propensity.image": False},
 }
 MATCHES = {
     "cosine": PROPENSITY,
-    "conjunction": CLAIMS,
+    "conjunction": CONJUNCTION,
     "deterministic adapter": PROPENSITY | {"propensity.match": "deterministic"},
     "VACSR": PROPENSITY | {"propensity.match": "vacsr"},
 }
@@ -92,7 +92,7 @@ def main() -> None:
         lines = control_lines if name == "controls" else metric_lines
         split = "validation" if name == "ideas" else "test"
         print(f"\n{name}, {split} split\n\n{lines(rows, finished(out), seeds, split)}", flush=True)
-    for row in (Row("propensity", PROPENSITY), Row("claims", CLAIMS)):
+    for row in (Row("propensity", PROPENSITY), Row("conjunction", CONJUNCTION)):
         runs = {noise: [task(row._replace(noise=noise), seed).name for seed in seeds] for noise in NOISE}
         print(*draw(out, runs, f"{row.name}.png"), sep="\n")
 
@@ -148,10 +148,10 @@ def table_rows(table: str) -> list[Row]:
     if table == "methods":
         return [Row(name, fields, noise) for noise in NOISE for name, fields in ROWS.items()]
     if table == "controls":
-        names = ("sigmoid", "propensity", "propensity, claims")
+        names = ("sigmoid", "propensity", "propensity, conjunction")
         return [Row(name, ROWS[name], noise) for noise in (0.0, 0.5) for name in names]
     if table == "settings":
-        names = ("sigmoid", "propensity", "propensity, claims")
+        names = ("sigmoid", "propensity", "propensity, conjunction")
         return [Row(f"{changed}: {name}", ROWS[name] | SETTINGS[changed]) for changed in SETTINGS for name in names]
     if table == "ideas":
         short = PROPENSITY | {"train.steps": 1500}

@@ -71,15 +71,15 @@ def captions_together(count: int) -> Iterator[None]:
         yield
 
 
-ADAPTER, CLAIMS = {"propensity.match": "deterministic"}, {"propensity.match": "conjunction"}
+ADAPTER, CONJUNCTION = {"propensity.match": "deterministic"}, {"propensity.match": "conjunction"}
 IDEAS = {
     "cosine": ({}, nullcontext),
-    **{f"{k} claims": (CLAIMS | {"conjunction.claims": k}, nullcontext) for k in (2, 4, 8, 16)},
+    **{f"{k} claims": (CONJUNCTION | {"conjunction.claims": k}, nullcontext) for k in (2, 4, 8, 16)},
     "adapter": (ADAPTER, nullcontext),
     "adapter, column penalty .03": (ADAPTER | {"method": f"{__name__}:COLUMN_03"}, nullcontext),
     "adapter, column penalty .3": (ADAPTER | {"method": f"{__name__}:COLUMN_3"}, nullcontext),
     "adapter, centred": (ADAPTER | {"method": f"{__name__}:CENTRED"}, nullcontext),
     "VACSR": ({"propensity.match": "vacsr"}, nullcontext),
     "cosine, 2 captions together": ({}, functools.partial(captions_together, 2)),
-    "4 claims, 2 captions together": (CLAIMS, functools.partial(captions_together, 2)),
+    "4 claims, 2 captions together": (CONJUNCTION, functools.partial(captions_together, 2)),
 }  # name: config fields of a propensity model, what is changed

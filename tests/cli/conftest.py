@@ -6,7 +6,7 @@ from tests.small_models import untrained
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
+def model_folder(tmp_path_factory, compile_fast):
     """An export of a model that was never trained."""
     folder = tmp_path_factory.mktemp("export")
     untrained().save(folder)

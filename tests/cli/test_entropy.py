@@ -147,7 +147,7 @@ def test_scale_and_weight_come_from_validation_pairs(files, capsys):
         (
             "bias --reference_images={f}/ok --texts={f}/train.npz",
             {},
-            "no item is of the modality 'text', only of image",
+            "no item has the modality 'text', only image",
         ),
         (
             "bias --reference_images={f}/ok --texts={f}/texts.npz",

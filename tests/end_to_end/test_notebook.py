@@ -62,6 +62,7 @@ def test_it_trains_where_no_run_is(executed):
 
 
 @pytest.mark.parametrize("cell", ["show", "sample"])
+@pytest.mark.slow
 def test_pictures_are_shown(cell, executed):
     outputs, _ = executed
     pictures = [output for output in outputs[cell] if "image/png" in output.get("data", {})]

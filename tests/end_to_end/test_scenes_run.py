@@ -242,7 +242,7 @@ def test_the_key_decides_the_draws(model, images):
 
 def test_bad_samples_are_refused(model, images):
     for n, level in ((0, 0.9), (5, 0.0), (5, 1.0)):
-        with pytest.raises(ValueError, match=f"got n {n} and level {level}"):
+        with pytest.raises(ValueError, match=f"n, level: got {n} and {level}"):
             model.sample_similarity(jax.random.key(0), images, TEXTS, n, level)
 
 

@@ -80,7 +80,7 @@ def test_ids_may_be_a_vector_a_list_or_lines(name, text, tmp_path):
     [
         ("i.txt", "100\n12a\n", "i.txt: entry 2 is '12a', expected an integer id"),
         ("i.txt", b"\xff\xfe1", "i.txt is not UTF-8 text"),
-        ("i.txt", str(2**63), "is no 64-bit integer"),
+        ("i.txt", str(2**63), "is too large for a 64-bit integer"),
         ("i.json", "[1, 2.5]", "i.json: entry 2 is 2.5"),
         ("i.json", "[true]", "i.json: entry 1 is True"),
         ("i.json", '{"a": 1}', "i.json: got dict, expected a JSON list"),
@@ -123,7 +123,7 @@ def test_a_ground_truth_that_does_not_fit_is_refused(files, capsys):
         (folder / "cxc_caption_to_image.json").write_text(text)
         assert "cxc_caption_to_image.json" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").write_text('{"123456": [1]}')
-    assert "cxc_caption_to_image.json: id 123456 is in none of original" in refused(files, capsys)
+    assert "cxc_caption_to_image.json: id 123456 is neither in original" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").unlink()
     assert "no cxc_caption_to_image.json; give the folder `data` of" in refused(files, capsys)
     (folder / "cxc_caption_to_image.json").write_text("{}")

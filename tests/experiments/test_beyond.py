@@ -50,6 +50,7 @@ def results(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_run_has_every_number(results):
     rows = beyond.table_rows("methods")
     table = beyond.metric_lines(rows, finished(results), range(2), "test")
@@ -60,6 +61,7 @@ def test_a_run_has_every_number(results):
     assert "entropy, w 1" in controls
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn(results, tmp_path):
     names = {0.0: ["propensity-noise0.0-seed0"], 0.5: ["propensity-noise0.5-seed0"]}
     assert draw(tmp_path, names, "propensity.png") == []
@@ -67,6 +69,7 @@ def test_the_figure_is_drawn(results, tmp_path):
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_penalties_by_hand():
     """Of six pairs' match logits and embeddings."""
     config, mesh = make_config(beyond.PROPENSITY), make_mesh(jax.devices()[:1])

@@ -7,6 +7,7 @@ import pytest
 from experiments.benchmarks import mixed_index
 
 
+@pytest.mark.slow
 def test_all_systems_are_measured(monkeypatch):
     pytest.importorskip("faiss", reason="FAISS is not installed")
     monkeypatch.setattr(mixed_index, "CHUNK", 100)

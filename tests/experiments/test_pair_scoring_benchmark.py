@@ -47,6 +47,7 @@ def test_the_pytorch_module_scores_the_same(small):
     np.testing.assert_allclose(baselines.torch_scorer(params, images, texts, 2, "float32")(), found.logit, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_straightforward_loss_has_the_same_expectation(small):
     adapter, params, images, texts = small
     params = params | {"log_var_bias": params["log_var_bias"] + 2}  # noise that can be seen
@@ -65,6 +66,7 @@ def test_the_straightforward_loss_has_the_same_expectation(small):
     assert abs(np.mean(mine) - np.mean(theirs)) < 4 * error < 0.1 * np.mean(mine)
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_number_and_a_plot(tmp_path, monkeypatch, capsys):
     for name, value in {"D": 32, "IMAGES": 4, "TEXTS": 64}.items():
         monkeypatch.setattr(pair_scoring, name, value)

@@ -23,14 +23,14 @@ def write_workdir(folder: Path) -> None:
     from tests.small_models import STEP, untrained
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.image_text import describe
-    from vacsr_jax.training.checkpoint import Checkpoints
+    from vacsr_jax.training.checkpoint import Checkpoints, Selection
     from vacsr_jax.training.run import CONFIG
     from vacsr_jax.training.state import init_state
 
     model = untrained()
     checkpoints = Checkpoints(folder)
     state = init_state(jax.device_put(model.params), optax.sgd(0.1)).replace(step=jax.numpy.int32(STEP))
-    checkpoints.save(state, {"config": model.config, "model": describe(model.model)}, {"rsum": 1.0})
+    checkpoints.save(state, {"config": model.config, "model": describe(model.model)}, Selection("validation/rsum", 1.0))
     checkpoints.close()
     model.tokenizer.save(folder / "tokenizer")
     write_text(folder / CONFIG, to_json(model.config))

@@ -29,7 +29,7 @@ WORDS = (
     "PostScript",
     "dataset_own",
     "metadata",
-)  # of the cases that compile nothing
+)
 QUICK = [name for name in CASES if any(word in name for word in WORDS)]
 
 

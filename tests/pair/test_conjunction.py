@@ -13,6 +13,7 @@ from vacsr_jax.pair.conjunction import ConjunctionModel, logit_of_all
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.towers.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 D, K = 6, 3
 RNG = np.random.default_rng(0)
 IMAGES, TEXTS = RNG.normal(size=(4, D)), RNG.normal(size=(5, D))

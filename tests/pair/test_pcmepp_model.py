@@ -41,7 +41,7 @@ def test_a_zero_mean_stays_finite():
 
 
 def test_the_best_texts_of_each_image_come_with_their_variance():
-    images, texts = (RNG.normal(size=(n, 6)).astype(np.float32) for n in (4, 7))
+    images, texts = (jnp.asarray(RNG.normal(size=(n, 6)), jnp.float32) for n in (4, 7))
     scorer = GaussianScorer(jnp.float32(3), jnp.float32(1))
     whole, best = scorer.score_tile(images, texts), top_k(scorer, images, texts, 2)
     order = np.argsort(-np.asarray(whole.logit), axis=1)[:, :2]

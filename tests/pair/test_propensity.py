@@ -21,6 +21,7 @@ from vacsr_jax.scoring.pairs import rerank, top_k
 from vacsr_jax.towers.base import Encoded
 from vacsr_jax.towers.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 RNG = np.random.default_rng(0)
 D = 4
 IMAGES, TEXTS = RNG.normal(size=(3, D)), RNG.normal(size=(5, D))

@@ -15,6 +15,7 @@ from vacsr_jax.ops.pairwise import map_pairs
 from vacsr_jax.pair.adapter import DeterministicAdapter
 from vacsr_jax.pair.cosine import CosineModel
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 D, H, K = 5, 7, 3
 ADAPTER = variational_adapter(D, H, components=K)
 

@@ -60,7 +60,12 @@ def assert_near(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"hard": "loss", "reduction": "mean", "hard_negatives": 1, "positive": 0.0}],
+    [
+        {},
+        pytest.param(
+            {"hard": "loss", "reduction": "mean", "hard_negatives": 1, "positive": 0.0}, marks=pytest.mark.slow
+        ),
+    ],
     ids=str,
 )
 def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):
@@ -70,6 +75,7 @@ def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):
     assert_near(values_and_gradients(in_one_pass, labels, params, images, texts, **loss), expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_tiles_and_devices_change_nothing():
     params, images, texts, labels = batch()
     loss = LOSS | CHOICES
@@ -79,6 +85,7 @@ def test_tiles_and_devices_change_nothing():
     assert_near(values_and_gradients(sharded, labels, params, images, texts, **loss), expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_is_near():
     params, images, texts, labels = batch()
     loss = LOSS | CHOICES
@@ -91,6 +98,7 @@ def test_half_precision_is_near():
         assert_near(half, expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_against_finite_differences():
     # Leaves out what has no true gradient: the constant error in the variance loss, and the straight-through sigmoid.
     loss = LOSS | CHOICES | {"recon": 0.0, "positive": 0.0, "negative": 0.0}
@@ -114,12 +122,14 @@ def compiled(devices, n, d, tile_pairs):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(params, x, x).compile()
 
 
+@pytest.mark.slow
 def test_memory_is_the_tiles_not_the_batchs():
     # 256 x 256 pairs: one tensor of all hidden layers is 16.8 MB, the terms of all pairs 0.3 MB each.
     tiled, whole = (compiled(1, 256, 64, pairs).memory_analysis().temp_size_in_bytes for pairs in (512, 10**6))
     assert tiled < 8e6 < 60e6 < whole
 
 
+@pytest.mark.slow
 def test_text_features_are_gathered_once_and_no_tile_communicates():
     text = compiled(8, 32, 48, 16).as_text()
     gathers = [line for line in text.splitlines() if " all-gather(" in line and "f32[32,48]" in line.split("=")[1]]

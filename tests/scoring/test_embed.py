@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from tests.parity import methods
-from vacsr_jax.image_text import ImageTextModel, init_params
+from tests.small_models import random_like
+from vacsr_jax.image_text import ImageTextModel, abstract_params
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring import embed
 from vacsr_jax.scoring.model import score_pairs
 from vacsr_jax.towers.base import TextConfig, longest_text
 from vacsr_jax.towers.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 CONTEXT = PRESETS["tiny"].text
 
 
@@ -65,7 +67,7 @@ def test_cutting_pads_changes_no_embedding(kind):
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
     towers = dataclasses.replace(PRESETS["tiny"], text=TextConfig(**sizes, **ids, **TEXTS[kind]))
     model = ImageTextModel(towers, CosineModel(None))
-    params = init_params(model, 0)
+    params = random_like(abstract_params(model), np.random.default_rng(0), scale=0.3)
     tokens = dataclasses.replace(tokenizer, context_length=24)(["a red circle", "a small star", "a"])
     assert longest_text(tokens, towers.text) in range(9, 16)
     whole = embed.embed_texts(model, params, tokens, shorten=False)
@@ -74,6 +76,7 @@ def test_cutting_pads_changes_no_embedding(kind):
         np.testing.assert_allclose(embed.embed_texts(model, params, tokens[i : i + 1])[0], whole[i], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pcmepp, GPO", "propensity, vacsr", "outside"])
 def test_cutting_pads_changes_no_score(name):
     _, model = methods.model_of(name)

@@ -46,7 +46,7 @@ def float64_scores(scorer, images=IMAGES, texts=TEXTS):
     return logit, np.sqrt(np.einsum("nmkd,k->nmd", np.exp(log_var), f["weights"])).mean(-1)
 
 
-@pytest.mark.parametrize(("d", "decoder_width"), [(256, 0), (256, 24), (1024, 0)])
+@pytest.mark.parametrize(("d", "decoder_width"), [(256, 0), (256, 24), pytest.param(1024, 0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-3)])
 def test_scores_agree_with_float64(dtype, tolerance, d, decoder_width):
     # Relative to the largest score: a logit passes through zero, where no precision is enough.
@@ -151,7 +151,7 @@ def test_a_gpu_uses_the_kernel_only_where_it_fits_runs_and_agrees(monkeypatch):
     assert fitting.tile_function() is AdapterScorer.score_tile  # this is a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     adapter_module.kernel_agrees.cache_clear()
-    with pytest.warns(UserWarning, match="does not run here and XLA's form is used"):
+    with pytest.warns(UserWarning, match="does not run here, so XLA's form is used"):
         assert fitting.tile_function() is AdapterScorer.score_tile  # no GPU after all
     fused = functools.partial(score_tile_fused, interpret=True)
     monkeypatch.setattr(adapter_module, "score_tile_fused", fused)

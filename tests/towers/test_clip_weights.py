@@ -153,7 +153,7 @@ def test_openai_configs(folder):
     raw = json.loads((folder / "config.json").read_text())
     text = raw["text_config"] | {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
     edit_json(folder / "config.json", text_config=text)
-    with pytest.raises(ValueError, match="eos_token_id is 2 with a vocabulary of 50"):
+    with pytest.raises(ValueError, match="eos_token_id: got 2 with a vocabulary of 50"):
         load_hf_clip(folder)
     edit_json(folder / "config.json", text_config_dict=text | {"vocab_size": 49408})
     edit_tensors(
@@ -191,7 +191,11 @@ def test_configs_that_are_refused(folder, changes, message):
     [
         ("config.json", "[" * 100_000, "config.json is not JSON that can be read"),
         ("config.json", "[1]", "config.json: got list, expected a JSON object"),
-        ("config.json", '{"model_type": "clip", "text_config": 3}', "text_config and vision_config: expected objects"),
+        (
+            "config.json",
+            '{"model_type": "clip", "text_config": 3}',
+            "text_config and vision_config: expected an object for each",
+        ),
         ("preprocessor_config.json", "null", "preprocessor_config.json: got NoneType, expected a JSON object"),
         (
             "preprocessor_config.json",
@@ -205,7 +209,7 @@ def test_configs_that_are_refused(folder, changes, message):
             '{"weight_map": {"a": "x.bin"}}',
             "got 'x.bin', expected names of safetensors",
         ),
-        ("model.safetensors.index.json", '{"weight_map": {"a": "../x.safetensors"}}', "files beside it"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../x.safetensors"}}', "files in the same folder"),
         ("model.safetensors.index.json", '{"weight_map": {}}', "got nothing, expected names of safetensors"),
     ],
 )
@@ -217,7 +221,7 @@ def test_hostile_files_are_named(file, content, message, folder):
 
 def test_incomplete_folders(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"no model\.safetensors; pytorch_model\.bin is not read: convert it"):
+    with pytest.raises(ValueError, match=r"no model\.safetensors; pytorch_model\.bin is not supported: convert it"):
         load_hf_clip(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"no config\.json"):
@@ -243,7 +247,7 @@ def test_hub_names_go_through_a_snapshot(folder, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(ValueError, match=r"'no/such' is no folder, and no repository .* no route to host"):
+    with pytest.raises(ValueError, match=r"'no/such' is neither a folder nor a repository .* no route to host"):
         load_hf_clip("no/such")
 
 
@@ -270,7 +274,7 @@ def test_save_checks_params_and_like(folder, tmp_path, params):
     with pytest.raises(ValueError, match="do not fit the config: extra"):
         save_hf_clip(tmp_path, CONFIG, {**params, "extra": np.zeros(1)})
     other = dataclasses.replace(CONFIG, layer_norm_eps=1e-6)
-    with pytest.raises(ValueError, match="has another config"):
+    with pytest.raises(ValueError, match="has a different config"):
         save_hf_clip(tmp_path, other, params, like=folder)
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import Mesh
 
 from configs import scenes
@@ -11,6 +12,7 @@ from vacsr_jax.training.sharding import shard_batch
 from vacsr_jax.training.step import augment, positive_pairs
 
 
+@pytest.mark.usefixtures("compile_fast")
 def test_mixing_on_eight_devices_is_that_of_one():
     config = scenes.get_config("method=pcmepp")
     changes = {"augment.mix": 0.5, "augment.image_tokens": 0.2, "augment.label_smoothing": 0.1}

@@ -46,6 +46,7 @@ def run(root, tmp_path_factory):
     return set_up(small_config(root), tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.slow
 def test_chunks_and_devices_change_nothing_but_the_memory(run):
     tokens = np.tile(run.class_tokens, (40, 1))[:393]
     weights = np.random.default_rng(0).normal(size=(393, 64)).astype(np.float32)

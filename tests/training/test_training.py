@@ -40,6 +40,7 @@ def test_sharded_parameters_do_what_copies_do(workdir, eight):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, sharded)
 
 
+@pytest.mark.slow
 def test_parameters_are_really_split(workdir):
     config = small_config()
     run = set_up(config, workdir)

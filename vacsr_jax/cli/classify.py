@@ -1,4 +1,4 @@
-"""`vacsr classify`: any model as a classifier of a benchmark, zero-shot or trained."""
+"""`vacsr classify`: classifies a benchmark's test images with any model, zero-shot or trained."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ EXAMPLE = """example:
   vacsr classify --model=openai/clip-vit-base-patch16 --root=DATA --dataset=eurosat --template=per-dataset
   vacsr classify --model=runs/eurosat --root=DATA --dataset=eurosat --split=test_new --out=new.json
 
-Scores every image against one prompt for each class; accuracy is the share of images. Splits: test_all, test_base (the
-first ceil(n / 2) classes among themselves), test_new (the others). The JSON holds the prompt, the label space and a
-hash of the list of images."""
+Scores every image against one prompt for each class. The accuracy is the share of correct images. Splits: test_all,
+test_base (the first ceil(n / 2) classes among themselves), test_new (the others). The JSON holds the prompt, the label
+space and a hash of the list of images."""
 
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("classify", run, "Classify a benchmark's test images with any model.", EXAMPLE)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--root", help="the folder that holds all data sets", required=True)
-    parser.add_argument("--dataset", help="a data set (see vacsr data check), or a folder of yours", required=True)
+    parser.add_argument("--dataset", help="a data set (see vacsr data check), or your own folder", required=True)
     parser.add_argument("--split", default="test_all", help="test_all (default), test_base, test_new")
     parser.add_argument("--template", default="single", help="single, per-dataset, or a text with {} for the name")
-    parser.add_argument("--tfds", default="", help="TFDS's data_dir, to read images from there")
+    parser.add_argument("--tfds", default="", help="TFDS's data_dir, to read images from it")
     parser.add_argument("--out", help="JSON file for the result")
 
 

@@ -1,4 +1,4 @@
-"""`vacsr data check`: what of a data set is there, and what is missing."""
+"""`vacsr data check`: tells which parts of a data set are there, and which are missing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ EXAMPLE = """example:
   vacsr data check oxford_pets --root=DATA --tfds=~/tensorflow_datasets
   vacsr data check coco --root=COCO
 
-Says what is found below the root, what is missing, where it belongs and where to get it. Ends with status 1 if
+Prints what is found below the root, what is missing, where it belongs and where to get it. The exit status is 1 if
 something is missing."""
 
 
 def register(verbs: Verbs) -> None:
-    parser = verbs.group(*GROUP).add("check", run, "Say what of a data set is there and what is missing.", EXAMPLE)
+    parser = verbs.group(*GROUP).add("check", run, "Tell which parts of a data set are there or missing.", EXAMPLE)
     parser.add_argument(
         "name", help=f"{', '.join(KNOWN)}, a classification data set, or classification: all 15 of these"
     )
     parser.add_argument(
-        "--root", help="the folder of a caption data set, or the one that holds all classification sets", required=True
+        "--root", help="the folder of a caption data set, or the one with all classification sets", required=True
     )
-    parser.add_argument("--tfds", default="", help="TFDS's data_dir, to look there for the images")
+    parser.add_argument("--tfds", default="", help="TFDS's data_dir, to look for the images in it")
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:

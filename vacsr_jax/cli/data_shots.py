@@ -1,4 +1,4 @@
-"""`vacsr data shots`: the exact few-shot draw of a data set."""
+"""`vacsr data shots`: writes the exact few-shot draw of a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE = """example:
   vacsr data shots --dataset=imagenet --root=DATA --shots=16 --seed=1 --out=imagenet_shots.json
 
 Writes {"train": [[path, label, name], ...], "val": [...]}: 16 and 4 images of each class in CoOp's order (ImageNet has
-no val). --subset=base keeps the first ceil(n / 2) classes, new the others: the draw stays the same, images of the other
+no val). --subset=base keeps the first ceil(n / 2) classes, new the others. The draw stays the same: images of the other
 classes are dropped, and labels are renumbered from 0. Prints the file's SHA-256."""
 
 
@@ -24,7 +24,7 @@ def register(verbs: Verbs) -> None:
     source.add_argument("--dataset", help="a data set below --root")
     parser.add_argument("--root", default=".", help="with --dataset: the folder that holds all data sets")
     parser.add_argument("--shots", type=int, default=16, help="images of each class (default: 16)")
-    parser.add_argument("--seed", type=int, default=1, help="of the draw (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
     parser.add_argument("--subset", default="all", choices=("all", "base", "new"), help="classes to keep")
     parser.add_argument("--out", help="JSON file to write", required=True)
 

@@ -127,9 +127,9 @@ def embed_parts(
 
     parts = [(number, *job.part(number)) for number in numbers]
     names = [inputs.pictures[i] for _, kind, rows in parts if kind == IMAGE for i in rows]
-    skipped = {} if on_error == "skip" else None
+    skipped: dict[int, str] | None = {} if on_error == "skip" else None
     files = [os.path.join(inputs.folder, name) for name in names]
-    found = model.encode_image_parts(files, job.part_size, draft=job.draft, skipped=skipped) if files else None
+    found = model.encode_image_parts(files, job.part_size, draft=job.draft, skipped=skipped) if files else iter(())
     start = 0  # of the part's pictures in files: all parts but the last are full
     for number, kind, rows in parts:
         if kind == IMAGE:

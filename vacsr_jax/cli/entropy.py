@@ -1,10 +1,11 @@
-"""`vacsr entropy fit | bias | apply`: finds general captions for images, with embeddings of any model."""
+"""`vacsr entropy fit | bias | apply`: helps images find general captions, with embeddings of any model."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from vacsr_jax.cli.verbs import Verbs
 
@@ -13,10 +14,10 @@ FIT_EXAMPLE = """example:
   vacsr entropy fit --images=train.npz --validation=val.npz --choose_weight --out=reference.npz
 
 Files are npz with embeddings [n, d] of any dual encoder, and ids [n] and modality [n] as strings. Only items of the
-modality "image" become reference images. Take about 500 training images, or others that nobody will search with. The
-scale is the factor by which the model multiplies a cosine, exp(logit_scale): 100 for CLIP. Where it is not known, a
-validation file gives it: images and texts in one npz, with answers [n], the ids of a text's images separated by spaces
-("" for an image). With --choose_weight the same file also gives the weight w of s + w H, from its labels; otherwise w
+modality "image" become reference images. Take about 500 training images, or other images that nobody will search with.
+The scale is the factor by which the model multiplies a cosine, exp(logit_scale): 100 for CLIP. If you do not know it, a
+validation file gives it: one npz of images and texts, with answers [n], the ids of a text's images separated by spaces
+("" for an image). With --choose_weight, the same file also gives the weight w of s + w H, from its labels; otherwise w
 is 1."""
 
 BIAS_EXAMPLE = """example:
@@ -25,20 +26,20 @@ BIAS_EXAMPLE = """example:
 
 Writes the file's ids and modality with entropy [n], in nats, and bias [n] = w entropy / scale. Add the bias to the
 cosine of the text with an image. Items that are not texts have 0. --append_dimension also writes embeddings [n, d + 1],
-the unit vectors with the bias as last number, for a store of inner products. There a query by image is [image, 1] and a
-query by text is [text, 0]."""
+the unit vectors with the bias as the last number, for a store of inner products. In such a store a query by image is
+[image, 1], and a query by text is [text, 0]."""
 
 APPLY_EXAMPLE = """example:
   vacsr entropy apply --reference_images=reference.npz --queries=images.npz --documents=texts.npz --out=results.json
 
 Ranks texts for images by cosine + bias. Writes a list of {"query": id, "results": [{"id", "cosine", "score"}, ...]},
-best first. If the queries have answers [n], ids of texts separated by spaces, prints recall before and after. Images
-ranked for a text need no correction, because it does not change their order."""
+best first. If the queries have answers [n], ids of texts separated by spaces, it prints recall before and after. Images
+ranked for a text need no correction, because the correction does not change their order."""
 
 
 def register(verbs: Verbs) -> None:
     group = verbs.group(
-        "entropy", "Rank captions for an image whether they are general or specific; nothing is trained."
+        "entropy", "Rank captions for an image fairly, whether general or specific; nothing is trained."
     )
     fit = group.add("fit", run_fit, "Write reference images, with scale and weight.", FIT_EXAMPLE)
     fit.add_argument("--images", metavar="NPZ", help="embeddings of the reference images", required=True)
@@ -47,12 +48,12 @@ def register(verbs: Verbs) -> None:
     fit.add_argument(
         "--validation", metavar="NPZ", help="images and texts with answers; gives the scale if --scale does not"
     )
-    fit.add_argument("--choose_weight", action="store_true", help="choose the weight by the validation pairs")
+    fit.add_argument("--choose_weight", action="store_true", help="choose the weight with the validation pairs")
     fit.add_argument("--size", type=int, default=0, help="number of images to draw at random (default: all)")
     fit.add_argument("--model_id", default="", help="the model that made the embeddings; kept in the file")
     fit.add_argument("--out", help="npz file for the reference images", required=True)
 
-    bias = group.add("bias", run_bias, "Write a number for each text, which any vector store can hold.", BIAS_EXAMPLE)
+    bias = group.add("bias", run_bias, "Write one number per text, which any vector store can hold.", BIAS_EXAMPLE)
     apply = group.add("apply", run_apply, "Rank texts for images with the correction.", APPLY_EXAMPLE)
     for verb in (bias, apply):
         verb.add_argument("--reference_images", metavar="NPZ", help="file that fit wrote", required=True)
@@ -84,10 +85,12 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
             )
         images = rows(images, np.sort(np.random.default_rng(0).permutation(len(images))[: options.size]))
     if options.scale is None and not options.validation:
-        raise ValueError("--scale: missing; it is 100 for CLIP, and --validation=FILE fits it where it is not known")
+        raise ValueError("--scale: missing; it is 100 for CLIP; if you do not know it, give --validation=FILE")
     if options.choose_weight and not options.validation:
         raise ValueError("--choose_weight: needs --validation=FILE; add it")
-    scale, pairs = options.scale, validation_pairs(options.validation) if options.validation else None
+    # The checks above guarantee that the pairs are there if they are used.
+    pairs: Any = validation_pairs(options.validation) if options.validation else None
+    scale = options.scale
     if scale is None:
         scale = text_entropy.fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
         print(f"scale {scale:.2f}, the likeliest for {int(pairs[2].sum())} validation pairs")
@@ -113,7 +116,7 @@ def run_bias(options: argparse.Namespace, overrides: list[str]) -> None:
     texts = items.modality == "text"
     if not texts.any():
         raise ValueError(
-            f"{options.texts}: no item is of the modality 'text', only of {', '.join(sorted(set(items.modality)))}"
+            f"{options.texts}: no item has the modality 'text', only {', '.join(sorted(set(items.modality)))}"
         )
     entropy = np.zeros(len(items), np.float32)
     entropy[texts] = reference.entropy(items.vectors[texts])
@@ -158,15 +161,15 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def recall_table(images, texts, bias) -> str:
-    """R@1, R@5, R@10 of the images that have an answer, before and after."""
+    """R@1, R@5, R@10 of the images that have an answer, before and after the correction."""
     from vacsr_jax.metrics.retrieval import RSUM_KS, recall_at_k
-    from vacsr_jax.report.tables import format_table
+    from vacsr_jax.report.tables import Cell, format_table
 
     positives = labelled(images, texts)
     asked = positives.any(axis=1)
     scores, ks = images.vectors[asked] @ texts.vectors.T, [k for k in RSUM_KS if k <= len(texts)]
     found = {"cosine": scores, "corrected": scores + bias}
-    rows = [[name, *recall_at_k(s, positives[asked], ks).values()] for name, s in found.items()]
+    rows: list[list[Cell]] = [[name, *recall_at_k(s, positives[asked], ks).values()] for name, s in found.items()]
     return format_table(rows, [f"{asked.sum()} queries", *(f"R@{k}" for k in ks)])
 
 
@@ -174,7 +177,7 @@ def recall_table(images, texts, bias) -> str:
 
 
 def of_modality(path: str, modality: str):
-    """The items of a file that are of one modality; raises ValueError if there is none."""
+    """Returns the items of one modality from a file; raises ValueError if there are none."""
     import numpy as np
 
     from vacsr_jax.data.embeddings import read_embeddings
@@ -183,7 +186,7 @@ def of_modality(path: str, modality: str):
     mine = np.flatnonzero(items.modality == modality)
     if not len(mine):
         raise ValueError(
-            f"{path}: no item is of the modality {modality!r}, only of {', '.join(sorted(set(items.modality)))}"
+            f"{path}: no item has the modality {modality!r}, only {', '.join(sorted(set(items.modality)))}"
         )
     return rows(items, mine)
 
@@ -200,11 +203,11 @@ def rows(items, chosen):
 
 
 def validation_pairs(path: str):
-    """Images, texts and their labelled pairs, bool [images, texts], of a file whose texts have answers."""
+    """Reads images, texts and their labelled pairs, bool [images, texts], from a file whose texts have answers."""
     images, texts = of_modality(path, "image"), of_modality(path, "text")
     if texts.answers is None or not any(texts.answers):
         raise ValueError(
-            f"{path}: its texts have no answers; answers [n] are the ids of each text's images in the same file"
+            f"{path}: its texts have no answers; add answers [n], the ids of each text's images in the same file"
         )
     return images, texts, labelled(texts, images).T
 
@@ -216,7 +219,7 @@ def labelled(queries, documents):
     from vacsr_jax.data.embeddings import rows_of
 
     answers = rows_of(queries.answers, documents, "answers")
-    positives = np.zeros((len(queries), len(documents) + 1), bool)  # the last column takes -1, which is no answer
+    positives = np.zeros((len(queries), len(documents) + 1), bool)  # the last column takes -1, which means no answer
     np.put_along_axis(positives, answers, True, axis=1)
     return positives[:, :-1]
 

@@ -1,4 +1,4 @@
-"""`vacsr evaluate`: the metrics of a model on a split of its data, or of other data."""
+"""`vacsr evaluate`: computes the metrics of a model on a split of its data, or of other data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def register(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     config = load_config(options.config, overrides) if options.config else None
-    # Imported after that, so that a mistake in the config is reported at once.
+    # Imported after the config is read, so that a mistake in it is reported at once.
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.pretrained import load
     from vacsr_jax.training.checkpoint import config_from_dict
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
-    """Prints the metrics with their protocol, and returns all that goes into the JSON file."""
+    """Prints the metrics with their protocol, and returns the content of the JSON file."""
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.evaluation.loaded_model import caption_truth, distributions_as_json, evaluate_captions
     from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
@@ -65,7 +65,7 @@ def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, 
 
 
 def on_classes(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
-    """Prints the accuracy, and returns all that goes into the JSON file."""
+    """Prints the accuracy, and returns the content of the JSON file."""
     from vacsr_jax.data.datasets import open_class_split
     from vacsr_jax.evaluation.loaded_model import evaluate_classes
     from vacsr_jax.report.accuracies import accuracy_table

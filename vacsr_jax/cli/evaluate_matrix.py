@@ -12,12 +12,12 @@ EXAMPLE = """example:
   vacsr evaluate-matrix --similarity=S.npy --image_ids=images.txt --caption_ids=captions.npy --ground_truth=eccv_caption/data --out=metrics.json
 
 S.npy holds real numbers [5000 images, 25000 captions], larger is better; it is memory-mapped. The ids of its rows and
-columns are COCO's integers, in any order: a .npy vector, a .json list, or a text file with one id a line. The ground
+columns are COCO's integers, in any order: a .npy vector, a .json list, or a text file with one id per line. The ground
 truth is the folder `data` of the Python package eccv_caption.
 
 Writes {name: {"i2t": x, "t2i": y}}. In 0..1: coco_1k_r1, _r5, _r10, coco_5k_r1, ..., cxc_r1, ..., eccv_map_at_r,
 eccv_rprecision, eccv_r1. In 0..300, with the sum of both directions: coco_1k_rsum (the tables' RSUM) and coco_5k_rsum.
-Equal to that package's numbers to the last digit, except for ties: among equal scores a wrong item ranks first."""  # noqa: E501  (a command on one line can be copied)
+The numbers equal that package's to the last digit, except for ties: among equal scores a wrong item ranks first."""  # noqa: E501  (a command on one line can be copied)
 
 SUMMARY = "COCO, CxC and ECCV Caption metrics of a similarity matrix."
 OLD_NAME = "The old name of evaluate-matrix; the next release removes it."

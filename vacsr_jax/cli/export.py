@@ -1,4 +1,4 @@
-"""`vacsr export`: a trained model as safetensors and JSON."""
+"""`vacsr export`: writes a trained model as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXAMPLE = """example:
   vacsr export --model=runs/scenes --out=exported
   python -c "import vacsr_jax; print(vacsr_jax.load('exported').score(['a.png'], ['a red square']))"
 
-Writes model.safetensors, config.json and tokenizer/; loading them needs no Orbax."""
+Writes model.safetensors, config.json and tokenizer/. Loading them does not need Orbax."""
 
 
 def register(verbs: Verbs) -> None:

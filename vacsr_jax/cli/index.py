@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,9 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.search.index import MixedIndex
 
     model = load(options.model) if options.model else None
-    model_id = model.fingerprint() if model else None
+    model_id = model.fingerprint() if model else ""
     reference_images = text_entropy.load(options.reference_images) if options.reference_images else None
-    if options.documents:
+    if model is None or options.documents:
         index = index_embeddings(Path(options.documents), model_id, reference_images)
     else:
         index = MixedIndex(model_id, reference_images=reference_images)
@@ -87,18 +88,16 @@ def index_embeddings(path: Path, model_id: str | None, reference_images: Referen
     """
     from vacsr_jax.search.index import MixedIndex
 
-    index = None
-    for documents in read_parts(path):
-        named = documents.model_id
-        if model_id and named and model_id != named:
-            raise ValueError(
-                f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model"
-            )
-        if index is None:
-            index = MixedIndex(model_id or named, reference_images=reference_images)
+    parts = read_parts(path)
+    first = next(parts)
+    named = first.model_id  # the same for all parts
+    if model_id and named and model_id != named:
+        raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
+    index = MixedIndex(model_id or named, reference_images=reference_images)
+    for documents in itertools.chain([first], parts):
         for start in range(0, len(documents), CHUNK):
-            part = slice(start, start + CHUNK)
-            index.add(documents.vectors[part], documents.ids[part].tolist(), documents.modality[part].tolist())
+            rows = slice(start, start + CHUNK)
+            index.add(documents.vectors[rows], documents.ids[rows].tolist(), documents.modality[rows].tolist())
     return index
 
 

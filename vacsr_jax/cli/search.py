@@ -1,4 +1,4 @@
-"""`vacsr search`: pictures and texts of an index in one ranking."""
+"""`vacsr search`: ranks pictures and texts of an index together."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ EXAMPLE = """example:
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
-model, which sees the pictures and texts themselves, and gives its uncertainty."""
+model, which reads the pictures and texts themselves, and shows its uncertainty."""
 
 K = 10
-OTHER = {"text": "image", "image": "text"}  # what a pair model compares a query's modality with
+OTHER = {"text": "image", "image": "text"}  # a query's modality -> the modality that a pair model compares it with
 SHOWN = 60  # letters of a text
 
 Query = tuple[str, np.ndarray, str]  # its text, its picture's file, or its id; its vector; its modality
@@ -53,7 +53,7 @@ def register(verbs: Verbs) -> None:
         metavar="MODALITY=NUMBER",
         help="added to the z of a modality; may be given more than once",
     )
-    parser.add_argument("--model", help="what embeds the query (default: what embedded the index)")
+    parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
 
@@ -103,20 +103,21 @@ def read_queries(path: Path) -> list[Query]:
 
 
 def embed_queries(index: MixedIndex, options: argparse.Namespace) -> list[Query]:
-    """The queries `options.text` and `options.image`, embedded by the model that embedded the index.
+    """Embeds the queries `options.text` and `options.image` with the model that embedded the index.
 
     Raises:
-      ValueError: if that model is not known or cannot be loaded, or `options.model` is another one.
+      ValueError: if that model is not known or cannot be loaded, or `options.model` is a different one.
     """
     from vacsr_jax.pretrained import load
 
     name = options.model or index.about.get("model")
     if name is None:
-        raise ValueError("--model: the index does not know what embedded it; give the model, or --queries=FILE.npz")
+        raise ValueError("--model: the index does not name the model that embedded it; give it, or --queries=FILE.npz")
     model = load(name)
     if index.model_id and model.fingerprint() != index.model_id:
         raise ValueError(
-            f"{name} is model {model.fingerprint()}, the index is of {index.model_id}; build it again: `vacsr index`"
+            f"{name} is model {model.fingerprint()}, but the index is of {index.model_id}; give that model, or build "
+            "the index again with `vacsr index`"
         )
     vectors = [model.encode_texts(options.text)] if options.text else []
     vectors += [model.encode_images(options.image)] if options.image else []
@@ -126,7 +127,7 @@ def embed_queries(index: MixedIndex, options: argparse.Namespace) -> list[Query]
 
 
 def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modality: str) -> Reranked:
-    """The hits of the other modality in the order of a pair model, which sees pictures and texts themselves."""
+    """Reorders the hits of the other modality by a pair model, which reads the pictures and texts themselves."""
     from vacsr_jax.search.index.rerank import rerank_hits
 
     def score(ids: list[str]) -> Any:
@@ -148,7 +149,7 @@ def not_reranked(hits: Hits) -> Reranked:
 
 
 def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> None:
-    """Prints a table of the results; columns without a number are left out."""
+    """Prints a table of the results, without the columns that have no numbers."""
     hits = ranked.hits
     columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
     columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
@@ -161,7 +162,7 @@ def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> Non
 
 
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
-    """A query's results for the page, with their pictures."""
+    """Builds a query's results for the page, with their pictures."""
     from vacsr_jax.pretrained import read_image
     from vacsr_jax.report.search_page import Answer, Found
 
@@ -178,10 +179,10 @@ def number(x: float) -> float | None:
 
 
 def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
-    """A picture's pixels, or a text; None if the index does not hold it, or the picture was moved.
+    """Returns a picture's pixels, or a text; None if the index does not hold it, or the picture was moved.
 
-    An index may come from a stranger, and must not make us open any file it likes: only an absolute path with a
-    picture's suffix, which is what `vacsr index` writes, is opened.
+    An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
+    picture's suffix is opened, which is what `vacsr index` writes.
     """
     from vacsr_jax.pretrained import read_image
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from vacsr_jax.cli.verbs import Verbs
 
 FILES = """
 Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings, or folders that
-`vacsr embed` wrote. An npz of queries may have exclude [n]: ids of documents, separated by spaces, that are no
-candidates of a query. A document with the query's own id and modality is no candidate either, unless it is the
-answer."""
+`vacsr embed` wrote. An npz of queries may have exclude [n]: ids of documents, separated by spaces, that a query must
+not find. A document with the query's own id and modality is not found either, unless it is the answer."""
 
 FIT_EXAMPLE = f"""example:
   vacsr standardize fit --queries=q.npz --documents=d.npz --out=stats.json
   vacsr standardize fit --queries=q.npz --documents=d.npz --labelled --out=stats.json
 {FILES}
 
-No labels are needed: each query's best document of every modality is taken for its match. Give 200 queries or more that
-resemble those to come. Writes means, standard deviations, numbers of documents, and the model's id."""
+No labels are needed: each query's best document of every modality counts as its match. Give 200 queries or more that
+resemble future queries. Writes means, standard deviations, numbers of documents, and the model's id."""
 
 APPLY_EXAMPLE = f"""example:
   vacsr standardize apply --stats=stats.json --queries=q.npz --documents=d.npz --k=20 --out=results.json
@@ -28,15 +28,15 @@ APPLY_EXAMPLE = f"""example:
   vacsr standardize apply --stats=stats.json --queries=q.npz --documents=d.npz --prior=image=0.5 --out=results.json
 {FILES}
 
-Writes a list of {{"query": id, "results": [{{"id", "modality", "score", "z"}}, ...]}}, best first. z ranks; with --fit,
-z minus how well the document fits queries in general."""
+Writes a list of {{"query": id, "results": [{{"id", "modality", "score", "z"}}, ...]}}, best first. The ranking is by z,
+or with --fit by z minus how well the document fits queries in general."""
 
 DIAGNOSE_EXAMPLE = f"""example:
   vacsr standardize diagnose --queries=q.npz --documents=d.npz --k=20 --out=diagnosis.png
 {FILES}
 
-Prints each modality's share of the top k before and after, its scale, and the gap between modalities. Draws shares and
-scores into a picture."""
+Prints each modality's share of the top k before and after, its scale, and the gap between modalities. --out draws
+shares and scores as a picture."""
 
 COMPARE_EXAMPLE = f"""example:
   vacsr standardize compare --queries=q.npz --documents=d.npz --k=1,5,10,20 --out=table.json
@@ -45,8 +45,8 @@ COMPARE_EXAMPLE = f"""example:
 Queries also have answers [n]: ids of documents, separated by spaces.
 
 Writes {{method: {{"recall@20": {{"all": x, "<answer modality>": y, ..., "macro": z}}, ..., "ndcg@10": {{...}}}}}}.
-Everything is fitted on the queries themselves, without their answers, unless --fit names others over the same
-documents. Only `labelled` reads answers. vacsr_jax/search/standardize/fusion.py says what the methods are."""
+Everything is fitted on the queries themselves, without their answers, unless --fit names other queries over the same
+documents. Only `labelled` reads answers. vacsr_jax/search/standardize/fusion.py describes the methods."""
 
 
 def register(verbs: Verbs) -> None:
@@ -57,7 +57,7 @@ def register(verbs: Verbs) -> None:
     compare = group.add("compare", run_compare, "Compare the recall of all ways to mix modalities.", COMPARE_EXAMPLE)
     for verb in (fit, apply, diagnose, compare):
         verb.add_argument("--queries", metavar="NPZ", help="embeddings of queries", required=True)
-        verb.add_argument("--documents", metavar="NPZ", help="embeddings of what is searched", required=True)
+        verb.add_argument("--documents", metavar="NPZ", help="embeddings of the documents to search", required=True)
 
     fit.add_argument("--out", help="JSON file for the statistics", required=True)
     fit.add_argument("--labelled", action="store_true", help="fit on the scores of the queries' answers instead")
@@ -78,7 +78,7 @@ def register(verbs: Verbs) -> None:
         "--prior", default="", metavar="NAME=X,...", help="added to the z of a modality, to show more or less of it"
     )
     apply.add_argument(
-        "--model_id", default=None, help="the model that made the embeddings; refused if the statistics are of another"
+        "--model_id", default=None, help="the model that made the embeddings; an error if the statistics are of another"
     )
     apply.add_argument("--out", help="JSON file for the results", required=True)
 
@@ -123,12 +123,12 @@ def run_apply(options: argparse.Namespace, overrides: list[str]) -> None:
             f"{options.stats} is of model {stats.model_id!r}, not {options.model_id!r}; fit queries of this model"
         )
     queries, documents = read_embeddings(options.queries), read_embeddings(options.documents)
-    names = {"modalities": stats.modalities, "query_modalities": stats.query_modalities, "with_answers": False}
-    problem, bias = make_problem(queries, documents, **names), None
+    names: dict[str, Any] = {"modalities": stats.modalities, "query_modalities": stats.query_modalities}
+    problem, bias = make_problem(queries, documents, **names, with_answers=False), None
     note_files(documents, queries)
     note(cautions(problem, stats))
     if options.fit:
-        others = make_problem(read_embeddings(options.fit), documents, **names)
+        others = make_problem(read_embeddings(options.fit), documents, **names, with_answers=False)
         bias = fusion.query_bias(z_scores(block, stats) for block in others.blocks())
     rows, scores, z = best_candidates(problem, stats, options.k, read_prior(options.prior), bias)
     results = [
@@ -189,7 +189,7 @@ def run_compare(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def read_problem(queries: str, documents: str, like=None, with_answers: bool = False):
-    """The problem of two files, with the modalities of the statistics `like`; notes go to the terminal."""
+    """Reads the retrieval problem of two files, with the modalities of the statistics `like`; prints notes."""
     from vacsr_jax.data.embeddings import read_embeddings
     from vacsr_jax.search.standardize.problem import make_problem
 
@@ -200,7 +200,7 @@ def read_problem(queries: str, documents: str, like=None, with_answers: bool = F
 
 
 def read_problems(queries: str, fit: str | None, documents: str):
-    """The problem to evaluate, and that of the fit queries (or None) over the same documents, numbered alike."""
+    """Reads the problem to evaluate, and that of the fit queries (or None), over the same documents, numbered alike."""
     from vacsr_jax.data.embeddings import read_embeddings
     from vacsr_jax.search.standardize.problem import make_problem
 
@@ -228,7 +228,7 @@ def read_prior(text: str) -> dict[str, float]:
 
 
 def note_files(documents, *asked) -> None:
-    """Prints what was changed in the files, and which exclusions exclude nothing."""
+    """Prints what was changed in the files, and which excluded ids match no document."""
     from vacsr_jax.data.embeddings import unknown_ids
 
     note(line for file in (documents, *asked) for line in file.notes)

@@ -1,4 +1,4 @@
-"""`vacsr train`: a config in, a workdir with checkpoints, an evaluation and a report out."""
+"""`vacsr train`: trains the model of a config, and fills a workdir with checkpoints, an evaluation and a report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLE = """example:
   vacsr train --config=configs/scenes.py --workdir=/shared/run --distributed=10.0.0.1:1234,2,0
 
 Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped
-or killed, bit for bit; SIGTERM and Ctrl-C save first. To train with several processes, start each with --distributed.
+or killed, bit for bit. SIGTERM and Ctrl-C save first. To train with several processes, start each with --distributed.
 Writes metrics.jsonl (curves), checkpoints/ (the best and the last two), evaluation.json and report.html to the
 workdir."""
 
@@ -50,9 +50,9 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path, *, command: str = "", distributed: str | None = None) -> None:
-    """Trains, then evaluates the best checkpoint beside the untrained model: printed, as JSON, and as a page.
+    """Trains, then evaluates the best checkpoint and the untrained model: in the terminal, as JSON, and as a page.
 
-    Where the texts are classes, the last checkpoint counts as the best, and there is no page.
+    If the texts are classes, the last checkpoint counts as the best, and there is no page.
 
     Args:
       command: shown on the page.
@@ -102,7 +102,7 @@ def evaluate_on_captions(
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
-    write_report(workdir / REPORT, build_report(title, test, evaluation, columns, curves, best.config, command))
+    write_report(workdir / REPORT, build_report(title, test, evaluation, columns, curves, best.config or {}, command))
     print(printed_table(columns))
     print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")

@@ -1,4 +1,4 @@
-"""How a verb joins the command line: its options, what it runs, and an example in its --help."""
+"""How a verb joins the command line: its options, the function it runs, and an example in its --help."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Run = Callable[[argparse.Namespace, list[str]], None]
 class Verbs:
     """The verbs below a parser.
 
-    A verb is one file of this folder. Its `register(verbs)` calls `add`, then adds options to the parser that it gets;
-    its `run(options, overrides)` does the work, and imports there what takes long to import (JAX), so that --help
-    answers at once. `vacsr_jax.main.VERBS` lists the files.
+    A verb is one file of this folder. Its `register(verbs)` calls `add`, then adds options to the parser that it gets.
+    Its `run(options, overrides)` does the work. It imports slow modules (JAX) itself, so that --help answers at once.
+    `vacsr_jax.main.VERBS` lists the files.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, prefix: str = ""):
@@ -25,12 +25,12 @@ class Verbs:
     def add(
         self, name: str, run: Run, summary: str, example: str, *, takes_config: bool = False
     ) -> argparse.ArgumentParser:
-        """The parser of a new verb, which calls `run(options, overrides)`.
+        """Adds a verb that calls `run(options, overrides)`, and returns its parser.
 
         Args:
           summary: one sentence, for the list of verbs and for the verb's own --help.
           example: printed below the options.
-          takes_config: accept `--config.FIELD=VALUE`; `overrides` are these arguments, otherwise an empty list.
+          takes_config: accept `--config.FIELD=VALUE`. `overrides` are these arguments, and otherwise an empty list.
         """
         parser = self._parsers.add_parser(
             name,
@@ -44,7 +44,7 @@ class Verbs:
         return parser
 
     def group(self, name: str, summary: str) -> Verbs:
-        """A verb that has verbs of its own, as in `vacsr data check`; the same object for the same name."""
+        """Returns a verb that has its own verbs, as in `vacsr data check`; the same object for the same name."""
         if name not in self._groups:
             parser = self._parsers.add_parser(name, help=summary, description=summary)
             self._groups[name] = Verbs(parser, f"{self._prefix}{name} ")
@@ -52,7 +52,7 @@ class Verbs:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options of a verb, and its `--config.` arguments; an unknown option ends the program with the near miss."""
+    """Returns a verb's options and `--config.` arguments; an unknown option ends the program, with a suggestion."""
     options, rest = parser.parse_known_args(arguments)
     unknown = [a for a in rest if not (options.takes_config and a.startswith("--config."))]
     if unknown:

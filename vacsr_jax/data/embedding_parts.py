@@ -16,6 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,7 @@ def read_manifest(folder: Path) -> Job:
 def write_part(folder: Path, number: int, job: Job, vectors: np.ndarray, ids: list[str]) -> None:
     """Writes one part, whole or not at all, also if the machine loses power."""
     modality = np.full(len(ids), job.part(number)[0])
-    arrays = {"embeddings": vectors, "ids": np.array(ids, str), "modality": modality}
+    arrays: dict[str, Any] = {"embeddings": vectors, "ids": np.array(ids, str), "modality": modality}
     arrays |= {"model_id": np.array(job.model), "job": np.array(job.hash)}
 
     def write(temporary: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +60,10 @@ def read_embeddings(path: str | Path) -> Embeddings:
     if not path.is_dir():
         return _checked(path, read_npz(path))
     most = embedding_parts.read_manifest(path)
-    parts, vectors, n = [], None, 0
+    parts: list[Embeddings] = []
+    vectors, n = np.zeros((0, 0), np.float32), 0
     for part in read_parts(path):
-        if vectors is None:  # filled part by part: memory never holds the vectors twice
+        if not parts:  # filled part by part: memory never holds the vectors twice
             vectors = np.empty((most.images + most.texts, part.vectors.shape[1]), np.float32)
         vectors[n : n + len(part)] = part.vectors
         n += len(part)
@@ -87,7 +89,7 @@ def _checked(path: Path, arrays: dict[str, np.ndarray]) -> Embeddings:
     try:
         ids = _strings(arrays, "ids")
         vectors, notes = _unit_vectors(_array(arrays, "embeddings"), ids)
-        lists = {
+        lists: dict[str, Any] = {
             name: tuple(tuple(str(x).split()) for x in _strings(arrays, name, like=ids))
             for name in ("answers", "exclude")
             if name in arrays
@@ -107,7 +109,7 @@ def write_embeddings(path: str | Path, **arrays: np.ndarray) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # a name without .npz would get it appended
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -109,8 +109,8 @@ def read_image_folder(
     records = list(_keep(_parse_line, _lines(metadata), on_fault))
     records = list(_keep(_same_fields(records), records, on_fault))
     class_names = sorted({r.label for r in records if r.label is not None})  # of all splits, which share the numbering
-    records = _keep(_check_file, _of_split(records, split, metadata), on_fault)
-    records = list(_keep(_decoded, records, on_fault, parallel=True) if verify else records)
+    present = _keep(_check_file, _of_split(records, split, metadata), on_fault)
+    records = list(_keep(_decoded, present, on_fault, parallel=True) if verify else present)
     _report(metadata, records, skipped)
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[r.label] for r in records]) if class_names else None
@@ -209,13 +209,13 @@ def _parse_line(item: tuple[Path, int, bytes]) -> _Record:
         path=_inside(metadata.parent, file_name, where),
         id=_text(fields, "id", where) if "id" in fields else file_name,
         captions=_captions(fields, where),
-        split=_SPLIT_NAMES.get(split, split),
+        split=None if split is None else _SPLIT_NAMES.get(split, split),
         label=label,
         fields=fields,
     )
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Tells whether a value is a str that is not blank and can be encoded."""
     return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
@@ -255,7 +255,7 @@ def _inside(folder: Path, file_name: str, where: str) -> Path:
 def _same_fields(records: Sequence[_Record]) -> Callable[[_Record], _Record]:
     """Returns a check of one record against all the others."""
     splits, labels = (any(getattr(r, name) is not None for r in records) for name in ("split", "label"))
-    first_with = {"id": {}, "path": {}}
+    first_with: dict[str, dict[Any, _Record]] = {"id": {}, "path": {}}
 
     def check(record: _Record) -> _Record:
         for name, seen in first_with.items():

@@ -5,15 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import grain
 import numpy as np
 from absl import flags
 
 from vacsr_jax.data.augment import Augmentation
-from vacsr_jax.data.source import Source, load_images
+from vacsr_jax.data.source import Source, labels_of, load_images
 
 Batch = dict[str, np.ndarray]
+
+
+class Batches(Iterator[Batch], Protocol):
+    """Batches without end, until it is closed."""
+
+    def close(self) -> None: ...
+
 
 # Grain needs a length; no run takes this many steps.
 _MAX_STEPS = 2**40
@@ -96,7 +104,7 @@ class LabelledImages:
         """Returns images `index` (int [b]): `images` uint8 [b s s 3], `label` int32 [b], `index`."""
         return {
             "images": _load(self.source, index, self.preprocess, self.augmentation, generators),
-            "label": self.source.labels[index].astype(np.int32),
+            "label": labels_of(self.source)[index].astype(np.int32),
             "index": index.astype(np.int64),
         }
 
@@ -137,12 +145,11 @@ def batches(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     threads: int = 2,
-) -> Iterator[Batch]:
+) -> Batches:
     """Yields `batch_at(start_step)`, `batch_at(start_step + 1)`, ... without end, prepared before they are needed.
 
     `threads` read ahead in this process (0: no reading ahead), or in each of `workers` processes if there are any.
     Neither changes a batch. Workers import the main script, so keep its code under `if __name__ == "__main__":`.
-    The iterator has a `close()`.
 
     Raises:
       ValueError: as in `batch_at`.

@@ -7,9 +7,8 @@ files that NCR and its successors publish have the same form.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ MOST_WRONG = 0.95  # a file with a larger share is taken for the index of other 
 class Noise(NamedTuple):
     """An index, and the facts that results must state: how it was made, the share of wrong captions, a hash."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
     facts: dict[str, str | float | int]
 
 
@@ -81,7 +80,7 @@ def make_noise(image_of: np.ndarray, fraction: float, *, protocol: str, seed: in
     return Noise(index, {"protocol": protocol, "fraction": fraction, "seed": seed, **describe(index, image_of)})
 
 
-def read_noise(path: str | os.PathLike, image_of: np.ndarray) -> Noise:
+def read_noise(path: str | Path, image_of: np.ndarray) -> Noise:
     """Reads an index from a `.npy` file, ours or one published by NCR, MSCN or BiCro.
 
     Its captions must be in this source's order. For COCO and Flickr30k that is the order of Karpathy's file: the five
@@ -116,7 +115,7 @@ def write_noise(path: Path, index: np.ndarray) -> None:
     replace_whole(path, write)
 
 
-def describe(index: np.ndarray, image_of: np.ndarray) -> dict[str, float | str]:
+def describe(index: np.ndarray, image_of: np.ndarray) -> dict[str, Any]:
     """Returns `wrong`, the share of captions with a wrong image, and `sha256` of the index as little-endian int64."""
     wrong = float(np.mean(index != image_of)) if len(index) else 0.0
     return {"wrong": wrong, "sha256": hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()}

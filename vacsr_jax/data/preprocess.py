@@ -26,8 +26,8 @@ def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str 
         raise ValueError(f"image_size: got {image_size}, expected at least 1")
     if resize not in RESIZE:
         raise ValueError(f"resize: got {resize!r}, expected one of {', '.join(RESIZE)}")
-    is_array = isinstance(image, np.ndarray)
-    if is_array and image.dtype == np.uint8 and image.shape == (image_size, image_size, 3):
+    square = (image_size, image_size, 3)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == square:
         return image
     rgb = to_rgb(to_pil(image))
     if resize == "squash":

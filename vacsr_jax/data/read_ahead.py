@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ def read_ahead(function: Callable[[Any], Any], items: Iterable, ahead: int) -> I
     There are as many threads as this process has cores. Pillow releases the interpreter lock while it decodes and
     resizes. An error is raised in its item's turn, and no later item is begun.
     """
-    pool, waiting = ThreadPoolExecutor(cores()), deque()
+    pool = ThreadPoolExecutor(cores())
+    waiting: deque[Future] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -71,7 +72,7 @@ def image_batches(
     for rows in batches:
         found = {i: next(images) for i in rows}
         faults = {i: str(x) for i, x in found.items() if isinstance(x, ValueError)}
-        if faults:
+        if skipped is not None and faults:
             skipped.update(faults)
             found = {i: x for i, x in found.items() if i not in faults}
         yield stack_images(source, list(found), list(found.values()))

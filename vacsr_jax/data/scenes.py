@@ -72,12 +72,15 @@ class NounPhrase(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """One statement. `kind` is exists, side, relation, background or count; `value` is an index into its words."""
+    """One statement. `kind` is exists, side, relation, background or count; `value` is an index into its words.
+
+    Exists and side are about the object `first`, a relation about `first` and `second`.
+    """
 
     kind: str
     value: int = 0
-    first: NounPhrase | None = None
-    second: NounPhrase | None = None
+    first: NounPhrase = NounPhrase(None, None, None)
+    second: NounPhrase = NounPhrase(None, None, None)
 
 
 def identity(layout: Layout) -> np.ndarray:
@@ -151,9 +154,9 @@ def holds(fact: Fact, layout: Layout) -> np.ndarray:
         return np.sum(layout.shape != EMPTY, axis=1) == fact.value
     first = _matches(fact.first, layout)
     if fact.kind == "exists":
-        return first.any(axis=1)
+        return np.any(first, axis=1)
     if fact.kind == "side":
-        return first[:, _ON_SIDE[SIDES[fact.value]]].any(axis=1)
+        return np.any(first[:, _ON_SIDE[SIDES[fact.value]]], axis=1)
     second = _matches(fact.second, layout)
     return np.any([first[:, a] & second[:, b] for a, b in _RELATED[RELATIONS[fact.value]]], axis=0)
 
@@ -199,7 +202,7 @@ def _write_fact(rng: random.Random, scene: Layout) -> Fact:
     kinds = ("exists", "side", "relation", "background", "count")
     kind = rng.choices(kinds, (0.35, 0.2, 0.25 if len(cells) > 1 else 0.0, 0.12, 0.08))[0]
     if kind == "background":
-        return Fact(kind, scene.background)
+        return Fact(kind, int(scene.background))
     if kind == "count":
         return Fact(kind, len(cells))
     if kind == "relation":

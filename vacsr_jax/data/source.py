@@ -24,10 +24,14 @@ class Source(Protocol):
     of each caption, nested like `captions`) and `protocol` (a dict of facts about the data that results must state).
     """
 
-    ids: Sequence[str]
-    captions: Sequence[Sequence[str]]
-    labels: np.ndarray | None
-    class_names: Sequence[str]
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def captions(self) -> Sequence[Sequence[str]]: ...
+    @property
+    def labels(self) -> np.ndarray | None: ...
+    @property
+    def class_names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -90,6 +94,17 @@ def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
     texts = [text for captions in source.captions for text in captions]
     counts = [len(captions) for captions in source.captions]
     return texts, np.repeat(np.arange(len(counts)), counts)
+
+
+def labels_of(source: Source) -> np.ndarray:
+    """The labels of a source of classes, int [n].
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if source.labels is None:
+        raise ValueError("the images have no labels, only captions; expected a source of classes")
+    return source.labels
 
 
 def load_images(
@@ -174,6 +189,6 @@ def concatenate(sources: Mapping[str, Source]) -> Source:
         starts=np.cumsum([0] + [len(part) for part in parts[:-1]]),
         captions=[captions for part in parts for captions in part.captions],
         ids=[f"{name}/{i}" for name, part in sources.items() for i in part.ids],
-        labels=np.array([number[p.class_names[k]] for p in parts for k in p.labels]) if labelled else None,
+        labels=np.array([number[p.class_names[k]] for p in parts for k in labels_of(p)]) if labelled else None,
         class_names=class_names,
     )

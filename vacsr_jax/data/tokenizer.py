@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -122,7 +123,8 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: in
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    pad_id, start_id, end_id = (backend.token_to_id(token) for token in specials)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    pad_id, start_id, end_id = (vocabulary[token] for token in specials)
     backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, start_id), (END, end_id)]
     )
@@ -167,7 +169,7 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     ids = (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id)
     backend = getattr(loaded, "backend_tokenizer", None)
     probe = [] if backend is None else backend.encode("a").ids
-    if None in ids or len(probe) < 3 or (probe[0], probe[-1]) != ids[:2]:
+    if backend is None or None in ids or len(probe) < 3 or (probe[0], probe[-1]) != ids[:2]:
         raise ValueError(f"{name!r}: expected a CLIP tokenizer, which adds a start and an end token")
     if probe[1] in ids:  # transformers builds this from a folder without a tokenizer: every text is unknown
         raise ValueError(f"{name!r}: the tokenizer knows no words; its files (tokenizer.json) are missing")
@@ -176,7 +178,7 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
     return Tokenizer(backend, context_length or loaded.model_max_length, *ids)
 
 
-def import_auto_tokenizer() -> type:
+def import_auto_tokenizer() -> Any:
     """Imports transformers' AutoTokenizer, which takes 1 s, without its advice to install PyTorch."""
     name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
     before = os.environ.get(name)

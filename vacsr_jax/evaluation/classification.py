@@ -1,4 +1,4 @@
-"""Judging a model as a classifier: every image of a test set against a text for each class."""
+"""Evaluates a model as a classifier: scores every image of a test set against one text for each class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HM_CONVENTION = "harmonic mean of means: of the data sets' mean base and mean ne
 
 @dataclass(frozen=True)
 class Classified:
-    """A test set classified.
+    """A classified test set.
 
     Attributes:
       logit: [n images, c classes].
@@ -36,7 +36,7 @@ class Classified:
 
     @property
     def accuracy(self) -> float:
-        """Share of images, not mean over classes."""
+        """The share of images that are right (not a mean over classes)."""
         return accuracy(self.logit, self.labels)
 
 
@@ -57,7 +57,7 @@ def classify(
 def score_classes(
     model: ImageTextModel, params: Any, source: Source, tokens: np.ndarray, preprocess: Callable | None
 ) -> PairScores:
-    """Scores of every image against the text of every class, token ids int32 [c, l]: numpy [n, c]."""
+    """Scores every image against the text of every class, from token ids int32 [c, l]: numpy [n, c]."""
     texts = embed_texts(model, params, tokens)
     return score_pairs(model, params, embed_images(model, params, source, preprocess), texts)
 
@@ -76,9 +76,9 @@ def result_of(source: ClassSource, classified: Classified, template: str) -> dic
 
 
 def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What follows from several results of one run: the harmonic mean of base and new, the mean over other data sets.
+    """Summarizes a run's results: the harmonic mean of base and new, and the mean over other data sets.
 
-    `results` by the name of the test, as in `data.tests`.
+    The keys of `results` are names of tests, as in `data.tests`.
     """
     found: dict[str, Any] = {}
     if {"test_base", "test_new"} <= set(results):

@@ -1,7 +1,8 @@
-"""COCO's ground truth, and similarity matrices of any model, from files."""
+"""COCO's ground truth, and metrics of any model's similarity matrix, from files."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ TEST_IDS = "coco_test_ids.npy"
 
 
 def read_caption_truth(folder: str | Path) -> CaptionTruth:
-    """The ground truth in the files of the public package `eccv_caption` (its folder `data`, MIT licence).
+    """Reads the ground truth in the files of the public package `eccv_caption` (its folder `data`, MIT licence).
 
-    Files: `{original,cxc,eccv}_{image_to_caption,caption_to_image}.json`, each an object of id -> list of ids, and
-    `coco_test_ids.npy`, the caption ids in the order of the folds.
+    The files are `{original,cxc,eccv}_{image_to_caption,caption_to_image}.json`, each an object of id -> list of ids,
+    and `coco_test_ids.npy`, the caption ids in the order of the folds.
 
     Raises:
       ValueError: for a file that is missing or holds something else.
@@ -43,14 +44,16 @@ def read_caption_truth(folder: str | Path) -> CaptionTruth:
 
 
 def _check_known(folder: Path, names: list[str], matches: list[dict[int, list[int]]]) -> None:
-    """The images that captions were written for, and whatever is asked, must be original images and captions."""
+    """Checks that all queries, and all images that captions were written for, are original images and captions."""
     images, captions = matches[:2]
-    asked = {names[1]: ([i for ids in captions.values() for i in ids], images)}
+    asked: dict[str, tuple[Iterable[int], Container[int]]] = {
+        names[1]: ([i for ids in captions.values() for i in ids], images)
+    }
     asked |= {names[n]: (matches[n], (images, captions)[n % 2]) for n in range(2, len(names))}
     for name, (ids, known) in asked.items():
         strange = next((i for i in ids if i not in known), None)
         if strange is not None:
-            raise ValueError(f"{folder / name}: id {strange} is in none of {names[0]} and {names[1]}")
+            raise ValueError(f"{folder / name}: id {strange} is neither in {names[0]} nor in {names[1]}")
 
 
 def _read_matches(path: Path) -> dict[int, list[int]]:
@@ -65,10 +68,10 @@ def _read_matches(path: Path) -> dict[int, list[int]]:
 
 
 def read_ids(path: str | Path) -> np.ndarray:
-    """Integer ids, int64 [n], from a .npy vector, a .json list, or a text file with one a line.
+    """Reads integer ids, int64 [n], from a .npy vector, a .json list, or a text file with one id per line.
 
     Raises:
-      ValueError: if it holds anything else; the message names the first entry that is no integer.
+      ValueError: if it holds anything else; the message names the first entry that is not an integer.
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -82,10 +85,10 @@ def read_ids(path: str | Path) -> np.ndarray:
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, bool) or not isinstance(entry, int | str) or not str(entry).strip().isdecimal():
             raise ValueError(f"{path}: entry {number} is {entry!r}, expected an integer id")
-    ids = [int(entry) for entry in entries]
-    if any(i >= 2**63 for i in ids):
-        raise ValueError(f"{path}: {max(ids)} is no 64-bit integer")
-    return np.array(ids, np.int64)
+    numbers = [int(entry) for entry in entries]
+    if any(i >= 2**63 for i in numbers):
+        raise ValueError(f"{path}: {max(numbers)} is too large for a 64-bit integer")
+    return np.array(numbers, np.int64)
 
 
 def _read_text(path: Path) -> str:
@@ -96,17 +99,17 @@ def _read_text(path: Path) -> str:
 
 
 def score_files(similarity: str, image_ids: str, caption_ids: str, ground_truth: str) -> Scores:
-    """`coco_metrics` of a matrix and ids in files."""
+    """`coco_metrics` of a matrix and ids that are read from files."""
     truth = read_caption_truth(ground_truth)
     return coco_metrics(read_npy(similarity, mapped=True), read_ids(image_ids), read_ids(caption_ids), truth)
 
 
 def flat_metrics(scores: Scores) -> dict[str, float]:
-    """`i2t/name`, `t2i/name`, and under the name alone what the tables print: the mean of both, of an rsum the sum."""
+    """`i2t/name` and `t2i/name`, and as `name` the value in the tables: the mean of both, or for an rsum their sum."""
     by_direction = {f"{d}/{name}": x[d] for d in ("i2t", "t2i") for name, x in scores.items()}
     return by_direction | {name: both for name, _, _, both in metric_table(scores)}
 
 
 def metric_table(scores: Scores) -> list[list]:
-    """Rows of name, i2t, t2i and their mean, as the field's tables print it; of an rsum the sum of the two."""
+    """Rows of name, i2t, t2i and their mean (for an rsum their sum), as published tables print them."""
     return [[name, x["i2t"], x["t2i"], x.get("sum", (x["i2t"] + x["t2i"]) / 2)] for name, x in scores.items()]

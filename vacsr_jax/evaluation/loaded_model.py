@@ -1,4 +1,4 @@
-"""A loaded model evaluated on data: what `vacsr train`, `vacsr evaluate` and `vacsr classify` share."""
+"""Evaluates a loaded model on data, for `vacsr train`, `vacsr evaluate` and `vacsr classify`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vacsr_jax.evaluation.retrieval import Evaluation, evaluate
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.coco import CaptionTruth
 
-Results = dict[str, dict[str, Any]]  # name of a test set -> what `result_of` says of it
+Results = dict[str, dict[str, Any]]  # name of a test set -> its `result_of`
 
 
 class LoadedModel(Protocol):
-    """What is read of `vacsr_jax.pretrained.Pretrained`, which this room must not import."""
+    """The part of `vacsr_jax.pretrained.Pretrained` that is used here; this package must not import that module."""
 
     @property
     def model(self) -> ImageTextModel: ...
@@ -38,7 +38,7 @@ def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | 
 
 
 def caption_truth(config: ConfigDict, split: str) -> CaptionTruth | None:
-    """COCO's ground truth from the folder that the config names; it exists for the test split only."""
+    """COCO's ground truth from the folder that the config names; it covers only the test split."""
     return read_caption_truth(config.data.ground_truth) if config.data.ground_truth and split == "test" else None
 
 

@@ -12,13 +12,13 @@ from vacsr_jax.search.standardize.compare import Match
 
 
 def match_by(model: ImageTextModel, params) -> Match:
-    """A trained model's match score as the common scale: any two embeddings are scored as an image and a text are.
+    """A function that scores any two embeddings as a trained model scores an image and a text.
 
     Beyond the papers. The files hold unit vectors, so a propensity model scores by its match logit alone. Pairs of two
     texts were never trained.
 
     Raises:
-      ValueError: if unit vectors are not enough for the model.
+      ValueError: if the model needs more than unit vectors.
     """
 
     def match(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -28,5 +28,5 @@ def match_by(model: ImageTextModel, params) -> Match:
         items = (jax.device_get(model.pair.from_unit(jnp.asarray(x))) for x in (queries, documents))
         return score_pairs(model, params, *items).by_match()
 
-    model.pair.from_unit(jnp.ones((1, model.embedding_dim)))  # a model that cannot says so before any work
+    model.pair.from_unit(jnp.ones((1, model.embedding_dim)))  # raises now if the model needs more than unit vectors
     return match

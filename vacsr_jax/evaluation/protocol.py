@@ -1,4 +1,4 @@
-"""What a number of a test set depends on besides the model: stated with every result."""
+"""What a result on a test set depends on besides the model; it is stated with every result."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TIES = "among equal scores a wrong item ranks first"
 
 
 def describe_protocol(config: ConfigDict, source: Source, split: str, vision: VisionConfig) -> dict[str, str | int]:
-    """The data, their split and counts, which captions, how images become squares, what truth, what ties do."""
+    """Describes the data, split, counts, choice of captions, preprocessing, ground truth and treatment of ties."""
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
-    data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's, whatever the config says
+    data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
     data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known

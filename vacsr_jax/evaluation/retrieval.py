@@ -1,4 +1,4 @@
-"""A model evaluated on a test set: every pair scored, every metric computed, against labels and against known truth."""
+"""Evaluates a model on a test set: scores every pair, and computes every metric against labels and known truth."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Evaluation:
 
     Attributes:
       scores: logits (and uncertainties, or None), numpy [n images, m captions].
-      probability: sigmoid of the logits, or None where that is no probability.
+      probability: sigmoid of the logits, or None if that is not a probability.
       labels: bool [n, m], the captions that were written for an image.
-      relevance: float [n, m] in [0, 1] where the truth is known, else None; 1 is a true match.
+      relevance: float [n, m] in [0, 1] if the truth is known, else None; 1 is a true match.
       metrics: name -> number; see `all_metrics`.
       curves: quality in bins of queries of growing uncertainty; empty without an uncertainty.
     """
@@ -47,7 +47,7 @@ class Evaluation:
     curves: Curves
 
     def distributions(self) -> dict[str, dict[str, Distribution]]:
-        """Numbers of the scores and uncertainties of each class of pairs."""
+        """Statistics of the scores and uncertainties in each class of pairs."""
         return distributions(self.scores, self.labels, self.relevance)
 
 
@@ -61,7 +61,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores all images of a source against all its captions and computes every metric; see `all_metrics`.
 
-    With COCO's `truth` also by `coco_metrics`; ValueError if the source's ids are not the truth's.
+    With COCO's `truth` it also computes `coco_metrics`; ValueError if the source's ids are not those of the truth.
     """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
@@ -79,16 +79,18 @@ def evaluate(
 
 
 def caption_ids(source: Source) -> tuple[list[int], list[int]]:
-    """COCO's ids of a source's images and captions; ValueError if it has none."""
+    """COCO's ids of a source's images and captions; ValueError if the source has none."""
     if not hasattr(source, "caption_ids"):
-        raise ValueError("data.ground_truth is for COCO's captions, and these data have no caption ids; leave it empty")
+        raise ValueError(
+            "data.ground_truth: it is for COCO's captions, but these data have no caption ids; leave it empty"
+        )
     return [int(i) for i in source.ids], [i for ids in source.caption_ids for i in ids]
 
 
 def score_source(
     model, params, source: Source, tokenize: Callable, preprocess: Callable | None
 ) -> tuple[PairScores, np.ndarray]:
-    """All images of a source against all its captions: the scores, and bool labels, [n images, m captions]."""
+    """Scores all images of a source against all its captions; returns scores and bool labels [n images, m captions]."""
     texts, image_index = caption_pairs(source)
     images = embed_images(model, params, source, preprocess)
     scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)))
@@ -98,13 +100,13 @@ def score_source(
 def all_metrics(
     scores: PairScores, probability: np.ndarray | None, labels: np.ndarray, relevance: np.ndarray | None
 ) -> dict[str, float]:
-    """Every number of a test set.
+    """Computes every number of a test set.
 
-    Against the labels, by label score: R@K, R-Precision and mAP@R per direction, rsum, ECE of the label's probability
-    if there is one. Where the truth is known, under "true/", by match score: the same ranking metrics with every true
-    match a positive, nDCG and Spearman against graded relevance, the AUROC of score and uncertainty for unlabelled
-    matches against true negatives among each caption's 20 best pairs and among all pairs, the ECE of the match
-    probability against the truth.
+    Against the labels, by label score: R@K, R-Precision and mAP@R per direction, rsum, and the ECE of the label's
+    probability if the model gives one. If the truth is known, under "true/", by match score: the same ranking metrics
+    with every true match as a positive; nDCG and Spearman against graded relevance; the AUROC of score and uncertainty
+    for unlabelled matches against true negatives, among each caption's 20 best pairs and among all pairs; and the ECE
+    of the match probability against the truth.
     """
     result = retrieval.retrieval_metrics(scores.by_label(), labels)
     if probability is not None:

@@ -1,4 +1,4 @@
-"""The numbers behind the figures of uncertainty: quality in bins of queries, distributions by class of pairs."""
+"""The numbers behind the figures of uncertainty: quality in bins of queries, and distributions by class of pairs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vacsr_jax.metrics.uncertainty import (
 from vacsr_jax.pair.base import PairScores
 
 BINS = 10
-TOP_K = 10  # best pairs whose mean uncertainty stands against mAP@R
-SAMPLE = 2_000_000  # pairs of a class that a distribution is taken from, at most
+TOP_K = 10  # the number of best pairs whose mean uncertainty is plotted against mAP@R
+SAMPLE = 2_000_000  # the largest number of pairs of a class that a distribution is computed from
 
 Curves = dict[str, dict[str, UncertaintyBins]]  # measure of quality -> i2t, t2i -> its bins
 
@@ -27,8 +27,8 @@ Curves = dict[str, dict[str, UncertaintyBins]]  # measure of quality -> i2t, t2i
 def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None) -> Curves:
     """R@1 against the uncertainty of the best pair, and mAP@R against the mean of the TOP_K best (Wei et al. 2026).
 
-    Their Figures 3 and 6. R@1 is that of the labels, bool [n, m]; mAP@R that of the truth where it is known. Empty for
-    a model without uncertainty, or fewer queries than BINS.
+    These are the curves of their Figures 3 and 6. R@1 is against the labels, bool [n, m]; mAP@R is against the truth if
+    it is known. Empty for a model without uncertainty, or for fewer queries than BINS.
     """
     curves: Curves = {"R@1": {}, "mAP@R": {}}
     for name, s, p, u in _directions(scores.by_label(), scores.uncertainty, labels):
@@ -44,7 +44,7 @@ def quality_curves(scores: PairScores, labels: np.ndarray, relevance: np.ndarray
 
 
 def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.ndarray]]) -> Curves:
-    """ECCV Caption's mAP@R against the mean uncertainty of the TOP_K best; `precision` as of `eccv_precision`."""
+    """ECCV Caption's mAP@R against the mean uncertainty of the TOP_K best; `precision` comes from `eccv_precision`."""
     lines = {}
     for name, s, _, u in _directions(scores.by_match(), scores.uncertainty, scores.logit):
         queries, found = precision[name]
@@ -55,20 +55,20 @@ def eccv_curves(scores: PairScores, precision: dict[str, tuple[np.ndarray, np.nd
 
 
 def correlations(curves: Curves) -> dict[str, float]:
-    """The rank correlation over the bins of each line, as `i2t/uncertainty-R@1`; -1 is best."""
+    """The rank correlation over the bins of each curve, under names like `i2t/uncertainty-R@1`; -1 is best."""
     return {
         f"{name}/uncertainty-{measure}": b.spearman for measure, lines in curves.items() for name, b in lines.items()
     }
 
 
-def _directions(ranking: np.ndarray, spread: np.ndarray | None, positives: np.ndarray) -> Iterator[tuple]:
-    if spread is not None:
-        yield "i2t", ranking, positives, spread
-        yield "t2i", ranking.T, positives.T, spread.T
+def _directions(ranking: np.ndarray, uncertainty: np.ndarray | None, positives: np.ndarray) -> Iterator[tuple]:
+    if uncertainty is not None:
+        yield "i2t", ranking, positives, uncertainty
+        yield "t2i", ranking.T, positives.T, uncertainty.T
 
 
 def pair_classes(values: np.ndarray, labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The values [n, m] of each class of pairs, at most SAMPLE of each: by the labels, and by the truth if known."""
+    """The values [n, m] in each class of pairs, by the labels and, if known, by the truth; at most SAMPLE per class."""
     if relevance is None:
         masks = {"labelled": labels, "unlabelled": ~labels}
     else:
@@ -90,7 +90,7 @@ def _sample(values: np.ndarray) -> np.ndarray:
 def distributions(
     scores: PairScores, labels: np.ndarray, relevance: np.ndarray | None
 ) -> dict[str, dict[str, Distribution]]:
-    """Numbers of scores and uncertainties: "score" or "uncertainty" -> class of pairs -> its distribution."""
+    """Statistics of scores and uncertainties: "score" or "uncertainty" -> class of pairs -> its distribution."""
     values = {"score": scores.by_match(), "uncertainty": scores.uncertainty}
     return {
         name: {kind: distribution(x) for kind, x in pair_classes(v, labels, relevance).items() if len(x)}

@@ -1,4 +1,4 @@
-"""The baselines' losses: InfoNCE and the sigmoid loss, on logits of a batch, with several positives and padding."""
+"""The losses of the baselines, InfoNCE and the sigmoid loss, on batch logits, with several positives and padding."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Terms = dict[str, Float[Array, ""]]
-# How much a pair is a match: 1 or 0 as annotated, or between where images were mixed or labels smoothed.
+# How much a pair is a match: 1 or 0 as annotated, or in between if images were mixed or labels smoothed.
 Labels = Float[Array, "n m"] | Bool[Array, "n m"]
 
 
 def check_batch(images: int, texts: int) -> None:
-    """Raises ValueError unless a batch has at least two images and two texts: without negatives nothing is learned."""
+    """Raises ValueError for fewer than two images or two texts: without negatives, nothing is learned."""
     if min(images, texts) < 2:
         raise ValueError(f"batch: got {images} images and {texts} texts, expected at least 2 of each; raise batch_size")
 
 
 def infonce(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m"]) -> tuple[Float[Array, ""], Terms]:
-    """Symmetric cross-entropy of each row and each column, half each; van den Oord et al. 2018, Radford et al. 2021.
+    """Mean of the cross-entropies of rows and of columns; van den Oord et al. 2018, Radford et al. 2021.
 
-    The target is the labels of a row (or column) over their sum: uniform over its positives. Invalid pairs take no
-    part; rows and columns whose labels sum to nothing are left out of the means.
+    The target of a row (or column) is its labels divided by their sum, which is uniform over its positives. Invalid
+    pairs are ignored. Rows and columns whose labels sum to 0 are left out of the means.
 
     Raises:
-      ValueError: for a batch of one.
+      ValueError: for a batch with fewer than two images or texts.
     """
     check_batch(*logits.shape)
 
@@ -44,10 +44,12 @@ def infonce(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m
 def cross_entropy(
     logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m"]
 ) -> tuple[Float[Array, ""], Terms]:
-    """Softmax cross-entropy of each image over the texts: the image's half of `infonce`, for texts that are classes.
+    """Softmax cross-entropy of each image over the texts, mean over images, for texts that are classes.
+
+    It is the image-to-text half of `infonce`.
 
     Raises:
-      ValueError: for a batch of one.
+      ValueError: for a batch with fewer than two images or texts.
     """
     _, terms = infonce(logits, labels, valid)
     return terms["i2t"], {"loss": terms["i2t"]}
@@ -57,7 +59,7 @@ def sigmoid(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m
     """Binary cross-entropy of every pair, summed over pairs and divided by the number of images; Zhai et al. 2023.
 
     Raises:
-      ValueError: for a batch of one.
+      ValueError: for a batch with fewer than two images or texts.
     """
     check_batch(*logits.shape)
     per_pair = binary_cross_entropy(logits, jnp.asarray(labels, logits.dtype))
@@ -66,5 +68,5 @@ def sigmoid(logits: Float[Array, "n m"], labels: Labels, valid: Bool[Array, "n m
 
 
 def binary_cross_entropy(logits: Float[Array, "n m"], labels: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    """Binary cross-entropy -y log p - (1 - y) log(1 - p), p = sigmoid(logit), of every pair."""
+    """-y log p - (1 - y) log(1 - p), p = sigmoid(logit), of every pair; no reduction."""
     return labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from vacsr_jax.losses.contrastive import Labels, Terms, binary_cross_entropy, check_batch
 
-VIB_LIMIT = 1e4  # a divergence above it is left out of a step, as in the authors' code
+VIB_LIMIT = 1e4  # a larger divergence is left out of the step, as in the authors' code
 
 
 def pcmepp(
@@ -23,12 +23,13 @@ def pcmepp(
 ) -> tuple[Float[Array, ""], Terms]:
     """2 L + pseudo_positives (L_rows + L_columns) + vib (KL_images + KL_texts).
 
-    L is the binary cross-entropy, mean over valid pairs. L_rows takes as positives too what an image's row scores at
-    least as high as its most certain label, L_columns likewise (`pseudo_labels`). Each KL is
-    KL[N(mu, sigma^2) || N(0, I)], mean over items and dimensions; `images` and `texts` hold mu and log sigma^2.
+    L is the binary cross-entropy, mean over valid pairs. L_rows has more positives: every text that an image scores at
+    least as high as the text with the image's largest label. L_columns does the same for every text (`pseudo_labels`).
+    Each KL is KL[N(mu, sigma^2) || N(0, I)], mean over items and dimensions. `images` and `texts` hold mu and
+    log sigma^2.
 
     Raises:
-      ValueError: for a batch of one.
+      ValueError: for a batch with fewer than two images or texts.
     """
     check_batch(*logits.shape)
     labels = jnp.asarray(labels, logits.dtype)
@@ -50,7 +51,7 @@ def pcmepp(
 def pseudo_labels(
     logits: Float[Array, "n m"], labels: Float[Array, "n m"], valid: Bool[Array, "n m"]
 ) -> Float[Array, "n m"]:
-    """The labels, but with a row's largest label wherever the logit is at least that of the largest label."""
+    """The labels, but the row's largest label wherever the logit is at least as large as at that label."""
     largest = jnp.argmax(jnp.where(valid, labels, -1), axis=1)[:, None]
     threshold = jnp.take_along_axis(logits, largest, axis=1)
     top = jnp.take_along_axis(labels, largest, axis=1)

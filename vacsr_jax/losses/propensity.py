@@ -1,4 +1,4 @@
-"""The sigmoid loss where a label may be wrong: a floor under every pair's odds of being labelled."""
+"""The sigmoid loss for labels that may be wrong: every pair's odds of being labelled have a floor."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def add_noise_floor(
     labels: Labels,
     valid: Bool[Array, "n m"],
 ) -> Float[Array, "n m"]:
-    """l_ij = logaddexp(r_ij, log nu - log N_i): the odds that the pair is labelled, rightly or wrongly.
+    """l_ij = logaddexp(r_ij, log nu - log N_i): the log odds that the pair is labelled, rightly or wrongly.
 
-    nu = sigmoid(noise_logit) is the share of labels that are wrong, one learned number; a wrong label lands on any of
-    the N_i valid negatives of image i in the batch (of all devices) alike. Finite for every finite r.
+    nu = sigmoid(noise_logit), one learned number, is the share of labels that are wrong. A wrong label is equally
+    likely for each of the N_i valid negatives of image i in the batch (of all devices). Finite for every finite r.
     """
     labels = jnp.asarray(labels, label_logit.dtype)
     negatives = jnp.sum(jnp.where(valid, 1 - labels, 0), axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The triplet loss with the hardest negatives: VSE++ (Faghri et al. 2018) as VSE-infinity (Chen et al. 2021) has it."""
+"""The triplet loss with hardest negatives of VSE++ (Faghri et al. 2018), as in VSE-infinity (Chen et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def triplet(
     margin: float,
     hardest: Bool[Array, ""] | bool = True,
 ) -> tuple[Float[Array, ""], Terms]:
-    """sum_i max_j [margin + s_ij - s_ii]+ + sum_j max_i [margin + s_ij - s_jj]+ over negatives; a sum in place of max
-    unless `hardest`.
+    """sum_i max_j [margin + s_ij - s_ii]+ + sum_j max_i [margin + s_ij - s_jj]+, where max is over negatives.
 
-    Pair i, i is the one that was drawn together. Negatives are valid pairs of a label below 1/2. Summed over the batch.
+    Without `hardest`, a sum replaces the max. Text i must be the one that was drawn with image i. Negatives are the
+    valid pairs whose label is below 1/2. The loss is summed over the batch.
 
     Raises:
-      ValueError: for a batch of one.
+      ValueError: for a batch with fewer than two images or texts.
     """
     check_batch(*similarity.shape)
     own = jnp.diagonal(similarity)

@@ -32,15 +32,14 @@ def vacsr(
 ) -> tuple[Float[Array, ""], Terms]:
     """kl L_KL + recon L_recon + positive L_P + negative L_N.
 
-    L_KL is the mean over valid pairs of the KL bound. L_recon is the `error` of logits and labels (the paper's
-    likelihood: the straight-through squared error), summed over valid pairs and divided by the number of images
-    ("row"), or their mean. L_P is the mean variance loss over
-    positive pairs, L_N over the `hard_negatives` hardest negatives of every image and of every text: those of
-    largest score ("similarity"), or of largest variance loss ("loss", the literal formula). Positives are the pairs
-    whose label is 1/2 or more.
+    L_KL is the KL bound, mean over valid pairs. L_recon is the `error` of logits and labels (the paper's likelihood:
+    the straight-through squared error), summed over valid pairs and divided by the number of images ("row"), or their
+    mean ("mean"). L_P is the variance loss, mean over positive pairs. L_N is the variance loss, mean over the
+    `hard_negatives` hardest negatives of every image and of every text, by largest score ("similarity") or by
+    largest variance loss ("loss", the literal formula). Positives are the pairs whose label is 1/2 or more.
 
     Raises:
-      ValueError: for a batch of one, or an unknown choice.
+      ValueError: for a batch with fewer than two images or texts, or an unknown choice.
     """
     check_choices(labels.shape, hard=hard, reduction=reduction, hard_negatives=hard_negatives)
     labels = jnp.asarray(labels, terms.logit.dtype)
@@ -60,7 +59,7 @@ def vacsr(
 
 
 def check_choices(batch: tuple[int, ...], *, hard: str, reduction: str, hard_negatives: int, **weights: float) -> None:
-    """Raises ValueError for what `vacsr` cannot do with a batch of n images and m texts."""
+    """Raises ValueError if `vacsr` cannot take these choices with a batch of n images and m texts."""
     check_batch(*batch)
     for name, got, choices in (("hard", hard, HARD), ("reduction", reduction, REDUCTIONS)):
         if got not in choices:
@@ -70,15 +69,17 @@ def check_choices(batch: tuple[int, ...], *, hard: str, reduction: str, hard_neg
 
 
 def masked_mean(x: Float[Array, "*b"], mask: Bool[Array, "*b"]) -> Float[Array, ""]:
-    """Mean of x where the mask holds; 0 where it never does."""
+    """Mean of x where the mask holds; 0 if it holds nowhere."""
     return jnp.sum(jnp.where(mask, x, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def hardest(
     hardness: Float[Array, "n m"], negatives: Bool[Array, "n m"], count: int
 ) -> tuple[Int[Array, " p"], Int[Array, " p"], Bool[Array, " p"]]:
-    """The `count` negatives of largest `hardness` of every row and of every column: their rows and columns, and
-    whether they are negatives at all, p = count (n + m)."""
+    """Picks the `count` hardest negatives of every row and of every column, p = count (n + m) pairs.
+
+    Returns their rows, their columns, and whether each is a negative at all: a row or column may have too few.
+    """
     n, m = hardness.shape
     masked = jnp.where(negatives, jax.lax.stop_gradient(hardness), -jnp.inf)
     (in_row, j), (in_column, i) = jax.lax.top_k(masked, count), jax.lax.top_k(masked.T, count)

@@ -18,6 +18,7 @@ FOLDS = 5
 _BLOCK_ENTRIES = 10_000_000  # number of scores that are sorted at once
 
 Scores = dict[str, dict[str, float]]
+Ids = Sequence[int] | np.ndarray
 
 
 class Matches(NamedTuple):
@@ -44,9 +45,7 @@ class CaptionTruth:
     eccv: Matches
 
 
-def coco_metrics(
-    similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
-) -> Scores:
+def coco_metrics(similarity: np.ndarray, image_ids: Ids, caption_ids: Ids, truth: CaptionTruth) -> Scores:
     """Computes every number of the usual COCO tables from the scores of all pairs.
 
     `similarity` [images, captions], larger is better, has any real dtype. It is read in blocks and may be
@@ -106,7 +105,7 @@ def _best_ranks(ranks: PositiveRanks) -> np.ndarray:
 
 
 def eccv_precision(
-    similarity: np.ndarray, image_ids: Sequence[int], caption_ids: Sequence[int], truth: CaptionTruth
+    similarity: np.ndarray, image_ids: Ids, caption_ids: Ids, truth: CaptionTruth
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns, per direction, the rows (t2i: columns) [q] of ECCV Caption's queries, and their mAP@R [q].
 

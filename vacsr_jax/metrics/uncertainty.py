@@ -137,8 +137,8 @@ def top1_uncertainty(
     wrong = is_best & ~positives
     choice = np.where(wrong.any(axis=1), wrong.argmax(axis=1), is_best.argmax(axis=1))[:, None]
     kept = positives.any(axis=1)
-    at_choice = (np.take_along_axis(m, choice, axis=1)[kept, 0] for m in (uncertainty, positives))
-    return tuple(at_choice)
+    at_choice, hit = (np.take_along_axis(m, choice, axis=1)[kept, 0] for m in (uncertainty, positives))
+    return at_choice, hit
 
 
 def topk_uncertainty(scores: np.ndarray, uncertainty: np.ndarray, k: int) -> np.ndarray:
@@ -172,7 +172,7 @@ class UncertaintyBins(NamedTuple):
 
     uncertainty: np.ndarray
     quality: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     pearson: float
     spearman: float
 
@@ -214,7 +214,7 @@ def _mean(x: np.ndarray) -> float:
 class Distribution(NamedTuple):
     """Summary of a set of values: count, mean, standard deviation, and the 5, 50 and 95 % quantiles."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     mean: float
     std: float
     low: float

@@ -1,11 +1,11 @@
-"""Pair scores in one GPU kernel: products formed on the way in, hidden units summed up on the way out (Pallas).
+"""Pair scores in one GPU kernel, which never writes similarity vectors or hidden units to device memory (Pallas).
 
-A program owns r x c pairs. It forms their similarity vectors block by block in registers, multiplies them into one
-block of hidden units at a time, and reduces that block to each pair's logit before the next. Only embeddings, weights
-and results pass through device memory. With log-variances the hidden layer of the program's pairs stays in registers,
-in the products' precision, and meets the second matrix there.
+A program computes r x c pairs. It forms their similarity vectors block by block in registers, multiplies them into one
+block of hidden units at a time, and adds that block to each pair's logit before it starts the next. Only embeddings,
+weights and results pass through device memory. With log-variances, the hidden layer of the program's pairs stays in
+registers, in the precision of the products, and is multiplied by the second matrix there.
 
-`pair.adapter.AdapterScorer.score_vectors` is the same in plain JAX, and the reference.
+`pair.adapter.AdapterScorer.score_vectors` is the reference: the same computation in plain JAX.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-D_BLOCK, H_BLOCK = 64, 128  # of the contraction, and of the units reduced at once
+D_BLOCK, H_BLOCK = 64, 128  # sizes of a block of the contraction, and of the units that are reduced at once
 PAIRS, PAIRS_WITH_VARIANCE = (
     (8, 16),
     (8, 8),
-)  # rows and columns of a program; with log-variances the hidden layer must fit too
+)  # rows and columns of a program, fewer with log-variances: the hidden layer must fit too
 
 
 def fits(d: int, h: int) -> bool:
@@ -42,13 +42,13 @@ def fused_scores(
     components: int = 0,
     interpret: bool = False,
 ) -> tuple[Float[Array, "n m"], Float[Array, "n m"] | None]:
-    """gelu(s W + b) . readout of every pair, and with `log_var_kernel` its mean_d sigma.
+    """gelu(s W + b) . readout of every pair, and with `log_var_kernel` also mean_d sigma, else None.
 
-    sigma_d^2 = sum_k exp(log-variance_kd); `log_var_bias` includes log alpha_k. `components` is k. Products are in the
-    type of `trunk_kernel`, sums in float32. `interpret` runs the kernel as plain JAX, on any backend.
+    sigma_d^2 = sum_k exp(log-variance_kd), and `log_var_bias` includes log alpha_k. `components` is k. Products are in
+    the type of `trunk_kernel`, sums in float32. `interpret` runs the kernel as plain JAX, on any backend.
 
     Raises:
-      ValueError: for sizes that the blocks do not divide; see `fits`.
+      ValueError: for sizes that are not multiples of the blocks; see `fits`.
     """
     d, h = trunk_kernel.shape
     if not fits(d, h):

@@ -1,4 +1,4 @@
-"""Diagonal Gaussian mixtures over the latent z in R^d, in log-variances. Every function is elementwise in `...`."""
+"""Diagonal Gaussian mixtures over the latent z in R^d, with log-variances. Every function is elementwise in `*b`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kl_upper_bound(
 ) -> Float[Array, "*b"]:
     """sum_k alpha_k KL[component k || N(0, I)] >= KL[mixture || N(0, I)], alpha = softmax(mixture_logits).
 
-    Convexity of the KL divergence; Wei et al. 2026, eq. 6. In nats; nothing else is reduced.
+    By convexity of the KL divergence; Wei et al. 2026, eq. 6. In nats; nothing but k and d is reduced.
     """
     return kl_to_standard_normal(mean, log_var) @ jax.nn.softmax(mixture_logits)
 
@@ -30,8 +30,8 @@ def component_weights(
 ) -> Float[Array, "*b k"]:
     """A Gumbel-softmax draw, softmax((log alpha + gumbel) / temperature); Jang et al. 2017.
 
-    With `hard` its value is one-hot, exactly a draw of the component, and its gradient the soft one's: the
-    straight-through form.
+    With `hard` its value is one-hot, an exact draw of a component, and its gradient is that of the soft draw (the
+    straight-through form).
     """
     soft = jax.nn.softmax((jax.nn.log_softmax(mixture_logits) + gumbel) / temperature, axis=-1)
     if not hard:

@@ -1,4 +1,4 @@
-"""Augmentations of a batch on the device: images mixed in pairs, and image tokens left out."""
+"""Augmentations of a batch on the device: mixing images in pairs, and dropping image tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from jaxtyping import Array, Bool, Float
 def mix_images(
     key: jax.Array, pixels: Float[Array, "b s s 3"], probability: float
 ) -> tuple[Float[Array, "b s s 3"], Float[Array, " b"]]:
-    """Each image, with `probability`, mixed with the one at its place from the end; and the share it keeps, 1 if whole.
+    """Mixes each image, with `probability`, with the image at the same position from the end of the batch.
 
-    Half by mixup (Zhang et al. 2018): a weighted sum. Half by CutMix (Yun et al. 2019): a rectangle with a random
-    centre is taken from the other, and the share is that of the pixels kept. Shares are drawn from Beta(2, 2).
+    Half of them are mixed by mixup (Zhang et al. 2018), a weighted sum. The other half are mixed by CutMix (Yun et al.
+    2019): a rectangle with a random centre comes from the other image. Shares are drawn from Beta(2, 2). Returns the
+    images and the share that each one keeps, 1 if it is not mixed; CutMix keeps its share of the pixels.
     """
     b, size = pixels.shape[:2]
     keys = jax.random.split(key, 4)
@@ -30,9 +31,9 @@ def mix_images(
 
 
 def keep_tokens(key: jax.Array, shape: tuple[int, int], rate: float) -> Bool[Array, "b l"]:
-    """Which tokens of each item stay: size augmentation (Chen et al. 2021), with u ~ U(0, 1) for each item.
+    """Draws which tokens of each item to keep: size augmentation (Chen et al. 2021), with u ~ U(0, 1) for each item.
 
-    Items with u > rate lose each token with probability rate u; one that would lose all keeps all.
+    Items with u > rate lose each token with probability rate u. An item that would lose all its tokens keeps them all.
     """
     strength, each = jax.random.split(key)
     u = jax.random.uniform(strength, (shape[0], 1))

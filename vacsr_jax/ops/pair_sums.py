@@ -1,4 +1,4 @@
-"""Sums over pairs whose gradient is taken in the same pass, tile by tile: nothing of a tile is kept or done twice."""
+"""Sums over pairs, with the gradient in the same pass over the tiles: nothing of a tile is stored or computed twice."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def sum_pairs(
 ) -> tuple[Array, Tree, Tree]:
     """Sums a function of tiles, (params, images [r d], texts [c d], per_pair [r c ...]) -> (sum, sums, tree of [r c]).
 
-    Returns the sum over all n x m pairs; further sums, a tree of scalars; and the tree [n m]. Only the first has a
-    gradient, in params, images and texts. It is taken with the sum itself, as the weight of every pair is known before:
-    a backward pass has only to scale it, where rematerialization would compute every tile again. Grids are padded
-    with zeros of `per_pair`, for which `function` must add nothing.
+    Returns the sum over all n x m pairs; further sums, a tree of scalars; and the tree [n m]. Only the first sum has a
+    gradient, with respect to params, images and texts. The weight of every pair is known beforehand, so the gradient is
+    computed together with the sum, and the backward pass only scales it; rematerialization would compute every tile
+    again. Grids are padded with zeros in `per_pair`, and `function` must add nothing for these.
     """
     return _pass(function, tile_pairs, params, images, texts, per_pair, gradient=False)[0]
 

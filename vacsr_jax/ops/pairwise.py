@@ -1,4 +1,4 @@
-"""Pairs in tiles: any function of image-text pairs over an n x m grid, in memory that a tile sets, not n x m x d."""
+"""Pairs in tiles: any function of image-text pairs over an n x m grid, in the memory of a tile instead of n x m x d."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PairTerms(NamedTuple):
     """What the VACSR losses need of each pair in a training step; all [r, c].
 
     Attributes:
-      score: m(mu_bar), the logit that inference would give; picks the hard negatives.
+      score: m(mu_bar), the logit that inference would give; it decides which negatives are hard.
       logit: m(z) of one draw of z.
       kl: the upper bound on KL[p(z|s) || N(0, I)], nats.
       variance_loss: 1/2 error / u + 1/2 log u with label 1, mean over dimensions; the error is held constant.
@@ -36,10 +36,10 @@ def similarity_vectors(images: Float[Array, "r d"], texts: Float[Array, "c d"]) 
 
 
 def tile_shape(n: int, m: int, tile_pairs: int) -> tuple[int, int]:
-    """Rows and columns of a tile of at most `tile_pairs` pairs, near a square (and a power of two) where both are long.
+    """Rows and columns of a tile of at most `tile_pairs` pairs, near a square (and a power of two) if both are long.
 
-    A square needs the fewest embeddings for its pairs, and meets the diagonal least. Both sides are divided evenly, so
-    that padding to whole tiles adds less than a row and a column a tile.
+    A square needs the fewest embeddings for its pairs, and meets the diagonal least. Both sides of the grid are divided
+    evenly, so that padding to whole tiles adds less than one row and one column per tile.
 
     Raises:
       ValueError: if a side is empty or `tile_pairs` is not positive.
@@ -52,7 +52,7 @@ def tile_shape(n: int, m: int, tile_pairs: int) -> tuple[int, int]:
 
 
 def even_part(n: int, at_most: int) -> int:
-    """The size of the parts when n is divided into as few equal parts of at most `at_most` as it takes."""
+    """The size of the parts when n is divided into equal parts of at most `at_most`, as few as possible."""
     return -(-n // -(-n // at_most))
 
 
@@ -64,11 +64,11 @@ def map_pairs(
     *,
     tile_pairs: int,
 ) -> Tree:
-    """`function(images [r ...], texts [c ...], per_pair [r c ...]) -> tree of [r c ...]`, tile by tile of the grid.
+    """Applies `function(images [r ...], texts [c ...], per_pair [r c ...]) -> tree of [r c ...]` to the grid's tiles.
 
-    `images` and `texts` are trees of arrays [n ...] and [m ...]. Returns the tree with leaves [n m ...]. A tile is
-    recomputed in the backward pass, so the memory beyond inputs and outputs is one tile's, forward and backward.
-    Edges are padded with zeros and cut off again.
+    `images` and `texts` are trees of arrays [n ...] and [m ...]. Returns the tree with leaves [n m ...]. The backward
+    pass computes each tile again. Beyond inputs and outputs, both passes therefore need the memory of one tile only.
+    Edges are padded with zeros, and the padding is cut off again.
     """
     n, m = count(images), count(texts)
     rows, columns = tile_shape(n, m, tile_pairs)
@@ -111,11 +111,12 @@ def join(x: Array, n: int) -> Array:
 def shard_pairs(
     function: Callable[..., Tree], mesh: Mesh, params: Tree, images: Tree, texts: Tree, per_pair: Tree = ()
 ) -> Tree:
-    """`function(params, images, texts, per_pair)` with the images' rows shared out over the mesh's data axis.
+    """Applies `function(params, images, texts, per_pair)` with the rows of images split over the mesh's data axis.
 
-    Each device scores its own images against all texts: the texts are gathered once, nothing of size pairs travels.
+    Each device scores its own images against all texts. The texts are gathered once; nothing with a number per pair is
+    sent between devices.
     """
     rows = P("data")
-    # Unchecked, the gradient in what all devices share is summed over them once, at the end; checked, in each tile.
+    # With check_vma=False the gradient of shared inputs is summed over devices once, at the end; otherwise per tile.
     sharded = jax.shard_map(function, mesh=mesh, in_specs=(P(), rows, P(), rows), out_specs=rows, check_vma=False)
     return sharded(params, images, texts, per_pair)

@@ -7,10 +7,11 @@ from jaxtyping import Array, Float
 
 
 def squared_error(logit: Float[Array, "*b"], label: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """1/2 (label - sigmoid(logit))^2, whose gradient in `logit` is taken as -(label - sigmoid(logit)).
+    """1/2 (label - sigmoid(logit))^2, with -(label - sigmoid(logit)) as its gradient in `logit`.
 
-    The straight-through sigmoid of Wei et al. 2026, eq. 14 and 15: the factor sigmoid' is left out, so a confident
-    mistake still moves. That makes the gradient the one of the binary cross-entropy. Elementwise, no reduction.
+    This is the straight-through sigmoid of Wei et al. 2026, eq. 14 and 15: the factor sigmoid' is left out, so a
+    confident mistake still has a gradient. It equals the gradient of the binary cross-entropy. Elementwise, no
+    reduction.
     """
     probability = jax.nn.sigmoid(logit)
     straight_through = logit + jax.lax.stop_gradient(probability - logit)

@@ -13,6 +13,6 @@ Array = jax.Array | np.ndarray
 def unit(x: Float[Array, "*b d"]) -> Float[jax.Array, "*b d"]:
     """x / |x| along the last axis, in the type of x. A zero vector stays zero.
 
-    |x| is at least 1e-12, so that the gradient at a zero vector is finite.
+    |x| counts as at least 1e-12, so that the gradient at a zero vector is finite.
     """
     return jnp.multiply(x, jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), 1e-24)))

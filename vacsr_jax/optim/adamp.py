@@ -91,6 +91,7 @@ def scale_by_adamp(
     Raises:
       ValueError: if `update` is called without params.
     """
+    axis_of: ChannelAxis
     if channel_axis is None:
         axis_of = channel_axis_by_name
     elif callable(channel_axis):

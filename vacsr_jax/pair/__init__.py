@@ -1,4 +1,4 @@
-"""The ways to compare an image with a text, by name: the one registry of methods."""
+"""The registry of methods: every way to compare an image with a text, by name."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ PAIR_MODELS = {method.model.__name__: method.model for method in METHODS.values(
 
 
 def find_method(name: str) -> Method:
-    """The method of a config's `method`: a name of `METHODS`, or "my_package.my_module:MyMethod" of another package.
+    """Returns the method that a config's `method` names.
+
+    The name is a key of `METHODS`, or "my_package.my_module:MyMethod" for a method of another package.
 
     Raises:
-      ValueError: if there is none of this name.
+      ValueError: if no method has this name.
     """
     if ":" in name:
         return import_named(name, Method)
@@ -47,33 +49,33 @@ def find_method(name: str) -> Method:
 
 
 def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
-    """The pair model of the config's method, for embeddings of `dim` numbers.
+    """Builds the pair model of the config's method for embeddings of `dim` numbers.
 
-    Its first logit is the base rate of positives, log(1 / (texts - 1)), unless `adapter.base_rate_bias` is off.
-    `texts` are what an image is compared with; 0: the batch's.
+    The model's first logit is the base rate of positives, log(1 / (texts - 1)), unless `adapter.base_rate_bias` is off.
+    `texts` is the number of texts that each image is compared with; 0 means the batch size.
     """
     base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
     return find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
 
 
 def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
-    """Plain JSON values that say what a pair model is; `pair_model_from` inverts it."""
+    """Describes a pair model in plain JSON values; `pair_model_from` is the inverse."""
     values = {name: getattr(pair, name) for name in field_types(type(pair))}
     described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
     return {"type": type_name(type(pair))} | described
 
 
 def type_name(model: type[nn.Module]) -> str:
-    """A model of this package by its class's name, others by module and name, as `import_named` reads it."""
+    """Returns the class name of a model of this package, and "module:name" of any other, as `import_named` reads it."""
     own = PAIR_MODELS.get(model.__name__) is model
     return model.__name__ if own else f"{model.__module__}:{model.__qualname__}"
 
 
 def pair_model_from(description: dict[str, Any] | None) -> PairModel:
-    """The pair model that `describe_pair_model` described.
+    """Builds the pair model that `describe_pair_model` described.
 
     Raises:
-      ValueError: naming what is unknown, missing or of a wrong type.
+      ValueError: if something is unknown, missing or of a wrong type; the message names it.
     """
     values = dict(description) if isinstance(description, dict) else {}
     kind = values.pop("type", None)

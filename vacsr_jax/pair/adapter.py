@@ -1,4 +1,4 @@
-"""The adapter: a hidden layer on the similarity vector of a pair. Its scoring, and the adapter without a latent."""
+"""The adapter, a hidden layer on a pair's similarity vector: how it is scored, and the adapter without a latent."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from vacsr_jax.ops.vectors import unit
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
 
 EMBEDDINGS = ("unit", "raw")
-MOST_PAIRS = 1 << 18  # of a tile: more fill no accelerator better
+MOST_PAIRS = 1 << 18  # of a tile: larger tiles keep no accelerator busier
 AGREEMENT = 0.02  # how far the fused kernel's scores may be from XLA's
 
 
 def hidden_units(
     similarity: Float[Array, "*b d"], kernel: Float[Array, "d h"], bias: Float[Array, " h"]
 ) -> Float[Array, "*b h"]:
-    """gelu(s W + b) of every pair: the one matrix product that each pair costs, in the kernel's precision."""
+    """gelu(s W + b) of every pair, in the kernel's precision: the one matrix product that each pair costs."""
     return nn.gelu(product(similarity, kernel) + bias)
 
 
 class AdapterScorer(Scorer):
-    """What scoring needs of an adapter.
+    """The parameters of an adapter in the form that scoring needs.
 
-    logit = gelu(s trunk_kernel + trunk_bias) . readout + bias. With a decoder of one hidden layer `readout` is
-    [h, e] and the logit is gelu(...) . decoder. `log_var_kernel` [h, k d] gives the log-variances, None without a
+    logit = gelu(s trunk_kernel + trunk_bias) . readout + bias. If the decoder has a hidden layer, `readout` is [h, e]
+    and the logit is gelu(...) . decoder. `log_var_kernel` [h, k d] gives the log-variances; it is None without a
     latent.
     """
 
@@ -60,26 +60,26 @@ class AdapterScorer(Scorer):
         return self.score_vectors(images[:, None, :] * texts)
 
     def score_vectors(self, similarity: Float[Array, "r c d"]) -> PairScores:
-        """The score m(mu_bar) and the uncertainty mean_d sigma of pairs, from their similarity vectors.
+        """The score m(mu_bar) and the uncertainty mean_d sigma of each pair, from its similarity vector.
 
-        Wei et al. 2026, section 3.5: sigma_d^2 = sum_k alpha_k sigma_kd^2, and no sampling. One matrix product of the
-        hidden layer for the logit, one more per component for the log-variances where there are any.
+        sigma_d^2 = sum_k alpha_k sigma_kd^2, without sampling (Wei et al. 2026, section 3.5). The logit takes one
+        matrix product of the hidden layer. The log-variances, if there are any, take one more per component.
         """
         hidden = hidden_units(similarity, self.trunk_kernel, self.trunk_bias)
         out = hidden @ self.readout + self.readout_bias
         logit = out[..., 0] if self.decoder is None else nn.gelu(out) @ self.decoder + self.decoder_bias
         if self.log_var_kernel is None:
             return PairScores(logit, None)
-        # exp(log sigma^2 + log alpha): the weights cost nothing when they stand in the bias.
+        # exp(log sigma^2 + log alpha): the weights cost nothing as a part of the bias.
         log_var = product(hidden, self.log_var_kernel) + self.log_var_bias
         log_var = log_var.reshape(*log_var.shape[:-1], len(self.weights), -1)
         variance = jnp.sum(jnp.exp(log_var + jnp.log(self.weights)[:, None]), axis=-2)
         return PairScores(logit, jnp.mean(jnp.sqrt(variance), axis=-1))
 
     def tile_function(self):
-        """XLA's form; on a GPU the fused kernel, where it fits and gives the same.
+        """The fused kernel on a GPU, if it supports the sizes and agrees with XLA; otherwise XLA's form.
 
-        On a machine where the kernel fails, or differs from XLA's result on a few pairs, there is one warning.
+        If the kernel fails on this machine, or differs from XLA's result on a few pairs, one warning is given.
         """
         if jax.default_backend() != "gpu" or self.decoder is not None:
             return AdapterScorer.score_tile
@@ -89,7 +89,7 @@ class AdapterScorer(Scorer):
         return score_tile_fused if fits else AdapterScorer.score_tile
 
     def for_ranking(self) -> AdapterScorer:
-        """The scorer for logits alone, at 1 / (k + 1) of the cost."""
+        """The scorer for logits alone, which costs 1 / (k + 1) as much."""
         return self.replace(log_var_kernel=None, log_var_bias=None, weights=None)
 
     def in_precision(self, dtype: Any) -> AdapterScorer:
@@ -97,8 +97,8 @@ class AdapterScorer(Scorer):
         return self.replace(trunk_kernel=self.trunk_kernel.astype(dtype), log_var_kernel=log_var_kernel)
 
     def pairs_per_tile(self, tile_bytes: int) -> int:
-        """A pair holds its similarity vector, its hidden layer in float32 and again in the products' precision, and its
-        log-variances."""
+        """A pair takes memory for its similarity vector, for its hidden layer twice (in float32 and in the precision of
+        the products), and for its log-variances."""
         d, h = self.trunk_kernel.shape
         size = self.trunk_kernel.dtype.itemsize
         of_variance = 0 if self.log_var_kernel is None else size * h + 4 * self.log_var_kernel.shape[1]
@@ -108,7 +108,7 @@ class AdapterScorer(Scorer):
 def score_tile_fused(
     scorer: AdapterScorer, images: Float[Array, "r d"], texts: Float[Array, "c d"], *, interpret: bool = False
 ) -> PairScores:
-    """`score_tile` of an adapter with a linear readout by the fused GPU kernel, whose reference `score_tile` is."""
+    """`AdapterScorer.score_tile` by the fused GPU kernel, for a linear readout. `score_tile` is the reference."""
     of_variance: tuple[Leaf, ...] = ()
     components = 0
     if scorer.log_var_kernel is not None:
@@ -124,7 +124,7 @@ def score_tile_fused(
 
 @functools.cache
 def kernel_agrees(d: int, h: int, components: int, dtype: jnp.dtype) -> bool:
-    """Whether the fused kernel gives XLA's scores of a few random pairs on this machine; a warning if not."""
+    """Whether the fused kernel agrees with XLA on a few random pairs on this machine. Warns if it does not."""
     rng = np.random.default_rng(0)
 
     def normal(*shape, scale=1.0):
@@ -141,23 +141,23 @@ def kernel_agrees(d: int, h: int, components: int, dtype: jnp.dtype) -> bool:
     scorer, images, texts = scorer.in_precision(dtype), normal(9, d), normal(17, d)
     try:
         ours, plain = jax.device_get((score_tile_fused(scorer, images, texts), scorer.score_tile(images, texts)))
-    except Exception as error:  # whatever a compiler or driver raises: the kernel is an option, not a need
-        warnings.warn(f"the fused GPU kernel does not run here and XLA's form is used: {error}", stacklevel=2)
+    except Exception as error:  # whatever a compiler or driver raises: scoring works without the kernel
+        warnings.warn(f"the fused GPU kernel does not run here, so XLA's form is used: {error}", stacklevel=2)
         return False
     differ = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True))
     if differ > AGREEMENT:
-        warnings.warn(f"the fused GPU kernel is off by {differ:.3f} here and XLA's form is used", stacklevel=2)
+        warnings.warn(f"the fused GPU kernel is off by {differ:.3f} here, so XLA's form is used", stacklevel=2)
     return bool(differ <= AGREEMENT)
 
 
 class AdapterModel(PairModel):
-    """What the adapters share: an item is a scaled embedding, and the hidden layer comes first.
+    """The base class of the adapters: an item is a scaled embedding, and the first layer is the hidden layer.
 
     Attributes:
-      dim: d, of the embeddings.
-      width: h, of the hidden layer.
+      dim: d, the dimension of the embeddings.
+      width: h, the width of the hidden layer.
       embeddings: "unit" or "raw", see `scale_embedding`.
-      initial_logit: of every pair at the start.
+      initial_logit: the logit of every pair at the start.
     """
 
     dim: int
@@ -172,14 +172,17 @@ class AdapterModel(PairModel):
     @nn.nowrap
     def from_unit(self, vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
         if self.embeddings != "unit":
-            raise ValueError("the model was trained on raw embeddings, and files of embeddings hold unit vectors")
+            raise ValueError(
+                "the model was trained on raw embeddings, but files of embeddings hold unit vectors; "
+                "score the images and texts themselves"
+            )
         return self.prepare(vectors)
 
 
 class DeterministicAdapter(AdapterModel):
-    """logit = gelu(s W + b) . f + c: VACSR's hidden layer and a linear head, no latent.
+    """logit = gelu(s W + b) . f + c: VACSR's hidden layer and a linear head, without a latent.
 
-    d^2 + 2 d + 1 parameters at h = d. The attributes are those of `AdapterModel`.
+    It has d^2 + 2 d + 1 parameters at h = d. The attributes are those of `AdapterModel`.
     """
 
     @property
@@ -202,10 +205,12 @@ def trunk_parameters(module: nn.Module) -> tuple[Array, Array]:
 
 
 def scale_embedding(x: Float[Array, "b d"], embeddings: str) -> Float[Array, "b d"]:
-    """sqrt(d) x / |x| for "unit", so that the entries of s are O(1) and s sums to d cos; x itself for "raw".
+    """Scales embeddings: sqrt(d) x / |x| for "unit", x itself for "raw".
+
+    With "unit" the entries of s are O(1), and s sums to d cos.
 
     Raises:
-      ValueError: for another choice.
+      ValueError: for any other choice.
     """
     if embeddings not in EMBEDDINGS:
         raise ValueError(f"adapter.embeddings: got {embeddings!r}, expected one of {', '.join(EMBEDDINGS)}")
@@ -213,7 +218,7 @@ def scale_embedding(x: Float[Array, "b d"], embeddings: str) -> Float[Array, "b 
 
 
 def adapter_fields(config, dim: int, initial_logit: float) -> dict[str, Any]:
-    """The fields of `AdapterModel` that a config gives."""
+    """Reads the fields of `AdapterModel` from a config."""
     adapter = config.adapter
     shape = {"dim": dim, "width": adapter.width or dim, "embeddings": adapter.embeddings}
     return {**shape, "initial_logit": initial_logit}

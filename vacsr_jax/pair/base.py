@@ -1,7 +1,7 @@
-"""What a way to compare an image with a text must give: `PairModel` for inference, `Method` for training.
+"""The interface of a way to compare an image with a text: `PairModel` for inference, `Method` for training.
 
-An item (an image or a text) is a pytree of arrays with one row for each item: one vector, a mean and a variance, or
-many token vectors. Only its own pair model looks inside.
+An item (an image or a text) is a pytree of arrays with one row per item. It may be one vector, a mean and a variance,
+or many token vectors. Only the pair model that prepared it looks inside.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vacsr_jax.losses.contrastive import Labels, Terms
 from vacsr_jax.ops.pairwise import count, map_pairs, shard_pairs
 from vacsr_jax.towers.base import Encoded
 
-Leaf = Any  # an array of a pytree, as jax or numpy holds it, or None, or what a transformation puts in its place
+Leaf = Any  # an array of a pytree (of jax or numpy), None, or what a transformation puts in its place
 
 
 class Items(struct.PyTreeNode):
-    """Items that are more than one vector each: arrays [b ...] of the same b, cut and counted together."""
+    """Items that hold more than one vector each: arrays [b ...] of the same b, sliced and counted together."""
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self)[0])
@@ -39,18 +39,18 @@ class Items(struct.PyTreeNode):
 
 Item = Any  # an array [b, d], `Items`, or any other pytree of arrays [b ...]
 Params = Any
-Key = Any  # a `jax.Array`; None for a pair model that draws nothing
-Found = Any  # what a pair model says of every pair in training: logits [n m], or a tuple of such arrays
+Key = Any  # a `jax.Array`; None for a pair model without random draws
+Found = Any  # what a pair model returns for every pair in training: logits [n m], or a tuple of such arrays
 
 
 class PairScores(NamedTuple):
     """Scores of r x c pairs.
 
     Attributes:
-      logit: [r, c] larger is better; what it means is in `PairModel.meaning`.
-      uncertainty: [r, c] mean latent standard deviation (PCME++: summed variance of both), or None without a latent.
-      label_score: [r, c] ranks by how likely the pair is to be the labelled one; None: as `logit` does.
-      match_score: [r, c] ranks by how likely it is to be a match; None: as `logit` does.
+      logit: [r, c] larger is better; `PairModel.meaning` says what it means.
+      uncertainty: [r, c] mean latent standard deviation (PCME++: the sum of both variances), or None without a latent.
+      label_score: [r, c] ranks pairs by how likely they are to be labelled; None: the logit does.
+      match_score: [r, c] ranks pairs by how likely they are to match; None: the logit does.
     """
 
     logit: Float[Leaf, "r c"]
@@ -59,16 +59,16 @@ class PairScores(NamedTuple):
     match_score: Float[Leaf, "r c"] | None = None
 
     def by_label(self):
-        """What to rank by where the question is which text was written for an image."""
+        """The score to rank by when the question is which text was written for an image."""
         return self.logit if self.label_score is None else self.label_score
 
     def by_match(self):
-        """What to rank by where the question is which texts are true of an image."""
+        """The score to rank by when the question is which texts are true of an image."""
         return self.logit if self.match_score is None else self.match_score
 
 
 class Meaning(NamedTuple):
-    """What the numbers of a pair model mean, in one sentence each; None for a number that it does not give."""
+    """What the numbers of a pair model mean, in one sentence each; None for a number that the model does not give."""
 
     logit: str
     probability: str | None
@@ -76,14 +76,14 @@ class Meaning(NamedTuple):
 
 
 class Scorer(struct.PyTreeNode):
-    """What scoring needs of a pair model, computed once from its parameters: a pytree of arrays.
+    """What scoring needs of a pair model: a pytree of arrays, computed once from the model's parameters.
 
-    A subclass must have `score_tile`. The other methods have defaults that are right for every model.
+    A subclass must have `score_tile`. The defaults of the other methods are right for every model.
     """
 
     @property
     def gives_uncertainty(self) -> bool:
-        """Whether `PairScores.uncertainty` is there."""
+        """Whether the scores include an uncertainty."""
         return False
 
     def score_tile(self, images: Item, texts: Item) -> PairScores:
@@ -91,12 +91,12 @@ class Scorer(struct.PyTreeNode):
         raise NotImplementedError(f"{type(self).__name__} must have score_tile(images, texts)")
 
     def score_listed(self, images: Item, texts: Item) -> PairScores:
-        """Scores [r, k] of every image [r ...] with k texts of its own [r k ...]."""
+        """Scores [r, k] of every image [r ...] with its own k texts [r k ...]."""
         one_image = jax.vmap(lambda image, texts: self.score_tile(jax.tree.map(lambda x: x[None], image), texts))
         return jax.tree.map(lambda x: x[:, 0], one_image(images, texts))
 
     def tile_function(self) -> Callable[[Any, Item, Item], PairScores]:
-        """`score_tile`, or a faster kernel that gives the same on this machine; static under `jit`."""
+        """`score_tile`, or a faster kernel that gives the same scores on this machine; static under `jit`."""
         return type(self).score_tile
 
     def for_ranking(self) -> Scorer:
@@ -104,16 +104,16 @@ class Scorer(struct.PyTreeNode):
         return self
 
     def in_precision(self, dtype: Any) -> Scorer:
-        """The scorer with the matrices that multiply pairs in `dtype`; sums and biases stay float32."""
+        """The scorer with `dtype` for the matrices that multiply pairs; sums and biases stay float32."""
         return self
 
     def pairs_per_tile(self, tile_bytes: int) -> int:
-        """How many pairs a tile may have that shall take `tile_bytes` of memory."""
+        """How many pairs fit in a tile of `tile_bytes` of memory."""
         return 1 << 20
 
 
 class PairModel(nn.Module):
-    """From what the towers say of images and texts to scores of their pairs.
+    """Turns the towers' output for images and texts into scores of their pairs.
 
     A subclass is a Linen module. Its fields are plain values (or another pair model), since they are written into
     checkpoints. It must have `prepare` (or `prepare_image` and `prepare_text`) and `scorer`.
@@ -121,29 +121,29 @@ class PairModel(nn.Module):
 
     @property
     def wants_log_var(self) -> bool:
-        """Whether the towers get a branch that gives `Encoded.log_var`; a subclass may say `wants_log_var = True`."""
+        """Whether the towers need a branch for `Encoded.log_var`; a subclass may set `wants_log_var = True`."""
         return False
 
     @property
     def has_latent(self) -> bool:
-        """Whether a pair has a latent, which training and `sample` draw."""
+        """Whether a pair has a latent, from which training and `sample` draw."""
         return False
 
     @property
     def meaning(self) -> Meaning:
-        """What logit, probability and uncertainty mean."""
+        """What the logit, the probability and the uncertainty mean."""
         raise NotImplementedError(f"{type(self).__name__} must say what its scores mean (`meaning`)")
 
     def prepare_image(self, encoded: Encoded) -> Item:
-        """The images as items, ready to be scored."""
+        """Turns encoded images into items ready to be scored."""
         return self.prepare(encoded.embedding)
 
     def prepare_text(self, encoded: Encoded) -> Item:
-        """The texts as items, ready to be scored."""
+        """Turns encoded texts into items ready to be scored."""
         return self.prepare(encoded.embedding)
 
     def prepare(self, embedding: Float[Array, "b d"]) -> Item:
-        """Items of embeddings as the towers give them, not normalized."""
+        """Turns the towers' embeddings, which are not normalized, into items."""
         raise NotImplementedError(f"{type(self).__name__} must have prepare(embedding)")
 
     def scorer(self) -> Scorer:
@@ -151,7 +151,7 @@ class PairModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must have scorer()")
 
     def __call__(self, images: Item, texts: Item, noise: Any = ()) -> Found:
-        """What the loss needs of every pair: the logit [r, c], unless the model says more. `noise`: of `draw_noise`."""
+        """What the loss needs of every pair: the logit [r, c] by default. `noise` comes from `draw_noise`."""
         return self.scorer().score_tile(images, texts).logit
 
     def draw_noise(self, key: Key, n: int, m: int) -> Any:
@@ -159,7 +159,7 @@ class PairModel(nn.Module):
         return ()
 
     def direction(self, items: Item) -> Leaf:
-        """The vector of each item whose cosines compare items: what a vector store holds.
+        """The vectors that a vector store holds, one per item: their cosines compare the items.
 
         Raises:
           ValueError: if an item has no such vector.
@@ -169,38 +169,38 @@ class PairModel(nn.Module):
         return items
 
     def from_unit(self, vectors: Float[Array, "b d"]) -> Item:
-        """Items of unit vectors, as files of embeddings hold them.
+        """Turns unit vectors, as files of embeddings hold them, into items.
 
         Raises:
-          ValueError: if the length of an embedding, or more than its direction, counts for this model.
+          ValueError: if the model needs the length of an embedding, or anything besides its direction.
         """
         raise ValueError(
             f"{type(self).__name__} does not score unit vectors alone; score the images and texts themselves"
         )
 
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int) -> Float[Array, "n r c"]:
-        """n draws of the match logit of every pair, of a model that `has_latent`."""
+        """n draws of every pair's match logit, for a model that `has_latent`."""
         raise NotImplementedError(f"{type(self).__name__} must have sample(key, images, texts, n)")
 
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
-        """The share of training labels that the model holds to be wrong; None if it does not estimate it."""
+        """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""
         return None
 
     def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        """`params` that start at the logarithm of a pretrained model's scale, where the model has one to learn."""
+        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale."""
         return params
 
 
 class Batch(NamedTuple):
-    """What a loss is computed of: n images and m texts, and how to compute it.
+    """The input of a loss: n images and m texts, and how to compute it.
 
     Attributes:
       images, texts: items, as the pair model prepared them; split over the mesh.
       labels: [n, m] how much a pair is a match, 0 to 1.
       valid: bool [n, m] which pairs count.
-      key: of the step's random numbers; None for a pair model without a latent.
+      key: the random key of the step; None for a pair model without a latent.
       step: int32, how many steps are done.
-      mesh, tile_pairs, dtype: the devices, how many pairs are worked on at once, the type of compute.
+      mesh, tile_pairs, dtype: the devices, how many pairs are computed at once, and the type to compute in.
     """
 
     images: Item
@@ -224,14 +224,14 @@ class Method:
     """One way to train: a pair model and its loss.
 
     Attributes:
-      about: what it is, in one line: a loss on a known model, a model of its own, or a wrapper around one.
+      about: one line that says whether it is a loss on a known model, a model of its own, or a wrapper around a model.
       model: the class of its pair model.
       build: (config, d, initial_logit) -> pair model for embeddings of d numbers. `initial_logit` is the base rate of
-        positives as log odds; a model whose logit is to be a probability starts there.
-      loss: (what the pair model says of every pair, batch, config) -> loss, and its terms by name. It may be left out
-        where there is an `objective`.
-      label_loss: (what the pair model says, floor, batch, config) -> the same where a propensity model wraps this one.
-        `floor` lifts label logits over the odds of a wrong label. None: `loss` of the lifted logits.
+        positives as log odds. A model whose logit is a probability should start there.
+      loss: (what the pair model returns for every pair, batch, config) -> loss, and its terms by name. It may be left
+        out if there is an `objective`.
+      label_loss: (what the pair model returns, floor, batch, config) -> loss and terms, when a propensity model wraps
+        this one. `floor` raises label logits to at least the odds of a wrong label. None: `loss` of the raised logits.
       objective: (pair model, its params, batch, config) -> loss and terms; None: `loss` of all pairs.
       with_classes: whether the texts may be classes; False: text i must be the one that was drawn with image i.
       options: (config, d) -> fields of `ImageTextModel` that this method sets.
@@ -247,7 +247,7 @@ class Method:
     options: Callable[[ConfigDict, int], dict[str, Any]] = lambda config, dim: {}
 
     def loss_above(self, floor: Floor, found: Found, batch: Batch, config: ConfigDict):
-        """The loss of label logits that `floor` lifts, and its terms."""
+        """The loss, and its terms, of label logits that `floor` has raised."""
         if self.label_loss is not None:
             return self.label_loss(found, floor, batch, config)
         return self._loss()(floor(found), batch, config)
@@ -260,12 +260,12 @@ class Method:
 
     def _loss(self) -> Loss:
         if self.loss is None:
-            raise ValueError(f"method {self.about!r}: it has no loss; give it one, or a label_loss to wrap it")
+            raise ValueError(f"method {self.about!r}: it has no loss; give it a loss, or a label_loss if it is wrapped")
         return self.loss
 
 
 def all_pairs(pair: PairModel, params: Params, batch: Batch) -> Found:
-    """The pair model on all n x m pairs, in tiles; each device works on the rows of its own images."""
+    """Applies the pair model to all n x m pairs, in tiles; each device computes the rows of its own images."""
     noise = pair.draw_noise(batch.key, count(batch.images), count(batch.texts))
 
     def local_rows(params, rows, columns, noise):
@@ -278,22 +278,22 @@ def all_pairs(pair: PairModel, params: Params, batch: Batch) -> Found:
 
 
 def of_logits(loss: Callable) -> Loss:
-    """A loss of (logits, labels, valid) as a method's."""
+    """Turns a loss of (logits, labels, valid) into a method's loss."""
     return lambda logits, batch, config: loss(logits, batch.labels, batch.valid)
 
 
 def import_named(path: str, kind: type) -> Any:
-    """The object at "package.module:Name", which must be a `kind` (or, for a type of classes, a subclass).
+    """Imports the object at "package.module:Name", which must be a `kind` (a subclass, if `kind` is for classes).
 
     The module must be importable. Modules of Python's standard library are refused, so that a damaged or hostile file
     cannot name one that does something when it is imported.
 
     Raises:
-      ValueError: if there is no such module or name, or it is something else.
+      ValueError: if there is no such module or name, or the object is something else.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:
-        raise ValueError(f"{path!r:.80}: expected my_package.my_module:Name")
+        raise ValueError(f"got {path!r:.80}, expected my_package.my_module:Name")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         raise ValueError(
             f"{path!r:.80}: a module of Python's standard library is not imported by name; "

@@ -1,4 +1,4 @@
-"""A match as a conjunction: a caption is true of an image if each of the few claims that it makes is."""
+"""A match as a conjunction: a caption is true of an image if each of its few claims is true."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
 
-TAIL = 15.0  # where log(1 + exp(-x)) is exp(-x) to float32's precision
+TAIL = 15.0  # beyond it, log(1 + exp(-x)) equals exp(-x) in float32
 
 
 class ConjunctionScorer(Scorer):
-    """What scoring needs of a `ConjunctionModel`."""
+    """The parameters of a `ConjunctionModel` in the form that scoring needs."""
 
     scale: Leaf  # []
     bias: Leaf  # [claims]
@@ -32,17 +32,17 @@ class ConjunctionScorer(Scorer):
 class ConjunctionModel(PairModel):
     """P(match_ij) = prod_k sigmoid(a^k_ij),  a^k_ij = exp(log_scale) <v^k_i, t^k_j> + bias_k,  k = 1 .. claims.
 
-    v^k and t^k are the k-th of `claims` equal parts of an embedding that is scaled to length sqrt(claims), so the mean
-    of a^k over the claims is exp(log_scale) cos(v_i, t_j) + mean bias; with one claim it is `CosineModel`. A cosine
-    lets a strong agreement on one fact make up for a disagreement on another; a product does not. Each factor ends at
-    1, which leaves less room than an adapter has for how general a text is. A caption that makes no k-th claim has a
-    short t^k, and its factor is sigmoid(bias_k) for every image.
+    v^k and t^k are the k-th of `claims` equal parts of an embedding, which is first scaled to length sqrt(claims). The
+    mean of a^k over the claims is then exp(log_scale) cos(v_i, t_j) + mean bias, and with one claim the model is
+    `CosineModel`. In a cosine, a strong agreement on one fact can make up for a disagreement on another; in a product
+    it cannot. No factor exceeds 1, so the model has less room than an adapter to express how general a text is. A
+    caption that makes no k-th claim has a short t^k, and its factor is sigmoid(bias_k) for every image.
 
     Attributes:
-      dim: d, of the embeddings.
-      claims: parts of an embedding; divides `dim`.
-      initial_logit: of a match at the start, where the claims are alike.
-      scale: at the start.
+      dim: d, the dimension of the embeddings.
+      claims: the number of parts of an embedding; it divides `dim`.
+      initial_logit: the logit of a match at the start, when all claims are alike.
+      scale: the scale at the start.
       learn_scale: False: scale and biases stay as they are.
 
     Raises:
@@ -90,7 +90,7 @@ class ConjunctionModel(PairModel):
 def conjunction_logit(
     scorer: ConjunctionScorer, images: Float[Array, "r d"], texts: Float[Array, "#r c d"]
 ) -> Float[Array, "r c"]:
-    """The match logit of each image with texts of its own, or with those that all share (#r = 1)."""
+    """The match logit of each image with its own texts, or with texts that all images share (#r = 1)."""
     claims = len(scorer.bias)
 
     def agreement(v, t):
@@ -101,10 +101,10 @@ def conjunction_logit(
 
 
 def logit_of_all(logits: Float[Array, "k r c"]) -> Float[Array, "r c"]:
-    """logit(prod_k sigmoid(a^k)) of logits a^k, the log odds that all of k independent statements hold.
+    """logit(prod_k sigmoid(a^k)): the log odds that k independent statements, with logits a^k, all hold.
 
-    = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)); u is kept as a logarithm, so that value and gradient,
-    sigmoid(-a^k) / sigmoid(-a), are finite for every finite a^k.
+    = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)). u is kept as a logarithm. The value, and the gradient
+    sigmoid(-a^k) / sigmoid(-a), are therefore finite for every finite a^k.
     """
     log_u = jax.scipy.special.logsumexp(log_softplus(-logits), axis=0)
     small = log_u < -TAIL

@@ -1,4 +1,4 @@
-"""The scaled cosine of two embeddings, and the losses of the literature that are trained on it."""
+"""The scaled cosine of two embeddings, and the published losses that are trained on it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class CosineScorer(Scorer):
 
 
 class CosineModel(PairModel):
-    """logit_ij = exp(log_scale) cos(v_i, t_j) + bias, as SigLIP (Zhai et al. 2023).
+    """logit_ij = exp(log_scale) cos(v_i, t_j) + bias, as in SigLIP (Zhai et al. 2023).
 
-    `initial_logit` is the bias at the start. None leaves the bias out, as CLIP does: a loss that normalizes over the
-    batch fixes no level, so such a logit ranks but is no probability. `scale` is the scale at the start. Without
-    `learn_scale`, scale and bias stay as they are.
+    `initial_logit` is the bias at the start. None leaves the bias out, as CLIP does. A loss that normalizes over the
+    batch does not fix the level of the logits, so such a logit ranks pairs but is not a probability. `scale` is the
+    scale at the start. Without `learn_scale`, scale and bias stay as they are.
     """
 
     initial_logit: float | None
@@ -70,22 +70,22 @@ class CosineModel(PairModel):
 
 
 def scaled_cosine(config, dim: int, initial_logit: float) -> CosineModel:
-    """A cosine without a level."""
+    """A cosine without a bias: its level means nothing."""
     return CosineModel(None, config.cosine.scale or CosineModel.scale, config.cosine.learn_scale)
 
 
 def cosine_with_bias(config, dim: int, initial_logit: float) -> CosineModel:
-    """A cosine whose logit is a probability."""
+    """A cosine with a bias: its sigmoid is a probability."""
     return CosineModel(initial_logit, config.cosine.scale or CosineModel.scale, config.cosine.learn_scale)
 
 
 def plain_cosine(config, dim: int, initial_logit: float) -> CosineModel:
-    """The cosine itself: the triplet loss's margin is one of cosines."""
+    """The cosine itself: the margin of the triplet loss is a difference of cosines."""
     return CosineModel(None, scale=1.0, learn_scale=False)
 
 
 def triplet_loss(similarity: Float[Array, "n m"], batch: Batch, config):
-    """`losses.triplet.triplet` with all negatives at first, then with the hardest."""
+    """`losses.triplet.triplet`, first with all negatives, later with the hardest."""
     hardest = batch.step >= config.triplet.all_negatives_steps
     return triplet(similarity, batch.labels, batch.valid, margin=config.triplet.margin, hardest=hardest)
 

@@ -1,4 +1,4 @@
-"""PCME++'s pair model: each image and each text is a Gaussian; a pair is as far apart as their samples on average."""
+"""PCME++'s pair model: images and texts are Gaussians, compared by the mean squared distance of samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vacsr_jax.towers.base import Encoded
 
 
 class GaussianScorer(Scorer):
-    """What scoring needs of a `GaussianDistance`."""
+    """The parameters of a `GaussianDistance` in the form that scoring needs."""
 
     gives_uncertainty = True
 
@@ -28,7 +28,7 @@ class GaussianScorer(Scorer):
         return self._score(images, texts)
 
     def _score(self, images: Float[Array, "r e"], texts: Float[Array, "one_or_r c e"]) -> PairScores:
-        # One matrix product, never r x c x d differences.
+        # One matrix product, so that r x c x d differences never exist.
         (means, log_vars), (text_means, text_log_vars) = (jnp.split(x, 2, axis=-1) for x in (images, texts))
         shared = len(texts) == 1
         dots = means @ text_means[0].T if shared else jnp.einsum("rd,rcd->rc", means, text_means)
@@ -40,7 +40,7 @@ class GaussianScorer(Scorer):
 class GaussianDistance(PairModel):
     """logit_ij = -a (|mu_i - mu_j|^2 + sum_d (sigma_i^2 + sigma_j^2)) + b; Chun 2024 (PCME++).
 
-    An item is a unit mean with log sigma^2 behind it, [b, 2 d]; the towers give log sigma^2. a and b are learned and
+    An item is a unit mean followed by log sigma^2, [b, 2 d]. The towers give log sigma^2. a and b are learned, and
     start at `scale` and `initial_logit`.
     """
 
@@ -83,7 +83,7 @@ def gaussian(mean: Float[Array, "b d"], log_var: Float[Array, "b d"] | None) -> 
     """
     if log_var is None:
         raise ValueError("GaussianDistance: Encoded.log_var is None; the towers must give log sigma^2 of each item")
-    # Divided, where `ops.vectors.unit` multiplies: PCME++'s numbers stay what they were, to the last bit.
+    # This divides, where `ops.vectors.unit` multiplies, to keep PCME++'s numbers the same to the last bit.
     norm = jnp.sqrt(jnp.maximum(jnp.sum(mean**2, axis=-1, keepdims=True), 1e-24))
     return jnp.concatenate([mean / norm, log_var], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Two questions about a pair, kept apart: is it a match, and would such a match have got the label?"""
+"""Separates two questions about a pair: is it a match, and would such a match have been labelled?"""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from vacsr_jax.pair.cosine import SIGMOID
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import Encoded
 
-START = 0.1  # the share of wrong labels
-NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step; from 10 % to 50 % of noise is far in log odds
+START = 0.1  # the share of wrong labels at the start
+NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step, and 10 % to 50 % of noise is far in log odds
 MATCHES = {"cosine": SIGMOID, "conjunction": CONJUNCTION, "deterministic": DETERMINISTIC, "vacsr": VACSR}
 
 
 class WithPropensity(Items):
-    """Items of the match model that are not one vector each, and their propensities [b, 1]."""
+    """The match model's items with their propensities [b, 1], for items that are not one vector each."""
 
     match: Item
     propensity: Leaf
 
 
 def append_propensity(match: Item, propensity: Float[Array, "b 1"]) -> Item:
-    """Items with their propensities: one vector gets one more number, [b, d + 1]; others become `WithPropensity`."""
+    """Adds propensities to items: one vector grows by one number, [b, d + 1]; other items become `WithPropensity`."""
     if isinstance(match, jax.Array) and match.ndim == 2:
         return jnp.concatenate([match, propensity], axis=-1)
     return WithPropensity(match, propensity)
@@ -57,12 +57,12 @@ def match_part(items: Item) -> Item:
 
 
 def propensity_rows(images: Item) -> Float[Array, "r 1"]:
-    """The propensities f of images, one a row."""
+    """The propensities f of images, one per row."""
     return images.propensity if isinstance(images, WithPropensity) else images[:, -1:]
 
 
 def propensity_columns(texts: Item) -> Float[Array, "*r c"]:
-    """The propensities g of texts, one a column."""
+    """The propensities g of texts, one per column."""
     return texts.propensity[..., 0] if isinstance(texts, WithPropensity) else texts[..., -1]
 
 
@@ -84,10 +84,11 @@ class PropensityScorer(Scorer):
         return self.with_propensity(self.match.score_listed(match_part(images), match_part(texts)), images, texts)
 
     def with_propensity(self, scores: PairScores, images: Item, texts: Item) -> PairScores:
-        """Both scores of pairs, from the match model's logits a and the propensities f and g.
+        """Adds both scores to the pairs, from the match model's logits a and the propensities f and g.
 
-        label_score = log sigmoid(a) + g + f + c ranks as the label's odds do, with or without the floor of wrong
-        labels, which is the same for every pair. match_score = log sigmoid(a) + f leaves the text's propensity out.
+        label_score = log sigmoid(a) + g + f + c ranks pairs as the label's odds do. The floor of wrong labels does not
+        change the ranking, since it is the same for every pair. match_score = log sigmoid(a) + f leaves out the text's
+        propensity.
         """
         match = log_match(scores.logit, self.plateau) + propensity_rows(images)
         return scores._replace(label_score=match + propensity_columns(texts) + self.bias, match_score=match)
@@ -114,21 +115,21 @@ def _tile_by(match_tile):
 
 
 class PropensityModel(PairModel):
-    """A pair model `match` of "is it a match?", and the propensity with which a match of an item gets the label.
+    """A pair model `match` that answers "is it a match?", and the propensity of a match to be labelled.
 
     a_ij = match(v_i, t_j)                               match logit; sigmoid(a_ij) is the probability of a match
     r_ij = log sigmoid(a_ij) + g(t_j) + f(v_i) + c       label logit
     A data set labels a caption with the one image it was written for, so a true match of a general caption is rarely
-    labelled. Positive-unlabelled learning with a learned propensity (Elkan and Noto 2008; Bekker et al. 2019): the
-    label's odds are the match probability times a propensity of the text and one of the image. g and f are one hidden
-    layer each on the embedding as the tower gives it. They and c start at 0, and need no label of their own. An item is
-    that of `match` with its propensity (`append_propensity`).
+    labelled. This is positive-unlabelled learning with a learned propensity (Elkan and Noto 2008; Bekker et al. 2019):
+    the label's odds are the match probability times a propensity of the text and one of the image. g and f each have
+    one hidden layer on the towers' embedding. They and c start at 0, and need no labels of their own. An item is the
+    item of `match` with its propensity (`append_propensity`).
 
     Attributes:
-      match: the pair model whose logit a is.
-      dim: d, of the embeddings.
-      plateau: whether log sigmoid(a) stands in r; False: a itself (an ablation).
-      text_propensity, image_propensity: whether there is g, f; without both the label's odds only saturate.
+      match: the pair model with logit a.
+      dim: d, the dimension of the embeddings.
+      plateau: whether r contains log sigmoid(a); False: a itself (an ablation).
+      text_propensity, image_propensity: whether there is a g and an f. Without both, the label's odds only saturate.
       noise_floor: whether the loss learns the share of wrong labels; see `losses.propensity`.
     """
 
@@ -173,7 +174,7 @@ class PropensityModel(PairModel):
         return append_propensity(self.match.prepare_text(encoded), propensity)
 
     def __call__(self, images: Item, texts: Item, noise: Any = ()) -> Float[Array, "r c"] | PairTerms:
-        """The label logit r of every pair, in place of the match logit in what `match` says of it."""
+        """What `match` returns for every pair, with the label logit r in place of the match logit."""
         propensity = propensity_rows(images) + propensity_columns(texts) + self.bias
         found = self.match(match_part(images), match_part(texts), noise)
         return map_logits(lambda a: log_match(a, self.plateau) + propensity, found)
@@ -188,7 +189,7 @@ class PropensityModel(PairModel):
 
     @nn.nowrap
     def from_unit(self, vectors: Float[Array, "b d"]) -> Item:
-        """Without propensities: they are functions of the whole embedding, whose length the vectors do not keep."""
+        """The items of `match` with propensities of 0: the vectors lack the length that propensities depend on."""
         return append_propensity(self.match.from_unit(vectors), jnp.zeros((len(vectors), 1), jnp.float32))
 
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int):
@@ -207,12 +208,12 @@ class PropensityModel(PairModel):
 
 
 def noise_logit(params: Params) -> Float[Array, ""]:
-    """The log odds that a label is wrong, of a `PropensityModel`'s parameters."""
-    return NOISE_SPEED * params["noise_rate"]
+    """The log odds that a label is wrong, from the parameters of a `PropensityModel`."""
+    return NOISE_SPEED * jnp.asarray(params["noise_rate"])
 
 
 class PropensityHead(nn.Module):
-    """One hidden layer as wide as its input, then one number, 0 at the start."""
+    """One hidden layer as wide as its input, then one number, which starts at 0."""
 
     dim: int
 
@@ -233,17 +234,17 @@ def log_match(logit: Float[Array, "*b"], plateau: bool | Array) -> Float[Array, 
 
 
 def map_logits(function, found: Array | PairTerms) -> Array | PairTerms:
-    """`function` of the logits in what a pair model says of every pair: the array itself, or those of `PairTerms`."""
+    """Applies `function` to the logits that a pair model returns: the array itself, or those in `PairTerms`."""
     if isinstance(found, PairTerms):
         return found._replace(score=function(found.score), logit=function(found.logit))
     return function(found)
 
 
 def match_method(config) -> Method:
-    """The method that `propensity.match` names: one of `MATCHES`, or one of another package.
+    """Returns the method that `propensity.match` names: one of `MATCHES`, or one of another package.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is no such method.
     """
     name = config.propensity.match
     if ":" in name:
@@ -257,7 +258,7 @@ def build(config, dim: int, initial_logit: float) -> PropensityModel:
     match = match_method(config).build(config, dim, initial_logit)
     if match.meaning.probability is None:
         name = config.propensity.match
-        raise ValueError(f"propensity.match: the logit of {name} is no probability, so it cannot be a match logit")
+        raise ValueError(f"propensity.match: the logit of {name} is not a probability, so it cannot be a match logit")
     return PropensityModel(
         match,
         dim,
@@ -269,7 +270,7 @@ def build(config, dim: int, initial_logit: float) -> PropensityModel:
 
 
 def objective(pair: PropensityModel, params: Params, batch: Batch, config):
-    """The match method's loss of label logits, above the floor of wrong labels."""
+    """The match method's loss of the label logits, raised to the floor of wrong labels."""
     found, extra, floor = all_pairs(pair, params, batch), {}, lambda logits: logits
     if pair.noise_floor:
         noise = noise_logit(params)

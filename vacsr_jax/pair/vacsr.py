@@ -1,4 +1,4 @@
-"""VACSR's variational adapter: from the similarity vector of a pair to a distribution of its similarity."""
+"""VACSR's variational adapter: from a pair's similarity vector to a distribution of its similarity."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ class PairNoise(NamedTuple):
     Attributes:
       gumbel: [r, c, k] for the component weights.
       normal: [r, c] standard normal, for a linear decoder.
-      seed: [r, c, 2] uint32, for a decoder with a hidden layer: the k d normals a pair then needs are drawn from it
-        within a tile, so that they never stand in memory all at once.
+      seed: [r, c, 2] uint32, for a decoder with a hidden layer. Such a pair needs k d normals. They are drawn from the
+        seed within a tile, so that they are never all in memory at once.
     """
 
     gumbel: Float[Leaf, "r c k"]
-    normal: Float[Leaf, "r c"]  # None where there is a seed
-    seed: UInt32[Leaf, "r c 2"]  # None where there is a normal
+    normal: Float[Leaf, "r c"]  # None if there is a seed
+    seed: UInt32[Leaf, "r c 2"]  # None if there is a normal
 
 
 class VariationalAdapter(AdapterModel):
     """VACSR's adapter: s -> mixture of Gaussians over z in R^d -> decoder m(z); Wei et al. 2026, eq. 5.
 
-    5 (d^2 + d) + d + 1 + k parameters at width d, two components and a linear decoder (5.25 M at d = 1024).
+    It has 5 (d^2 + d) + d + 1 + k parameters at width d, with two components and a linear decoder (5.25 M at d = 1024).
 
-    The dimension of z is that of the embeddings, d.
+    z has the dimension of the embeddings, d.
 
     Attributes:
       dim, width, embeddings, initial_logit: see `AdapterModel`; the decoder's bias starts at `initial_logit`.
-      components: k, of the mixture; alpha = softmax of k learned numbers.
-      decoder_width: 0 for a linear decoder, else the units of its one hidden layer.
-      sigmoid: whether the variance loss sees u = sigmoid(log sigma^2), of which sigma^2 is the odds, or sigma^2
-        itself (the paper's ablation).
+      components: k, the number of mixture components; alpha is the softmax of k learned numbers.
+      decoder_width: 0 for a linear decoder, else the number of units in its one hidden layer.
+      sigmoid: whether the variance loss uses u = sigmoid(log sigma^2), whose odds are sigma^2, or sigma^2 itself (the
+        paper's ablation).
       temperature, hard: of the Gumbel-softmax.
     """
 
@@ -107,7 +107,7 @@ class VariationalAdapter(AdapterModel):
     ) -> PairTerms:
         """The training terms of every pair, with one draw of its similarity.
 
-        `noise` is the [r, c] part of what `draw_noise` gave.
+        `noise` is the [r, c] part of the result of `draw_noise`.
         """
         post = self.posterior(images, texts)
         variance = jnp.exp(post.log_var)
@@ -122,7 +122,7 @@ class VariationalAdapter(AdapterModel):
 
     @nn.nowrap
     def draw_noise(self, key: jax.Array, n: int, m: int) -> PairNoise:
-        """The noise of one draw for n x m pairs, drawn for the whole grid: no draw depends on tiles or devices."""
+        """The noise of one draw for n x m pairs. It covers the whole grid, so no draw depends on tiles or devices."""
         gumbel_key, key = jax.random.split(key)
         gumbel = jax.random.gumbel(gumbel_key, (n, m, self.components))
         if self.decoder_width:
@@ -138,23 +138,23 @@ class VariationalAdapter(AdapterModel):
     ) -> Float[Array, "r c"]:
         """One draw of m(z) for each pair, z = sum_k weights_k (mean_k + sigma_k eps_k).
 
-        With a linear decoder w . z + b, m(z) given the component weights is itself Gaussian, of mean
-        sum_k weights_k w . mean_k + b and variance sum_k weights_k^2 sum_d w_d^2 sigma_kd^2: the local
-        reparameterization of Kingma et al. 2015. One normal a pair then gives the distribution of a decoded draw of
-        z. With a hidden layer in the decoder, z itself is drawn.
+        With a linear decoder w . z + b, m(z) given the component weights is itself Gaussian, with mean
+        sum_k weights_k w . mean_k + b and variance sum_k weights_k^2 sum_d w_d^2 sigma_kd^2. This is the local
+        reparameterization of Kingma et al. 2015: one normal per pair gives the distribution of a decoded draw of z. If
+        the decoder has a hidden layer, z itself is drawn.
         """
         if self.decoder_width:
             normal = _normals(noise.seed, mean.shape[2:])
             return self.decode(mixture.mix(weights, mean + jnp.sqrt(variance) * normal))
         kernel = self.decoder_kernel[:, 0]
         centre = jnp.sum(weights * (mean @ kernel), axis=-1) + self.decoder_bias
-        # The 1e-12 keeps the gradient of the root finite where every variance underflows.
+        # The 1e-12 keeps the gradient of the square root finite if every variance underflows.
         return centre + jnp.sqrt(jnp.sum(weights**2 * (variance @ kernel**2), axis=-1) + 1e-12) * noise.normal
 
     def sample(
         self, key: jax.Array, images: Float[Array, "r d"], texts: Float[Array, "c d"], n: int
     ) -> Float[Array, "n r c"]:
-        """n draws of m(z), z ~ p(z | s), for every pair: the component is drawn exactly, then the similarity."""
+        """n draws of m(z), z ~ p(z | s), for every pair. Each draws one component exactly, then the similarity."""
         post = self.posterior(images, texts)
         variance = jnp.exp(post.log_var)
 
@@ -168,17 +168,17 @@ class VariationalAdapter(AdapterModel):
     def variance_loss(self, logit: Float[Array, "*b"], variance: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """mean_d (1/2 error / u_d + 1/2 log u_d), error = (1 - sigmoid(logit))^2 held constant.
 
-        Wei et al. 2026, eq. 10 to 12: least where u = error. u = sigmoid(log sigma^2) = sigma^2 / (1 + sigma^2), or
-        sigma^2 in the ablation without sigmoid.
+        Wei et al. 2026, eq. 10 to 12. The minimum is at u = error. u = sigmoid(log sigma^2) = sigma^2 / (1 + sigma^2),
+        or sigma^2 in the ablation without sigmoid.
         """
         error = jax.lax.stop_gradient(jax.nn.sigmoid(-logit)) ** 2
-        # Pairs that training fits perfectly drive log sigma^2 down without end; below 1e-18 the gradient, -error /
-        # sigma^4, would overflow.
+        # If training fits a pair perfectly, its log sigma^2 falls without end. Below 1e-18 the gradient,
+        # -error / sigma^4, would overflow.
         inverse = 1 / jnp.maximum(variance, 1e-18) + (1 if self.sigmoid else 0)
         return 0.5 * (error * jnp.mean(inverse, axis=-1) - jnp.mean(jnp.log(inverse), axis=-1))
 
     def scorer(self) -> AdapterScorer:
-        """The parameters as inference needs them: sum_k alpha_k mean_k and the decoder's first layer in one matrix."""
+        """The parameters as inference needs them: sum_k alpha_k mean_k merged with the decoder's first layer."""
         alpha = jax.nn.softmax(self.mixture_logits)
         mean_kernel = jnp.einsum("hkd,k->hd", self.mean_kernel.reshape(self.width, self.components, self.dim), alpha)
         mean_bias = alpha @ self.mean_bias.reshape(self.components, self.dim)

@@ -37,9 +37,9 @@ def vacsr_objective(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`losses.vacsr.vacsr` of all n x m pairs of prepared embeddings, with one draw of each pair, and its terms.
 
-    Equal in value and gradient to that loss on the terms of `VariationalAdapter.__call__`, for a linear decoder. Every
-    term but L_N weighs each pair by a number that is known beforehand, so one pass over the tiles gives value and
-    gradient (`sum_pairs`). The hard negatives are known after it, and are few: their variance losses are
+    For a linear decoder, value and gradient equal that loss on the terms of `VariationalAdapter.__call__`. In every
+    term but L_N the weight of each pair is known beforehand, so one pass over the tiles gives value and gradient
+    (`sum_pairs`). The hard negatives are known only after that pass. They are few, so their variance losses are
     computed again, with their gradient. Products of pairs are in `dtype`, sums in float32.
     """
     check_choices(labels.shape, **loss)
@@ -88,13 +88,13 @@ def vacsr_objective(
 
 
 def sum_where(mask: jax.Array, values: Callable[[], jax.Array]) -> jax.Array:
-    """The sum of `values()` where the mask holds; they are not computed where it holds nowhere, as in most tiles."""
+    """The sum of `values()` where the mask holds. If it holds nowhere, as in most tiles, they are not computed."""
     dtype = jax.eval_shape(values).dtype
     return jax.lax.cond(jnp.any(mask), lambda: jnp.sum(jnp.where(mask, values(), 0)), lambda: jnp.zeros((), dtype))
 
 
 def objective(pair: VariationalAdapter, params: Params, batch: Batch, config):
-    """`vacsr_objective`; with a hidden layer in the decoder, `losses.vacsr.vacsr` of all pairs, which it equals."""
+    """`vacsr_objective`; if the decoder has a hidden layer, the equal `losses.vacsr.vacsr` of all pairs."""
     if pair.decoder_width:
         return loss(all_pairs(pair, params, batch), batch, config)
     return vacsr_objective(
@@ -117,7 +117,7 @@ def loss(terms: PairTerms, batch: Batch, config):
 
 
 def loss_above_floor(terms: PairTerms, floor: Callable, batch: Batch, config):
-    """VACSR's loss with the sigmoid loss of label logits as its reconstruction."""
+    """VACSR's loss, with the binary cross-entropy of the label logits as its reconstruction error."""
     terms = terms._replace(logit=floor(terms.logit))
     return vacsr(terms, batch.labels, batch.valid, error=binary_cross_entropy, **config.loss)
 
@@ -129,7 +129,7 @@ def build(config, dim: int, initial_logit: float) -> VariationalAdapter:
         components=adapter.components,
         decoder_width=adapter.decoder_width,
         sigmoid=adapter.sigmoid,
-        temperature=adapter.temperature,
+        temperature=1.0,  # of the Gumbel-softmax; no table varies it
         hard=adapter.hard_gumbel,
     )
 

@@ -1,9 +1,9 @@
-"""What training needs of every pair, with fewer matrix products than the posterior itself takes.
+"""The training terms of every pair, with fewer matrix products than the posterior itself takes.
 
-With a linear decoder no pair's mean mu_k is needed, only two of its shadows: w . mu_k, one product with the decoder,
-and |mu_k|^2 inside the KL bound, a quadratic form of the hidden layer. Summed over pairs that form is the inner product
-of two h x h matrices, of which one product over the pairs serves all components. Of the 3 + 6 k products a pair costs
-forward and backward (15 for k = 2), 5 + 3 k are left (11).
+With a linear decoder, a pair's mean mu_k is never needed itself, only two functions of it. One is w . mu_k, one product
+with the decoder. The other is |mu_k|^2 in the KL bound, a quadratic form of the hidden layer. Summed over pairs, that
+form is the inner product of two h x h matrices, one of which takes one product over the pairs for all components. A
+pair costs 3 + 6 k products forward and backward (15 for k = 2); this leaves 5 + 3 k of them (11).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from vacsr_jax.pair.vacsr import PairNoise, VariationalAdapter
 
 
 class TermParameters(NamedTuple):
-    """The adapter's parameters as training needs them; differentiable functions of them, computed once a step.
+    """The adapter's parameters as training needs them: differentiable functions of them, computed once a step.
 
-    With W_k, b_k of the means, w, b of the decoder and alpha the mixture's weights: `readout` [h, k] = W_k w and
-    `readout_bias` = w . b_k + b; `gram` = sum_k alpha_k W_k W_k^T, `cross` = sum_k alpha_k W_k b_k and
-    `norm` = sum_k alpha_k |b_k|^2, so that sum_k alpha_k |mu_k|^2 = x gram x + 2 x . cross + norm of a hidden layer x.
+    W_k, b_k are the means' parameters, w, b the decoder's, and alpha the mixture's weights. `readout` [h, k] is W_k w,
+    and `readout_bias` is w . b_k + b. With `gram` = sum_k alpha_k W_k W_k^T, `cross` = sum_k alpha_k W_k b_k and
+    `norm` = sum_k alpha_k |b_k|^2, a hidden layer x has sum_k alpha_k |mu_k|^2 = x gram x + 2 x . cross + norm.
     """
 
     trunk_kernel: Float[Array, "d h"]
@@ -42,10 +42,10 @@ class TermParameters(NamedTuple):
 
 
 class SummedTerms(NamedTuple):
-    """As `PairTerms`, with the KL bound already summed over the pairs that count, in nats, and the parts
-    of the variance loss.
+    """Like `PairTerms`, but with the KL bound already summed, in nats, over the pairs that count, and with the parts of
+    the variance loss.
 
-    That loss is elementwise but not cheap, and counts for few pairs: see `variance_loss`.
+    The variance loss is elementwise but not cheap, and counts for few pairs: see `variance_loss`.
     """
 
     score: Float[Array, "*b"]
@@ -56,13 +56,15 @@ class SummedTerms(NamedTuple):
 
 
 def term_parameters(adapter: VariationalAdapter, params: dict[str, Array], dtype: Any) -> TermParameters:
-    """The parameters as training needs them; the three large matrices, which multiply pairs, in `dtype`.
+    """The parameters as training needs them. The three large matrices, which multiply pairs, are in `dtype`.
 
     Raises:
       ValueError: for a decoder with a hidden layer, whose draw of z needs the means themselves.
     """
     if adapter.decoder_width:
-        raise ValueError(f"decoder_width: got {adapter.decoder_width}, the terms in one pass need a linear decoder (0)")
+        raise ValueError(
+            f"decoder_width: got {adapter.decoder_width}, expected 0: the terms in one pass need a linear decoder"
+        )
     k, d = adapter.components, adapter.dim
     alpha = jax.nn.softmax(params["mixture_logits"])
     kernel, bias = params["mean_kernel"].reshape(-1, k, d), params["mean_bias"].reshape(k, d)
@@ -90,9 +92,9 @@ def summed_terms(
     noise: PairNoise,
     counts: Float[Array, "*b"] | None,
 ) -> SummedTerms:
-    """The training terms of pairs from their similarity vectors: what `VariationalAdapter.__call__` gives, prepared.
+    """The training terms of `VariationalAdapter.__call__`, from similarity vectors and prepared parameters.
 
-    `counts` weighs each pair in the sum of the KL bounds; None leaves the sum out (0).
+    `counts` weighs each pair in the sum of the KL bounds. None leaves that sum out (0).
     """
     hidden = hidden_units(similarity, prepared.trunk_kernel, prepared.trunk_bias)
     log_var = product(hidden, prepared.log_var_kernel) + prepared.log_var_bias
@@ -115,16 +117,16 @@ def summed_terms(
 
 
 def variance_loss(adapter: VariationalAdapter, terms: SummedTerms) -> Float[Array, "*b"]:
-    """The variance loss of every pair, `VariationalAdapter.variance_loss`."""
+    """The variance loss of every pair; see `VariationalAdapter.variance_loss`."""
     return adapter.variance_loss(terms.logit, mixture.mix(terms.weights, terms.variance))
 
 
 @jax.custom_vjp
 def quadratic_sum(x: Float[Array, "p h"], weights: Float[Array, " p"], gram: Float[Array, "h h"]) -> Float[Array, ""]:
-    """sum_p weights_p x_p gram x_p for a symmetric gram: <gram, sum_p weights_p x_p x_p^T>, one product of the pairs.
+    """sum_p weights_p x_p gram x_p for a symmetric gram, = <gram, sum_p weights_p x_p x_p^T>: one product of the pairs.
 
-    That second factor is the gradient in gram, and 2 weights x gram the one in x: one product more. `weights` are held
-    constant.
+    The second factor is the gradient with respect to gram. The gradient with respect to x is 2 weights x gram, which is
+    one product more. `weights` are held constant.
     """
     return _quadratic_sum(x, weights, gram)[0]
 

@@ -8,6 +8,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def reliability_svg(curves: dict[str, Reliability]) -> str:
     return _svg(figure, "reliability")
 
 
-def curve_svg(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
+def curve_svg(name: str, steps: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> str:
     """Draws one training curve as inline SVG; a long one faintly, under its running mean."""
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     figure, axes = _figure(3.4, 2.2)
@@ -119,7 +120,7 @@ def _figure(width: float, height: float, rows: Sequence[float] | None = None):
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    shape = {"nrows": len(rows), "height_ratios": rows, "sharex": True} if rows else {}
+    shape: dict[str, Any] = {"nrows": len(rows), "height_ratios": rows, "sharex": True} if rows else {}
     axes = figure.subplots(**shape)
     for a in np.atleast_1d(axes):
         a.patch.set_alpha(0)

@@ -11,7 +11,7 @@ from vacsr_jax.evaluation.retrieval import Evaluation
 from vacsr_jax.evaluation.uncertainty_figures import pair_classes
 from vacsr_jax.metrics.calibration import reliability
 from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
-from vacsr_jax.report.tables import format_table
+from vacsr_jax.report.tables import Cell, format_table
 
 SHOWN = 6  # queries per direction
 CANDIDATES = 6  # items per query
@@ -126,7 +126,7 @@ def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> l
 
 
 def _distributions(evaluation: Evaluation) -> Table:
-    rows = [
+    rows: list[list[Cell]] = [
         [f"{name}, {kind}", *numbers]
         for name, kinds in evaluation.distributions().items()
         for kind, numbers in kinds.items()

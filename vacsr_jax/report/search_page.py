@@ -17,7 +17,7 @@ from vacsr_jax.report.tables import format_cell
 
 @dataclass(frozen=True)
 class Found:
-    """One result: a picture (uint8 [h, w, 3]), a text, or None where the index does not have its content."""
+    """One result: a picture (uint8 [h, w, 3]), a text, or None if the index does not have its content."""
 
     id: str
     modality: str

@@ -74,7 +74,7 @@ def _embed(model: ImageTextModel, params, batches: Iterable[np.ndarray], method:
     """The items of each batch; None for an empty one. The device computes a batch while the next is put together."""
     if total > BATCH_SIZE:
         params = jax.device_put(params)  # once, not with every batch
-    running = deque()
+    running: deque[tuple[Item | None, int]] = deque()
     with tqdm(total=total, unit=UNITS[method], delay=5, leave=False, disable=None) as progress:  # on a terminal
         for batch in _until_fault(batches):
             if isinstance(batch, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,4 +36,5 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _scorer(params, model: ImageTextModel) -> Scorer:
-    return model.apply({"params": params}, method="scorer")
+    scorer: Any = model.apply({"params": params}, method="scorer")
+    return scorer

@@ -34,7 +34,7 @@ class TopK(NamedTuple):
     """
 
     score: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
     uncertainty: np.ndarray | None
 
 
@@ -89,11 +89,12 @@ def rerank(scorer: Scorer, images: Item, texts: Item, candidates: np.ndarray) ->
     """The second of two stages: the candidates [n, k] of any first stage, in the order of their scores."""
     scores = score_candidates(scorer, images, texts, candidates)
     order = np.argsort(-scores.by_match(), axis=1, kind="stable")
-    score, index, uncertainty = (
-        None if x is None else np.take_along_axis(x, order, axis=1)
-        for x in (scores.by_match(), candidates.astype(np.int32), scores.uncertainty)
-    )
-    return TopK(score, index, uncertainty)
+
+    def in_order(x: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(x, order, axis=1)
+
+    uncertainty = None if scores.uncertainty is None else in_order(scores.uncertainty)
+    return TopK(in_order(scores.by_match()), in_order(candidates.astype(np.int32)), uncertainty)
 
 
 def pairs_per_tile(scorer: Scorer, device: Any = None) -> int:
@@ -159,8 +160,8 @@ def _best_rows(
 
 @functools.partial(jax.jit, static_argnames="tile_pairs")
 def _score_candidates(scorer: Scorer, images, texts, candidates, *, tile_pairs: int) -> PairScores:
-    rows, columns = tile_shape(*candidates.shape, tile_pairs)
-    k = candidates.shape[1]
+    n, k = candidates.shape
+    rows, columns = tile_shape(n, k, tile_pairs)
     columns_first = split(candidates.T, columns)  # [tiles, columns, n]
     tiles = split(jnp.moveaxis(columns_first, 2, 0), rows)  # [blocks, rows, tiles, columns]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Samples(NamedTuple):
 def sample_similarity(
     model: ImageTextModel, params, key: jax.Array, images: Item, texts: Item, n: int, level: float = 0.9
 ) -> Samples:
-    """n draws of every pair's similarity; `images` and `texts` are items.
+    """Draws every pair's similarity n times; `images` and `texts` are items.
 
     Components are drawn exactly (one-hot, probability alpha), not by the Gumbel-softmax of training. `level` is the
     probability inside the credible interval.
@@ -43,7 +43,7 @@ def sample_similarity(
     if not model.pair.has_latent:
         raise ValueError(f"{type(model.pair).__name__} has no latent to sample; load a model of method vacsr")
     if n < 1 or not 0 < level < 1:
-        raise ValueError(f"got n {n} and level {level}, expected n >= 1 and 0 < level < 1")
+        raise ValueError(f"n, level: got {n} and {level}, expected n >= 1 and 0 < level < 1")
     rows = [
         _draw_row(params["pair"], k, jax.tree.map(lambda x, i=i: x[i : i + 1], images), texts, model, n)
         for i, k in enumerate(jax.random.split(key, count(images)))
@@ -55,5 +55,7 @@ def sample_similarity(
 
 @functools.partial(jax.jit, static_argnames=("model", "n"))
 def _draw_row(pair_params, key, image, texts, model: ImageTextModel, n: int) -> jax.Array:
-    logits = model.pair.apply({"params": pair_params}, key, image, jax.tree.map(jnp.asarray, texts), n, method="sample")
+    logits: Any = model.pair.apply(
+        {"params": pair_params}, key, image, jax.tree.map(jnp.asarray, texts), n, method="sample"
+    )
     return jax.nn.sigmoid(logits)

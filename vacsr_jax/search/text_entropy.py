@@ -1,8 +1,8 @@
 """Text entropy: how many images a caption fits, estimated from a frozen model's scores without labels or training.
 
 A data set labels a caption with one image. A model trained on those labels therefore scores a general caption ("a red
-square") below a specific one, by the log of the number of images it is true of. The entropy H_j of caption j over a set
-of reference images estimates that log, and s_ij + w H_j gives it back where captions are ranked for an image. Where
+square") lower than a specific one, by the log of the number of images it is true of. The entropy H_j of caption j over
+a set of reference images estimates that log, and s_ij + w H_j adds it back when captions are ranked for an image. When
 images are ranked for one caption, H_j is a constant and changes nothing.
 """
 
@@ -27,7 +27,7 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.standardize.pseudo_positives import CHUNK_SCORES, Array, cosines
 
 TEXTS = 8192  # texts on the device at once, when they come from the host
-SCALES = (1.0, 1000.0)  # a scale is looked for between these; CLIP's is 100
+SCALES = (1.0, 1000.0)  # the range in which a scale is searched; CLIP's is 100
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # see `_sums`
@@ -37,15 +37,14 @@ Sums = tuple[jax.Array, jax.Array, jax.Array]  # see `_sums`
 def score_entropy(scores: Float[Array, "n m"]) -> Float[jax.Array, " m"]:
     """H_j = -sum_i p_ij log p_ij with p_ij = softmax_i(s_ij), of each text j over n images; nats, 0 to log n.
 
-    exp(H_j) is the effective number of images that the text fits. The corrected score is s_ij + w H_j, with w = 1 where
-    the scores are the model's own logits. It follows from Elkan and Noto 2008 (a label is a match times the odds of
-    getting labelled) if the p(i | j) of an InfoNCE model is spread evenly over the images that match. Two relatives
-    also
-    add one number for each text: CSLS (Lample et al. 2018) subtracts the mean of the k best scores, the inverted
-    softmax (Smith et al. 2017) subtracts log sum_i exp(s_ij).
+    exp(H_j) is the effective number of images that the text fits. The corrected score is s_ij + w H_j, with w = 1 if
+    the scores are the model's own logits. It follows from Elkan and Noto 2008 (the probability of a label is that of a
+    match times the propensity to be labelled) if the p(i | j) of an InfoNCE model is spread evenly over the images that
+    match. Two relatives also add one number for each text: CSLS (Lample et al. 2018) subtracts the mean of the k best
+    scores, and the inverted softmax (Smith et al. 2017) subtracts log sum_i exp(s_ij).
 
     Args:
-      scores: logits of each text with every image, as any pair model scales them. A score of -inf counts for nothing.
+      scores: logits of each text with every image, as any pair model scales them. A score of -inf is ignored.
 
     Returns:
       float32; 0 for a text without any image.
@@ -78,7 +77,7 @@ def _cosine_entropy(texts, images, scale, *, chunk: int) -> jax.Array:
 
 
 def _sums(scores: jax.Array) -> Sums:
-    """Of scores [n m]: peak = max_i s, mass = sum_i e^(s - peak), moment = sum_i (s - peak) e^(s - peak), all [m]."""
+    """peak = max_i s, mass = sum_i e^(s - peak), moment = sum_i (s - peak) e^(s - peak) of scores [n m], all [m]."""
     peak = jnp.max(scores, axis=0, initial=-jnp.inf)
     below = jnp.where(jnp.isneginf(scores), 0.0, scores - peak)
     weight = jnp.where(jnp.isneginf(scores), 0.0, jnp.exp(below))
@@ -97,7 +96,7 @@ def _merge(a: Sums, b: Sums) -> Sums:
 
 
 def _entropy(sums: Sums) -> jax.Array:
-    # log Z - E[s], both against the peak: two terms of one sign, so nothing cancels.
+    # log Z - E[s], both relative to the peak: two terms of one sign, so nothing cancels.
     _, mass, moment = sums
     return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)) - moment / jnp.where(mass > 0, mass, 1), 0.0)
 
@@ -107,13 +106,13 @@ def _entropy(sums: Sums) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceImages:
-    """The images that the entropy of a text is taken over, with scale and weight; `make_reference_images` makes them.
+    """The images that a text's entropy is computed over, with scale and weight; `make_reference_images` makes them.
 
     Attributes:
       images: float32 [n, d], unit vectors.
       scale: the factor by which the model multiplies a cosine.
       weight: w of s + w H.
-      ids: of the images, so that their source can be told.
+      ids: the ids of the images, so that their source can be traced.
       model_id: the model that made the embeddings.
     """
 
@@ -124,7 +123,7 @@ class ReferenceImages:
     model_id: str
 
     def entropy(self, texts: Vectors) -> np.ndarray:
-        """H of texts [m, d] of any length but zero: float32 [m], nats. It does not matter how texts are batched.
+        """H of texts [m, d] of any length but zero: float32 [m], nats. The result is the same for any batching.
 
         Raises:
           ValueError: if a text is not finite, zero, or of another dimension than the images.
@@ -138,7 +137,7 @@ class ReferenceImages:
         return np.float32(self.weight / self.scale) * self.entropy(texts)
 
     def _entropy(self, texts: np.ndarray) -> np.ndarray:
-        # The number of texts is rounded up to a power of two: few compilations, however the texts arrive.
+        # The number of texts is rounded up to a power of two, which keeps the number of compilations small.
         padded = np.pad(texts, ((0, max(8, 1 << (len(texts) - 1).bit_length()) - len(texts)), (0, 0)))
         return np.asarray(cosine_entropy(padded, self.images, self.scale))[: len(texts)]
 
@@ -146,14 +145,14 @@ class ReferenceImages:
 def make_reference_images(
     images: Vectors, scale: float, *, weight: float = 1.0, ids: Names | None = None, model_id: str = ""
 ) -> ReferenceImages:
-    """Reference images from embeddings [n, d] of any length but zero.
+    """Makes reference images from embeddings [n, d] of any length but zero.
 
-    Take some hundreds of training images, or others that nobody will search with, similar to the images to come.
+    Take some hundreds of training images, or other images that nobody will search with, similar to future queries.
 
     Args:
-      scale: the model's exp(logit_scale), 100 for CLIP. Where it is not known, `fit_scale` finds one from validation
+      scale: the model's exp(logit_scale), 100 for CLIP. If it is not known, `fit_scale` finds one from validation
         pairs.
-      ids: of the images; "0", "1", ... by default.
+      ids: the ids of the images; "0", "1", ... by default.
 
     Raises:
       ValueError: if `checks` refuses the embeddings or ids, the scale is not above 0, or the weight is not finite.
@@ -171,7 +170,7 @@ def save(reference: ReferenceImages, path: str | Path) -> None:
     """Writes reference images as npz, whole or not at all."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # a name without .npz would get it appended
+        with temporary.open("wb") as file:  # numpy would append .npz to a name without it
             np.savez(file, **dataclasses.asdict(reference))
 
     path = Path(path)
@@ -195,11 +194,11 @@ def load(path: str | Path) -> ReferenceImages:
 
 
 def append_dimension(vectors: Vectors, last: float | int | np.ndarray) -> np.ndarray:
-    """[x, last], float32 [n, d + 1]: puts a bias into a store that ranks by inner products and has none.
+    """[x, last], float32 [n, d + 1]: puts a bias into a store that ranks by inner products and has no bias itself.
 
-    Store `append_dimension(unit texts, bias)` and `append_dimension(unit images, 0)`. The product with the query
-    `append_dimension(image, 1)` is cosine plus bias, that with `append_dimension(text, 0)` is the cosine. Not for a
-    store that scales its vectors to unit length.
+    Store `append_dimension(unit texts, bias)` and `append_dimension(unit images, 0)`. Their product with the query
+    `append_dimension(image, 1)` is cosine plus bias; their product with `append_dimension(text, 0)` is the cosine. This
+    does not work in a store that scales its vectors to unit length.
     """
     vectors = np.asarray(vectors, np.float32)
     return np.concatenate([vectors, np.broadcast_to(np.float32(last), len(vectors))[:, None]], axis=1)
@@ -209,10 +208,10 @@ def append_dimension(vectors: Vectors, last: float | int | np.ndarray) -> np.nda
 
 
 def fit_scale(cosines: np.ndarray, positives: np.ndarray) -> float:
-    """The scale that makes softmax_i(scale cos_ij) likeliest for the labelled pairs, where the model's is not known.
+    """Fits the scale that makes softmax_i(scale cos_ij) likeliest for the labelled pairs, if the model's is not known.
 
     argmax over scale of mean_(i, j labelled) log softmax_i(scale cos_ij), which is concave. It is InfoNCE's own
-    criterion, in the direction in which the entropy is taken, on pairs that nothing was trained on.
+    criterion, in the direction in which the entropy is computed, on pairs that were not trained on.
 
     Args:
       cosines: [n, m] of images and texts.
@@ -242,7 +241,7 @@ def choose_weight(
 ) -> float:
     """The weight of a bias [m] with the largest R@1 + R@5 + R@10 of texts for images; the first of equals.
 
-    `scores` and `positives` are [n, m]. Labels decide, so the choice is right for "which caption was it labelled with?"
-    and too small for "which captions are true?".
+    `scores` and `positives` are [n, m]. The choice is made by labels, so it is right for "which caption was it labelled
+    with?" and too small for "which captions are true?".
     """
     return max(weights, key=lambda w: sum(recall_at_k(scores + w * bias, positives, RSUM_KS).values()))

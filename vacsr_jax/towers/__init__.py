@@ -1,4 +1,4 @@
-"""The two-tower models, by name: the one registry of towers."""
+"""The registry of towers: every two-tower model, by name."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ class TowerFamily:
 
     Attributes:
       config: the class of its config.
-      load: folder -> its config and float32 params, from the files that Hugging Face has of such a model. Among the
-        params, `logit_scale` is the logarithm of the scale that the model was trained with.
+      load: folder -> its config and float32 params, from a Hugging Face folder of such a model. Among the params,
+        `logit_scale` is the logarithm of the scale that the model was trained with.
     """
 
     config: type[TowersConfig]
     load: Callable[[Path], tuple[TowersConfig, dict[str, Any]]]
 
 
-# By Hugging Face's `model_type`, which is also the name in a model's description.
+# The key is Hugging Face's `model_type`. It is also the name in a model's description.
 TOWERS = {"clip": TowerFamily(CLIPConfig, load_hf_clip)}
 
 
 def load_towers(folder_or_hub_name: str | Path) -> tuple[TowersConfig, dict[str, Any]]:
-    """Config and params of pretrained towers, from a Hugging Face folder or hub name.
+    """Loads config and params of pretrained towers from a Hugging Face folder or hub name.
 
     Raises:
-      ValueError: if there is no such folder, its model is of no family of `TOWERS`, or its files do not fit.
+      ValueError: if there is no such folder, its model belongs to no family of `TOWERS`, or its files do not fit.
     """
     folder = find_folder(folder_or_hub_name, None)
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: no {CONFIG}; expected a Hugging Face folder of {' or '.join(TOWERS)}")
+        raise ValueError(
+            f"{folder}: no {CONFIG}; expected a Hugging Face folder of a model of type {' or '.join(TOWERS)}"
+        )
     kind = read_object(folder / CONFIG).get("model_type")
     if not isinstance(kind, str) or kind not in TOWERS:
         raise ValueError(f"{folder}: model_type is {kind!r:.80}, expected one of {', '.join(TOWERS)}")
@@ -47,7 +49,7 @@ def load_towers(folder_or_hub_name: str | Path) -> tuple[TowersConfig, dict[str,
 
 
 def describe_towers(config: TowersConfig) -> dict[str, Any]:
-    """{name of the family: its config as plain JSON values}."""
+    """Returns {name of the family: its config as plain JSON values}."""
     name = next(name for name, towers in TOWERS.items() if isinstance(config, towers.config))
     return {name: config.to_dict()}
 

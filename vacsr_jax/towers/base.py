@@ -1,7 +1,7 @@
-"""What a two-tower model must give: its config, what its towers say of a batch, and the checks at its border.
+"""The interface of a two-tower model: its config, the output of its towers, and the checks of its inputs.
 
 A tower is one file beside this one and one line in `towers.TOWERS`. Its config is a frozen dataclass with the fields of
-`TowersConfig`; the module that the config builds has the methods of `Towers`.
+`TowersConfig`. The module that the config builds has the methods of `Towers`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-# A file that says more is damaged: the shapes of such a model would take minutes, and its weights all memory.
+# A file with larger numbers is damaged: computing such a model's shapes would take minutes, its weights all the memory.
 LARGEST, MOST_LAYERS = 2**20, 2**8
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 
-# CLIP's own pixel statistics (Radford et al. 2021), for pixels in [0, 1]; most image towers use them.
+# CLIP's pixel statistics (Radford et al. 2021), for pixels in [0, 1]; most image towers use them.
 CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# ImageNet's, which PCME++ feeds CLIP's towers with.
+# ImageNet's pixel statistics, which PCME++ uses with CLIP's towers.
 IMAGENET_PIXEL_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 AnyArray = Array | np.ndarray
+Config = TypeVar("Config", bound="TowersConfig")
 Images = UInt8[AnyArray, "b s s 3"] | Float[AnyArray, "b s s 3"]
 Tokens = Int[AnyArray, "b l"]
 
@@ -40,13 +41,13 @@ Tokens = Int[AnyArray, "b l"]
 class VisionConfig:
     """A vision transformer over square patches.
 
-    `pool` is "cls" (a class token is prepended) or "mean" (no class token). With `patch_normalization` every
-    patch loses its mean per channel and is divided by its own standard deviation; the means are appended as
-    inputs. `pixel_mean` and `pixel_std` apply to pixels in [0, 1]. `position_std` is the initial scale only. `resize`
-    says how an image becomes a square (`data.preprocess`).
+    `pool` is "cls" (a class token is prepended) or "mean" (no class token). `patch_normalization` subtracts from every
+    patch its mean per channel, divides it by its own standard deviation, and appends the means as inputs. `pixel_mean`
+    and `pixel_std` apply to pixels in [0, 1]. `position_std` is the initial scale only. `resize` says how an image
+    becomes a square (`data.preprocess`).
 
     Raises:
-      ValueError: for a choice or a size that does not fit.
+      ValueError: for an unknown choice or an impossible size.
     """
 
     image_size: int
@@ -66,7 +67,9 @@ class VisionConfig:
     def __post_init__(self):
         _check_tower(self, pools=("cls", "mean"))
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"patch_size: got {self.patch_size}, expected a divisor of image_size, which is {self.image_size}"
+            )
 
     @property
     def patches(self) -> int:
@@ -75,7 +78,7 @@ class VisionConfig:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the tower works on: the patches, and the class token if there is one."""
+        """How many tokens the tower computes: the patches, and the class token if there is one."""
         return self.patches + (self.pool == "cls")
 
 
@@ -83,12 +86,11 @@ class VisionConfig:
 class TextConfig:
     """A text transformer.
 
-    `pool` is "end" (the first end token) or "mean" (all tokens but pads). Pads are masked where `causal` is
-    false; a causal tower needs no mask, since pads stand behind the end token. The two `_std` are initial
-    scales only.
+    `pool` is "end" (the first end token) or "mean" (all tokens but pads). Pads are masked if `causal` is false. A
+    causal tower needs no mask, since pads come after the end token. The two `_std` are initial scales only.
 
     Raises:
-      ValueError: for a choice or a size that does not fit, or for a pad id that would hide a real token.
+      ValueError: for an unknown choice, an impossible size, or a pad id that would hide a real token.
     """
 
     vocab_size: int
@@ -118,14 +120,14 @@ class TextConfig:
 
 
 class TowerOutput(NamedTuple):
-    """What a tower makes of a batch.
+    """The output of a tower for a batch.
 
     Attributes:
       tokens: [b, l, w] all tokens, after the tower's final norm if it has one.
       pooled: [b, w] the class or end token, or the mean over valid tokens.
-      before_last: [b, l, w] what the last block is given.
+      before_last: [b, l, w] the input of the last block.
       valid: bool [b, l] which tokens are the item's own.
-      mask: which tokens each token sees, as the blocks take it; None: all.
+      mask: which tokens each token sees, in the form that the blocks take; None: all.
     """
 
     tokens: Float[Array, "b l w"]
@@ -136,13 +138,13 @@ class TowerOutput(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the towers say of a batch of items: what a pair model prepares items from.
+    """What the towers compute for a batch of items: the input of a pair model's `prepare_image` and `prepare_text`.
 
     Attributes:
       embedding: [b, d] in the space that both towers share, float32, not normalized.
       tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype; w differs between the towers.
       valid: bool [b, l] which tokens are the item's own.
-      log_var: [b, d] log sigma^2 of the item, for a pair model that wants it (`PairModel.wants_log_var`), else None.
+      log_var: [b, d] log sigma^2 of the item, if the pair model wants it (`PairModel.wants_log_var`), else None.
     """
 
     embedding: Float[Array, "b d"]
@@ -154,35 +156,35 @@ class Encoded(NamedTuple):
 class Towers(Protocol):
     """The Linen module of a two-tower model.
 
-    The projections are methods of their own, since a model that pools tokens itself has no parameters for them. Among
-    the parameters, `logit_scale` [] is the logarithm of the scale that pretrained weights were trained with.
+    The projections are separate methods, since a model that pools tokens itself has no parameters for them. Among the
+    parameters, `logit_scale` [] is the logarithm of the scale that pretrained weights were trained with.
     """
 
     def vision(self, images: Images) -> TowerOutput:
-        """The image tower on uint8 (or normalized float) images [b s s 3]."""
+        """Runs the image tower on uint8 (or normalized float) images [b s s 3]."""
         ...
 
     def text(self, tokens: Tokens) -> TowerOutput:
-        """The text tower on token ids [b l]."""
+        """Runs the text tower on token ids [b l]."""
         ...
 
     def project_image(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
-        """The pooled image in the space that both towers share, float32."""
+        """Projects pooled images to the space that both towers share, float32."""
         ...
 
     def project_text(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
-        """The pooled text in that space, float32."""
+        """Projects pooled texts to the space that both towers share, float32."""
         ...
 
 
 @dataclass(frozen=True)
 class TowersConfig:
-    """The config of a two-tower model: frozen, so that it is static under `jit`. A family of towers has a subclass.
+    """The config of a two-tower model, frozen so that it is static under `jit`. Each family of towers has a subclass.
 
     Attributes:
-      vision, text: shapes of the towers.
-      embedding_dim: d, of the space that both share.
-      layer_norm_eps: of both towers' layer norms.
+      vision, text: the shapes of the towers.
+      embedding_dim: d, the dimension of the space that both share.
+      layer_norm_eps: the epsilon of the layer norms in both towers.
     """
 
     vision: VisionConfig
@@ -198,27 +200,27 @@ class TowersConfig:
         )
 
     def build(self, dtype: Any, *, vision_norm: bool = True) -> nn.Module:
-        """The module, with the methods of `Towers`; `vision_norm`: whether the image tower ends with its final norm."""
+        """Builds the module with the methods of `Towers`. `vision_norm`: whether the image tower has a final norm."""
         raise NotImplementedError(f"{type(self).__name__} must have build(dtype, vision_norm)")
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain dict that survives JSON; `from_dict` is its inverse."""
+        """Returns a nested plain dict that survives JSON; `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
         for name in ("pixel_mean", "pixel_std"):
             values["vision"][name] = list(values["vision"][name])
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TowersConfig:
-        """Config from what `to_dict` gave.
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+        """Builds the config from the result of `to_dict`.
 
         Raises:
-          ValueError: for an unknown or a missing key.
+          ValueError: for an unknown or a missing key, or a value of a wrong type.
         """
         name = f"{cls.__name__.removesuffix('Config')} config"
         check_keys(cls, values, name)
         if not all(isinstance(values[side], Mapping) for side in ("vision", "text")):
-            raise ValueError(f"{name}: vision and text: expected an object each")
+            raise ValueError(f"{name}: vision and text: expected an object for each")
         vision, text = dict(values["vision"]), dict(values["text"])
         check_keys(VisionConfig, vision, f"{name}, vision")
         check_keys(TextConfig, text, f"{name}, text")
@@ -231,16 +233,14 @@ class TowersConfig:
 
 
 def adapt_towers(config: TowersConfig, *, image_size: int, context_length: int, **text: int) -> TowersConfig:
-    """`config` for other data: sizes (0 keeps the preset's), and the vocabulary and ids of a tokenizer."""
+    """Adapts `config` to other data: to sizes (0 keeps the preset's), and to a tokenizer's vocabulary and ids."""
     vision = dataclasses.replace(config.vision, image_size=image_size or config.vision.image_size)
-    length = context_length or config.text.context_length
-    return dataclasses.replace(
-        config, vision=vision, text=dataclasses.replace(config.text, context_length=length, **text)
-    )
+    fields: dict[str, Any] = {"context_length": context_length or config.text.context_length, **text}
+    return dataclasses.replace(config, vision=vision, text=dataclasses.replace(config.text, **fields))
 
 
 def normalize_pixels(images: Images, config: VisionConfig) -> Float[Array, "b s s 3"]:
-    """(x / 255 - pixel_mean) / pixel_std for uint8; floats are taken as normalized already.
+    """(x / 255 - pixel_mean) / pixel_std for uint8 images; float images count as normalized already.
 
     Raises:
       ValueError: if the images are not [b, image_size, image_size, 3].
@@ -258,9 +258,9 @@ def normalize_pixels(images: Images, config: VisionConfig) -> Float[Array, "b s 
 
 
 def valid_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "b l"]:
-    """True for a text's own tokens: up to the first end token (pool "end"), else all that are not pads.
+    """True for a text's own tokens: up to the first end token (pool "end"), or all that are not pads (pool "mean").
 
-    CLIP's tokenizers pad with the end token, with "!" or with others; where a text ends is the same in all.
+    Some of CLIP's tokenizers pad with the end token, some with "!", some with others. All end a text at the same token.
     """
     tokens = jnp.asarray(tokens)
     if config.pool == "end":
@@ -270,14 +270,14 @@ def valid_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "b l"]:
 
 
 def longest_text(tokens: np.ndarray, config: TextConfig) -> int:
-    """How many tokens the longest text has, its end token included; the tokens behind are pads (`valid_mask`)."""
+    """How many tokens the longest text has, including its end token; all later tokens are pads (`valid_mask`)."""
     if config.pool == "end":
         return int((tokens == config.end_id).argmax(axis=1).max()) + 1
     return int(np.flatnonzero((tokens != config.pad_id).any(axis=0)).max(initial=0)) + 1
 
 
 def attention_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "#b 1 #l l"]:
-    """Causal towers see what stands before; others see every token of the text (`valid_mask`)."""
+    """Which tokens each token sees: in a causal tower the earlier ones, else all tokens of the text (`valid_mask`)."""
     if config.causal:
         length = tokens.shape[1]
         return jnp.tril(jnp.ones((1, 1, length, length), bool))
@@ -285,7 +285,7 @@ def attention_mask(tokens: Tokens, config: TextConfig) -> Bool[Array, "#b 1 #l l
 
 
 def check_tokens(tokens: np.ndarray, config: TextConfig) -> None:
-    """Host-side check of what a compiled model cannot raise about.
+    """Checks on the host what a compiled model cannot raise an error about.
 
     Raises:
       ValueError: if `tokens` is not an integer [n, l <= context_length] array, an id is out of range,
@@ -295,7 +295,9 @@ def check_tokens(tokens: np.ndarray, config: TextConfig) -> None:
     if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
         raise ValueError(f"tokens: got {tokens.dtype} {list(tokens.shape)}, expected integers [n, length]")
     if tokens.shape[1] > config.context_length:
-        raise ValueError(f"tokens: got length {tokens.shape[1]}, the tower takes {config.context_length} at most")
+        raise ValueError(
+            f"tokens: got length {tokens.shape[1]}, expected {config.context_length} at most; truncate them"
+        )
     if tokens.size and (tokens.min() < 0 or tokens.max() >= config.vocab_size):
         raise ValueError(
             f"tokens: got ids in [{tokens.min()}, {tokens.max()}], expected [0, {config.vocab_size}); "
@@ -310,7 +312,7 @@ def check_tokens(tokens: np.ndarray, config: TextConfig) -> None:
 
 
 def check_keys(cls: type, values: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError if `values` is no object, has a key the dataclass `cls` lacks, or lacks one it needs."""
+    """Raises ValueError if `values` is not an object, has a key that `cls` lacks, or lacks a key that `cls` needs."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: got {_short(values)}, expected an object")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -324,11 +326,11 @@ def check_keys(cls: type, values: Mapping[str, Any], where: str) -> None:
 
 
 def check_numbers(values: Mapping[str, Any], types: Mapping[str, str], where: str) -> None:
-    """Checks values that come from files against the types of a dataclass, by name; other types are not looked at.
+    """Checks values from a file, by name, against the types of a dataclass; other types are ignored.
 
     Raises:
-      ValueError: unless sizes are whole numbers from 1 to 2^20 (layers: 2^8; ids from 0, and so what may be left out),
-        scales finite numbers, and pixel statistics three of these.
+      ValueError: unless sizes are whole numbers from 1 to 2^20 (layers: to 2^8; ids, and what may be left out: from 0),
+        scales are finite numbers, and pixel statistics are three finite numbers.
     """
     for name, value in values.items():
         kind = types[name].removesuffix(" | None")
@@ -344,11 +346,11 @@ def check_numbers(values: Mapping[str, Any], types: Mapping[str, str], where: st
         if kind == "bool" and not isinstance(value, bool):
             raise ValueError(f"{where}.{name}: got {_short(value)}, expected true or false")
         if kind == "str" and not isinstance(value, str):
-            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a text")
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected a string")
         if kind.startswith("tuple") and not (
             isinstance(value, tuple) and len(value) == 3 and all(map(_is_finite, value))
         ):
-            raise ValueError(f"{where}.{name}: got {_short(value)}, expected three finite numbers, a channel each")
+            raise ValueError(f"{where}.{name}: got {_short(value)}, expected three finite numbers, one per channel")
 
 
 def _is_finite(value: object) -> bool:
@@ -360,7 +362,7 @@ def _short(value: object) -> str:
 
 
 def field_types(cls: type) -> dict[str, str]:
-    """Name -> annotation of the fields of a dataclass (a module's own, without Flax's)."""
+    """Name -> annotation of a dataclass's fields; a module's own fields, without Flax's."""
     return {f.name: str(f.type) for f in dataclasses.fields(cls) if f.name not in ("parent", "name")}
 
 
@@ -372,4 +374,4 @@ def _check_tower(tower: VisionConfig | TextConfig, pools: tuple[str, str]) -> No
     if tower.pool not in pools:
         raise ValueError(f"{name}.pool: got {tower.pool!r}, expected one of {pools}")
     if tower.width % tower.heads:
-        raise ValueError(f"{name}: width {tower.width} is not a multiple of heads {tower.heads}")
+        raise ValueError(f"{name}.heads: got {tower.heads}, expected a divisor of width, which is {tower.width}")

@@ -33,7 +33,7 @@ class CLIPConfig(TowersConfig):
 
 
 class Features(NamedTuple):
-    """What a tower says about a batch.
+    """The output of one tower for a batch, projected.
 
     Attributes:
       tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype.
@@ -55,14 +55,14 @@ def to_patches(pixels: Float[Array, "b s s 3"], patch_size: int) -> Float[Array,
 
 
 def flatten_patches(patches: Float[Array, "b l p 3"]) -> Float[Array, "b l f"]:
-    """Each patch as one vector, channels innermost."""
+    """Flattens each patch to one vector, channels innermost."""
     return patches.reshape(*patches.shape[:2], -1)
 
 
 def normalize_patches(patches: Float[Array, "b l p 3"]) -> Float[Array, "b l f"]:
-    """Each patch minus its channel means, over its one standard deviation + .05, with the means appended.
+    """Subtracts a patch's channel means, divides by its single standard deviation + .05, and appends the means.
 
-    Raw pixels are badly conditioned for a small tower: a patch's colour drowns its shape. f = 3 p + 3.
+    Raw pixels are badly conditioned for a small tower: a patch's colour hides its shape. f = 3 p + 3.
     """
     means = patches.mean(axis=2, keepdims=True)
     centred = patches - means
@@ -72,7 +72,7 @@ def normalize_patches(patches: Float[Array, "b l p 3"]) -> Float[Array, "b l f"]
 
 
 class VisionTower(nn.Module):
-    """Patches, positions, transformer, and a norm if `final_norm`."""
+    """Patches, positions, transformer, and a final norm if `final_norm`."""
 
     config: VisionConfig
     eps: float
@@ -84,7 +84,7 @@ class VisionTower(nn.Module):
         c = self.config
         patches = to_patches(normalize_pixels(images, c), c.patch_size)
         flat = normalize_patches(patches) if c.patch_normalization else flatten_patches(patches)
-        # A matmul, not the convolution it equals: inside lax.scan on a CPU a convolution is 27x slower.
+        # A matmul instead of the equal convolution: inside lax.scan on a CPU, a convolution is 27 times slower.
         x = nn.Dense(c.width, use_bias=False, dtype=self.dtype, name="patch_embedding")(flat)
         if c.pool == "cls":
             cls = self.param("class_embedding", nn.initializers.normal(c.width**-0.5), (c.width,))
@@ -102,7 +102,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token and position embeddings, transformer, norm."""
+    """Token and position embeddings, transformer, final norm."""
 
     config: TextConfig
     eps: float
@@ -130,9 +130,9 @@ class TextTower(nn.Module):
 
 
 def pool_text(x: Float[Array, "b l w"], tokens: Tokens, config: TextConfig) -> Float[Array, "b w"]:
-    """Features at the first end token, or their mean over all tokens but pads (see `TextConfig.pool`)."""
+    """The token at the first end token, or the mean over all tokens but pads (see `TextConfig.pool`)."""
     if config.pool == "end":
-        # argmax of a bool array is the first True; a row without an end token is `check_tokens`' business.
+        # argmax of a bool array is the first True; `check_tokens` has refused rows without an end token.
         end = (jnp.asarray(tokens) == config.end_id).argmax(axis=1)
         return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
     valid = valid_mask(tokens, config).astype(x.dtype)
@@ -143,8 +143,8 @@ class CLIP(nn.Module):
     """Both towers and their projections; every method is a pure function of `params` through `apply`.
 
     `dtype` is the compute dtype; parameters and embeddings are float32. `logit_scale` is CLIP's log inverse
-    temperature: a leaf that pretrained weights fill, read by a loss if it wants it. Without `vision_norm` the image
-    tower ends at its last block, and its own pooling means nothing: for heads that read all tokens.
+    temperature: pretrained weights set it, and a loss may use it. Without `vision_norm` the image tower ends at its
+    last block, for heads that read all tokens; its own pooling then means nothing.
     """
 
     config: CLIPConfig
@@ -164,20 +164,20 @@ class CLIP(nn.Module):
         return nn.Dense(self.config.embedding_dim, use_bias=False, dtype=self.dtype, kernel_init=init)
 
     def project_image(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
-        """The pooled image in the shared space, float32."""
+        """Projects pooled images to the shared space, float32."""
         return self.vision_projection(pooled).astype(jnp.float32)
 
     def project_text(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
-        """The pooled text in the shared space, float32."""
+        """Projects pooled texts to the shared space, float32."""
         return self.text_projection(pooled).astype(jnp.float32)
 
     def image_features(self, images: Images) -> Features:
-        """Features of uint8 images (normalized here) or float images (normalized already), [b, s, s, 3]."""
+        """Features of uint8 images (which are normalized here) or normalized float images, [b, s, s, 3]."""
         out = self.vision(images)
         return Features(out.tokens, out.pooled, self.project_image(out.pooled))
 
     def text_features(self, tokens: Tokens) -> Features:
-        """Features of token ids [b, l], l at most the context length."""
+        """Features of token ids [b, l], with l at most the context length."""
         out = self.text(tokens)
         return Features(out.tokens, out.pooled, self.project_text(out.pooled))
 
@@ -190,10 +190,10 @@ class CLIP(nn.Module):
         return maybe_unit(self.text_features(tokens).embedding, normalize)
 
     def __call__(self, images: Images, tokens: Tokens) -> tuple[Float[Array, "b d"], Float[Array, "c d"]]:
-        """Both embeddings, not normalized."""
+        """Embeddings of images and texts, not normalized."""
         return self.image_features(images).embedding, self.text_features(tokens).embedding
 
 
 def maybe_unit(x: Float[Array, "b d"], normalize: bool) -> Float[Array, "b d"]:
-    """`x` over its Euclidean norm if `normalize`, else `x`."""
+    """`x` divided by its Euclidean norm if `normalize`, else `x`."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True) if normalize else x

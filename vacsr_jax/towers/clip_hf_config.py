@@ -1,4 +1,4 @@
-"""Hugging Face's description of a CLIP (config.json, preprocessor_config.json) to and from `CLIPConfig`."""
+"""Converts Hugging Face's files about a CLIP (config.json, preprocessor_config.json) to `CLIPConfig` and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vacsr_jax.towers.hf import read_object
 
 PREPROCESSOR = "preprocessor_config.json"
 
-# What Hugging Face assumes where config.json is silent.
+# What Hugging Face assumes for fields that config.json leaves out.
 TEXT_DEFAULTS = {
     "vocab_size": 49408,
     "max_position_embeddings": 77,
@@ -41,25 +41,25 @@ VISION_DEFAULTS = {
 
 
 def read_hf_config(folder: Path) -> CLIPConfig:
-    """`CLIPConfig` of a folder's config.json, with the pixel statistics of its image processor.
+    """Reads `CLIPConfig` from a folder's config.json, and the pixel statistics from its image processor.
 
     Raises:
-      ValueError: if there is no config.json, or it is not that of a CLIP with three channels and one epsilon.
+      ValueError: if there is no config.json, or it does not describe a CLIP with three channels and one epsilon.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json; expected a Hugging Face CLIP folder")
     raw = read_object(folder / "config.json")
     if raw.get("model_type") != "clip":
         raise ValueError(f"{folder}: model_type is {raw.get('model_type')!r}, expected 'clip'")
-    # Where old files carry both, Hugging Face lets `*_config_dict` win.
+    # Old files have both kinds of config; in Hugging Face, `*_config_dict` wins.
     given = {name: raw.get(f"{name}_config_dict") or raw.get(f"{name}_config") or {} for name in ("text", "vision")}
     if not all(isinstance(values, dict) for values in given.values()):
-        raise ValueError(f"{folder / 'config.json'}: text_config and vision_config: expected objects")
+        raise ValueError(f"{folder / 'config.json'}: text_config and vision_config: expected an object for each")
     text, vision = {**TEXT_DEFAULTS, **given["text"]}, {**VISION_DEFAULTS, **given["vision"]}
     if vision["num_channels"] != 3:
         raise ValueError(f"{folder}: num_channels is {vision['num_channels']}, expected 3")
     if text["layer_norm_eps"] != vision["layer_norm_eps"]:
-        raise ValueError(f"{folder}: the towers' layer_norm_eps differ; expected one for both")
+        raise ValueError(f"{folder}: the towers' layer_norm_eps differ; expected the same in both")
     start_id, end_id, pad_id = special_ids(text)
     mean, std = read_pixel_statistics(folder)
     sizes = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
@@ -75,7 +75,7 @@ def read_hf_config(folder: Path) -> CLIPConfig:
 
 
 def tower_fields(tower: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields both towers share, from Hugging Face's names to ours."""
+    """The fields that both towers share, under our names."""
     return {
         "width": tower["hidden_size"],
         "layers": tower["num_hidden_layers"],
@@ -86,10 +86,10 @@ def tower_fields(tower: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Start, end and pad id.
+    """Returns the start, end and pad id.
 
-    OpenAI's files say `eos_token_id: 2`, for which Hugging Face pools at the largest id of a row; in CLIP's
-    own vocabulary that is the first 49407, and in any other it is not an end token at all.
+    OpenAI's files say `eos_token_id: 2`, for which Hugging Face pools at the largest id of a row. In CLIP's own
+    vocabulary that is the first 49407. In any other vocabulary it is not an end token at all.
     """
     if text["eos_token_id"] != 2:
         end_id = text["eos_token_id"]
@@ -97,33 +97,33 @@ def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
         return text["bos_token_id"], end_id, pad_id
     if text["vocab_size"] != 49408:
         raise ValueError(
-            f"eos_token_id is 2 with a vocabulary of {text['vocab_size']}: that pools at the largest id of a "
-            "row, which is not supported; set eos_token_id in config.json to the id of the real end token"
+            f"eos_token_id: got 2 with a vocabulary of {text['vocab_size']}, which would pool at the largest id of a "
+            "row and is not supported; set eos_token_id in config.json to the id of the real end token"
         )
     return 49406, 49407, 49407
 
 
 def read_pixel_statistics(folder: Path) -> tuple[Any, Any]:
-    """image_mean and image_std of the folder's image processor, CLIP's own where it has none."""
+    """Reads image_mean and image_std from the folder's image processor; CLIP's own if it has none."""
     values = {}
     if (folder / PREPROCESSOR).is_file():
         values = read_object(folder / PREPROCESSOR)
-    elif (folder / "processor_config.json").is_file():  # where transformers 5 keeps it
+    elif (folder / "processor_config.json").is_file():  # the place in transformers 5
         values = read_object(folder / "processor_config.json").get("image_processor", {})
     values = values if isinstance(values, dict) else {}
     found = [values.get("image_mean", CLIP_PIXEL_MEAN), values.get("image_std", CLIP_PIXEL_STD)]
-    return tuple(found)  # CLIPConfig says if they are no three numbers
+    return tuple(found)  # CLIPConfig checks that they are three numbers
 
 
 def check_expressible(config: CLIPConfig) -> None:
-    """Raises ValueError, with the reasons, for a config Hugging Face's CLIP has no words for."""
+    """Raises ValueError, with the reasons, for a config that Hugging Face's CLIP cannot express."""
     v, t = config.vision, config.text
     cannot = {
         "vision.pool must be 'cls'": v.pool != "cls",
         "vision.patch_normalization must be off": v.patch_normalization,
         "text.pool must be 'end'": t.pool != "end",
         "text.causal must be on": not t.causal,
-        "text.end_id must not be 2 (it stands for another pooling there)": t.end_id == 2,
+        "text.end_id must not be 2 (there it means another pooling)": t.end_id == 2,
     }
     if any(cannot.values()):
         reasons = "; ".join(reason for reason, holds in cannot.items() if holds)
@@ -131,12 +131,12 @@ def check_expressible(config: CLIPConfig) -> None:
 
 
 def write_hf_config(config: CLIPConfig) -> bytes:
-    """config.json of a config that `check_expressible` accepts."""
+    """The bytes of config.json for a config that `check_expressible` accepts."""
     v, t = config.vision, config.text
     shared = {"layer_norm_eps": config.layer_norm_eps, "projection_dim": config.embedding_dim}
     ids = {"bos_token_id": t.start_id, "eos_token_id": t.end_id, "pad_token_id": t.pad_id}
-    text = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
-    vision = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
+    text: dict[str, Any] = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
+    vision: dict[str, Any] = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
     for tower, values in ((t, text), (v, vision)):
         values |= {
             "hidden_size": tower.width,
@@ -158,7 +158,7 @@ def write_hf_config(config: CLIPConfig) -> bytes:
 
 
 def write_preprocessor(config: CLIPConfig) -> bytes:
-    """preprocessor_config.json: bicubic resize of the shorter side, centre crop, normalization."""
+    """The bytes of preprocessor_config.json: bicubic resize of the shorter side, centre crop, normalization."""
     size = config.vision.image_size
     return to_json(
         {
@@ -179,5 +179,5 @@ def write_preprocessor(config: CLIPConfig) -> bytes:
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:
-    """Indented, with a final newline."""
+    """JSON, indented, with a final newline."""
     return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

@@ -1,7 +1,8 @@
-"""CLIP weights from and to Hugging Face's files (safetensors, no torch), checked leaf by leaf."""
+"""Reads and writes CLIP weights in Hugging Face's files (safetensors, no torch), and checks them leaf by leaf."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ BLOCK_LINEAR = {
 
 
 def load_hf_clip(folder_or_hub_name: str | Path, *, revision: str | None = None) -> tuple[CLIPConfig, dict[str, Any]]:
-    """Config and float32 `params` of a Hugging Face CLIP, for `CLIP(config).apply({"params": params}, ...)`.
+    """Loads config and float32 `params` of a Hugging Face CLIP, for `CLIP(config).apply({"params": params}, ...)`.
 
     Reads config.json, the image processor's pixel statistics, and one or many safetensors files, stored as
-    float32, float16 or bfloat16. A name that is no folder is fetched from the hub, at `revision`.
+    float32, float16 or bfloat16. If the name is not a folder, it is fetched from the hub, at `revision`.
 
     Raises:
-      ValueError: if the folder is incomplete or unreachable, is no CLIP, or if any tensor is unused, missing
+      ValueError: if the folder is incomplete or unreachable, does not hold a CLIP, or if any tensor is unused, missing
         or of another shape than the config says; the message lists all of them.
     """
     folder = find_folder(folder_or_hub_name, revision)
@@ -54,7 +55,7 @@ def load_hf_clip(folder_or_hub_name: str | Path, *, revision: str | None = None)
 
 
 def fill(config: CLIPConfig, tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[str]]:
-    """`params` from Hugging Face's tensors, and a line for each that is missing, misshapen or left over."""
+    """Returns `params` from Hugging Face's tensors, and a line for each missing, misshapen or unused tensor."""
     names, leaves = layout(config), leaf_shapes(config)
     flat, problems = {}, []
     for name, (leaf, kind) in names.items():
@@ -77,11 +78,11 @@ def fill(config: CLIPConfig, tensors: Mapping[str, np.ndarray]) -> tuple[dict[st
 def save_hf_clip(
     folder: str | Path, config: CLIPConfig, params: Mapping[str, Any], *, like: str | Path | None = None
 ) -> None:
-    """Writes config.json, preprocessor_config.json and model.safetensors as Hugging Face lays them out.
+    """Writes config.json, preprocessor_config.json and model.safetensors in Hugging Face's layout.
 
-    With `like`, the folder `params` were loaded from, every tensor gets the dtype it has there, position_ids
-    buffers are kept, and the other json and txt files (config, tokenizer) are copied: an unchanged model
-    comes back byte by byte. Without it, tensors are float32. Each file appears whole or not at all.
+    `like` is the folder that `params` were loaded from. With it, every tensor gets the dtype it has there, position_ids
+    buffers are kept, and the other json and txt files (config, tokenizer) are copied, so that an unchanged model
+    comes back byte by byte. Without it, tensors are float32. Each file is written whole or not at all.
 
     Raises:
       ValueError: if Hugging Face's CLIP cannot express `config`, or `params` or `like` do not fit it.
@@ -93,7 +94,7 @@ def save_hf_clip(
     else:
         source = find_folder(like, None)
         if read_hf_config(source) != config:
-            raise ValueError(f"like: {source} has another config than the one to save; leave `like` out")
+            raise ValueError(f"like: {source} has a different config from the one to save; leave `like` out")
         stored, metadata = read_tensors(source)
         tensors = {name: tensors[name].astype(x.dtype) if name in tensors else x for name, x in stored.items()}
         others = [p for p in source.iterdir() if p.suffix in (".json", ".txt") and p.name != INDEX]
@@ -102,11 +103,11 @@ def save_hf_clip(
     folder.mkdir(parents=True, exist_ok=True)
     replace_whole(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata))
     for name, content in files.items():
-        replace_whole(folder / name, lambda path, content=content: path.write_bytes(content))
+        replace_whole(folder / name, functools.partial(Path.write_bytes, data=content))
 
 
 def to_tensors(config: CLIPConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Hugging Face's float32 tensors from `params`; ValueError if those do not fit the config."""
+    """Converts `params` to Hugging Face's float32 tensors; raises ValueError if they do not fit the config."""
     leaves = leaf_shapes(config)
     flat = {leaf: np.asarray(x, np.float32) for leaf, x in flatten_dict(dict(params), sep="/").items()}
     got = {leaf: x.shape for leaf, x in flat.items()}
@@ -117,7 +118,7 @@ def to_tensors(config: CLIPConfig, params: Mapping[str, Any]) -> dict[str, np.nd
 
 
 def leaf_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter, by its path, without allocating one."""
+    """The shape of every parameter, by its path; nothing is allocated."""
     size = config.vision.image_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     tokens = jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32)
@@ -126,7 +127,7 @@ def leaf_shapes(config: CLIPConfig) -> dict[str, tuple[int, ...]]:
 
 
 def layout(config: CLIPConfig) -> dict[str, tuple[str, str]]:
-    """Hugging Face's tensor name -> (path of our leaf, kind), the kind saying how values are laid out."""
+    """Hugging Face's tensor name -> (path of our leaf, kind); the kind says how the values are laid out."""
     names = {
         "logit_scale": ("logit_scale", "same"),
         "visual_projection.weight": ("vision_projection/kernel", "linear"),
@@ -136,7 +137,7 @@ def layout(config: CLIPConfig) -> dict[str, tuple[str, str]]:
         "vision_model.embeddings.position_embedding.weight": ("vision/position_embedding", "same"),
         "text_model.embeddings.token_embedding.weight": ("text/token_embedding", "same"),
         "text_model.embeddings.position_embedding.weight": ("text/position_embedding", "same"),
-        **norm_names("vision_model.pre_layrnorm", "vision/pre_norm"),  # spelt so in every checkpoint
+        **norm_names("vision_model.pre_layrnorm", "vision/pre_norm"),  # spelt like this in every checkpoint
         **norm_names("vision_model.post_layernorm", "vision/post_norm"),
         **norm_names("text_model.final_layer_norm", "text/final_norm"),
     }
@@ -152,12 +153,12 @@ def layout(config: CLIPConfig) -> dict[str, tuple[str, str]]:
 
 
 def norm_names(hf: str, ours: str) -> dict[str, tuple[str, str]]:
-    """The two leaves of a layer norm."""
+    """The names of the two leaves of a layer norm."""
     return {f"{hf}.weight": (f"{ours}/scale", "same"), f"{hf}.bias": (f"{ours}/bias", "same")}
 
 
 def from_hf(tensor: np.ndarray, kind: str) -> np.ndarray:
-    """Our values of a stored tensor: a convolution kernel [w, 3, p, p] becomes a matmul's [p p 3, w]."""
+    """Converts a stored tensor to our layout: a convolution kernel [w, 3, p, p] becomes a matmul's [p p 3, w]."""
     if kind == "patch":
         return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
     return tensor.T if kind == "linear" else tensor
@@ -172,13 +173,13 @@ def to_hf(leaf: np.ndarray, kind: str, config: CLIPConfig) -> np.ndarray:
 
 
 def hf_shape(shape: tuple[int, ...], kind: str, config: CLIPConfig) -> tuple[int, ...]:
-    """Shape a tensor must have in the file to fill a leaf of `shape`."""
+    """The shape that a tensor must have in the file to fill a leaf of `shape`."""
     patch = config.vision.patch_size
     return (shape[-1], 3, patch, patch) if kind == "patch" else shape[::-1] if kind == "linear" else shape
 
 
 def is_position_ids(name: str, tensor: np.ndarray, config: CLIPConfig) -> bool:
-    """Whether a tensor is the position buffer old checkpoints carry: 0, 1, 2, ... of the tower's length."""
+    """Whether a tensor is the position buffer of old checkpoints: 0, 1, 2, ... up to the tower's length."""
     lengths = {
         "vision_model.embeddings.position_ids": config.vision.tokens,
         "text_model.embeddings.position_ids": config.text.context_length,

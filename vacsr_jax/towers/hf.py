@@ -1,4 +1,4 @@
-"""Hugging Face folders: found or fetched, their JSON and their safetensors read."""
+"""Finds or fetches Hugging Face folders, and reads their JSON and their safetensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 
 def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
-    """The folder itself, or a snapshot of the hub's; raises ValueError if it is neither."""
+    """Returns the folder itself, or a snapshot from the hub; raises ValueError if it is neither."""
     if Path(folder_or_hub_name).is_dir():
         return Path(folder_or_hub_name)
     import huggingface_hub  # slow to import, and not needed for a folder
@@ -23,29 +23,30 @@ def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
     name = str(folder_or_hub_name)
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # no network, no access, a malformed name: one answer, with the cause
-        raise ValueError(f"{name!r} is no folder, and no repository that could be fetched: {error}") from error
+    except Exception as error:  # no network, no access, a malformed name: the same message, with the cause
+        raise ValueError(f"{name!r} is neither a folder nor a repository that could be fetched: {error}") from error
 
 
 def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All tensors of the folder's safetensors files as stored, and the metadata of the first file."""
+    """Returns all tensors of the folder's safetensors files as stored, and the metadata of the first file."""
     files = indexed_files(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         hint = ""
         if (folder / "pytorch_model.bin").is_file():
             hint = (
-                "; pytorch_model.bin is not read: convert it where torch is installed, with "
+                "; pytorch_model.bin is not supported: convert it where torch is installed, with "
                 "transformers.CLIPModel.from_pretrained(folder).save_pretrained(new_folder)"
             )
         raise ValueError(f"{folder}: no {', '.join(missing)}{hint}")
-    tensors, metadata = {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    metadata: dict[str, str] = {}
     for file in files:
         try:
             with safe_open(folder / file, framework="numpy") as f:
                 metadata = metadata or f.metadata() or {}
                 tensors.update(f.get_tensors())
-        except Exception as error:  # its header may say anything: SafetensorError, KeyError, TypeError
+        except Exception as error:  # a damaged header raises SafetensorError, KeyError, TypeError and more
             raise ValueError(
                 f"{folder / file} cannot be read as safetensors ({error}); fetch or save it again"
             ) from error
@@ -53,18 +54,18 @@ def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def indexed_files(index: Path) -> list[str]:
-    """The files that an index names, which are safetensors beside it and nothing else."""
+    """Returns the files that an index names; they must be safetensors files beside it."""
     places = read_object(index).get("weight_map")
-    names = list(places.values()) if isinstance(places, dict) else [places]
+    names: list[Any] = list(places.values()) if isinstance(places, dict) else [places]
     wrong = [x for x in names if not isinstance(x, str) or Path(x).name != x or not x.endswith(".safetensors")]
     if wrong or not names:
         got = f"{wrong[0]!r:.80}" if wrong else "nothing"
-        raise ValueError(f"{index}: weight_map: got {got}, expected names of safetensors files beside it")
+        raise ValueError(f"{index}: weight_map: got {got}, expected names of safetensors files in the same folder")
     return sorted(set(names))
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """A JSON file that holds an object."""
+    """Reads a JSON file that must hold an object."""
     values = read_json(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file}: got {type(values).__name__}, expected a JSON object")

@@ -1,4 +1,4 @@
-"""From a tower's tokens to one vector: generalized pooling (GPO), and the branch that gives a variance.
+"""Pools a tower's tokens to one vector: generalized pooling (GPO), and the branch that gives a variance.
 
 GPO: Chen et al. 2021, "Learning the Best Pooling Strategy for Visual Semantic Embedding".
 """
@@ -17,20 +17,20 @@ from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.transformer import Block
 
 TEMPERATURE = 0.1  # of the softmax over positions, as in the authors' code
-# How the tokens of an item become one vector: "clip": as its tower pools (class token, end token or mean), "gpo".
+# How an item's tokens become one vector. "clip": the tower's own pooling (class token, end token or mean). "gpo": GPO.
 POOLING = ("clip", "gpo")
 
 
 class GPO(nn.Module):
-    """sum_k w_k x_(k): each feature sorted over the valid tokens, largest first, and weighed by its rank.
+    """sum_k w_k x_(k): each feature is sorted over the valid tokens, largest first, and weighed by its rank.
 
-    The weights (`weights`) depend on the number of tokens alone: a softmax, at temperature 0.1, over a linear reading
-    of the mean of a GRU's two directions along sinusoidal positions (Chen et al. 2021, section 3). 12,704
-    parameters at width 32.
+    The weights (`weights`) depend only on the number of tokens. A GRU runs over sinusoidal positions in both
+    directions; a linear readout of the mean of its directions gives scores; a softmax at temperature 0.1 gives the
+    weights (Chen et al. 2021, section 3). 12,704 parameters at width 32.
 
     Attributes:
-      max_length: the most tokens there can be.
-      width: of positions and GRU.
+      max_length: the largest number of tokens.
+      width: the width of positions and GRU.
     """
 
     max_length: int
@@ -54,7 +54,7 @@ class GPO(nn.Module):
         self.readout_kernel = param("readout_kernel", self.width, 1)
 
     def __call__(self, x: Float[Array, "b l d"], valid: Bool[Array, "b l"]) -> Float[Array, "b d"]:
-        """The pooled vectors of rows with at least one valid token.
+        """Pools rows that have at least one valid token.
 
         Raises:
           ValueError: for more tokens than `max_length`.
@@ -69,11 +69,11 @@ class GPO(nn.Module):
         return jnp.einsum("bld,bl->bd", jnp.where(inside[..., None], ordered, 0), weights)
 
     def weights(self, length: int) -> Float[Array, "n p"]:
-        """[length, length]: row n - 1 holds the weights of n tokens by rank, zeros after the n-th."""
+        """[length, length]: row n - 1 holds the weights of n tokens by rank, then zeros."""
         positions = sinusoids(length, self.width)
         counts = jnp.arange(1, length + 1)
 
-        # Forward states of a longer row begin with those of a shorter one; backward each length has its own.
+        # A longer row starts with the forward states of a shorter one. The backward states differ for each length.
         def ahead(state, x):
             state = self.forward_gru(state, x)
             return state, state
@@ -92,7 +92,7 @@ class GPO(nn.Module):
 
 
 class GRU(NamedTuple):
-    """One direction of a gated recurrent unit (Cho et al. 2014), its gates in torch's order: reset, update, candidate.
+    """One direction of a gated recurrent unit (Cho et al. 2014), with torch's order of gates: reset, update, candidate.
 
     h' = (1 - z) n + z h with n = tanh(W_n x + b_n + r (U_n h + c_n)).
     """
@@ -111,13 +111,13 @@ class GRU(NamedTuple):
 
 
 def sinusoids(length: int, width: int) -> Float[Array, "p w"]:
-    """sin and cos in turn of p / 10000^(2 i / width) (Vaswani et al. 2017), p = 0 .. length - 1."""
+    """Alternating sin and cos of p / 10000^(2 i / width) (Vaswani et al. 2017), p = 0 .. length - 1."""
     angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)
     return jnp.asarray(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width), float)
 
 
 class GPOHead(nn.Module):
-    """GPO over projected tokens: Linear(w -> d) for each token, then `GPO` (Chun 2024, PCME++, section 3)."""
+    """GPO over projected tokens: Linear(w -> d) on each token, then `GPO` (Chun 2024, PCME++, section 3)."""
 
     dim: int
     max_length: int
@@ -131,13 +131,13 @@ class GPOHead(nn.Module):
 
 
 class LogVarBranch(nn.Module):
-    """log sigma^2 of an item: one more block beside its tower's last one, then projected and pooled (Chun 2024).
+    """log sigma^2 of an item: one more block beside the tower's last one, then projection and pooling (Chun 2024).
 
     Attributes:
-      tower: whose width and heads the block has.
-      eps: of the block's layer norms.
-      dim: of the embedding.
-      max_length: the most tokens, for GPO; 0: the mean over valid tokens, then the projection.
+      tower: the tower's config; the block has its width and heads.
+      eps: the epsilon of the block's layer norms.
+      dim: the dimension of the embedding.
+      max_length: the largest number of tokens, for GPO; 0: the mean over valid tokens, then the projection.
       initial: log sigma^2 at the start.
     """
 

@@ -1,4 +1,4 @@
-"""The shapes of well-known two-tower models, by name, for training from scratch."""
+"""The shapes of well-known two-tower models, by name, to train from scratch."""
 
 from vacsr_jax.towers.base import TextConfig, TowersConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
@@ -24,8 +24,8 @@ PRESETS: dict[str, TowersConfig] = {
         text=TextConfig(vocab_size=49408, context_length=77, width=768, layers=12, heads=12, mlp_width=3072),
         embedding_dim=768,
     ),
-    # For the embedded default: learns on a CPU in a minute. Four patches, one per drawn cell, normalized. Embeddings
-    # start large: with CLIP's .02 the first residual branch drowns the words (mAP@R halves after 600 steps).
+    # For the drawn scenes: learns on a CPU in a minute. Four patches, one per drawn cell, normalized. Embeddings start
+    # large: with CLIP's .02 the first residual branch dominates the words (mAP@R halves after 600 steps).
     "tiny": CLIPConfig(
         vision=VisionConfig(
             image_size=32,

@@ -24,7 +24,7 @@ ACTIVATION = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
 def layer_norm(x: Float[Array, "b l w"], eps: float, dtype: Any, name: str) -> Float[Array, "b l w"]:
-    """Layer norm computed in float32 and returned in `dtype`; to be called in a compact module."""
+    """Layer norm computed in float32 and returned in `dtype`; call it in a compact module."""
     norm = nn.LayerNorm(epsilon=eps, dtype=jnp.float32, use_fast_variance=False, name=name)
     return norm(x.astype(jnp.float32)).astype(dtype)
 
@@ -80,11 +80,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, without a final norm: what it gives, and what its last block is given.
+    """A stack of blocks without a final norm. Returns its output and the input of its last block.
 
     `mask` [b|1, 1, l|1, l] is true where a query (second to last axis) may see a key (last axis). The initial
-    scales are CLIP's: what enters the residual stream is divided by sqrt(2 layers), so that its variance does
-    not grow.
+    scales are CLIP's: the outputs that are added to the residual stream are divided by sqrt(2 layers), so that its
+    variance does not grow.
     """
 
     width: int

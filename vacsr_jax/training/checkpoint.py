@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax directories with config and checksums inside; the best and the last two are kept."""
+"""Checkpoints of a run: Orbax directories that contain config and checksums; the best and the last two are kept."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from vacsr_jax.training.multihost import on_first_process
 from vacsr_jax.training.state import TrainState
 from vacsr_jax.workdir import CHECKPOINTS
 
-SELECTION = "selection"  # in a checkpoint's metrics, what `Selection` holds
-OLD_SELECTION = "rsum"  # there in earlier versions: a validation rsum or, with classes as texts, the step
+SELECTION = "selection"  # the key of `Selection` in a checkpoint's metrics
+OLD_SELECTION = "rsum"  # its key in earlier versions: a validation rsum or, with classes as texts, the step
 
 
 class Selection(NamedTuple):
-    """Why a checkpoint is the best of its run: the one with the largest `value` is.
+    """Decides which checkpoint of a run is the best: the one with the largest `value`.
 
-    `by` names the criterion: "validation/rsum", or "step", by which the last is the best. It is the same for all
-    checkpoints of a run, since values of different criteria do not compare.
+    `by` names the criterion: "validation/rsum", or "step", which makes the last checkpoint the best. All checkpoints of
+    a run have the same criterion, since values of different criteria cannot be compared.
     """
 
     by: str
@@ -41,11 +41,11 @@ class Selection(NamedTuple):
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, each with `params`, `optimizer`, and `run` (config and model).
 
-    `params` are those that are evaluated and loaded; where they are an average, `optimizer` holds the ones in training.
+    `params` are evaluated and loaded. If they are an average, `optimizer` also holds the parameters in training.
 
-    A checkpoint is written to a temporary directory and renamed, so a killed run never leaves half of one behind. It
-    holds the checksums of its files. The best and the last two are kept: two, because the last may be the best and
-    turn out to be damaged. Opening them to train (not `read_only`) moves damaged ones out of the way, with a warning.
+    A checkpoint is written to a temporary directory, which is then renamed, so a killed run never leaves half of one
+    behind. It contains the checksums of its files. The best and the last two are kept: two, because the last may be the
+    best and turn out to be damaged. Opening a folder to train (not `read_only`) renames damaged checkpoints and warns.
 
     Raises:
       ValueError: when opened to train, if there are checkpoints and all of them are damaged, or if the path has a
@@ -73,8 +73,8 @@ class Checkpoints:
             best_mode="max",
             read_only=read_only,
             create=not read_only,
-            lightweight_initialize=read_only,  # reads no metrics, which may be damaged
-            cleanup_tmp_directories=not read_only,  # what killed runs left
+            lightweight_initialize=read_only,  # does not read metrics, which may be damaged
+            cleanup_tmp_directories=not read_only,  # left by killed runs
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
             multiprocessing_options=_processes(alone=read_only),
         )
@@ -86,10 +86,10 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, state: TrainState, description: dict[str, Any], selection: Selection | None) -> None:
-        """Begins to write a checkpoint, once the one before it is written; without a selection it is never the best.
+        """Starts to write a checkpoint, after the previous one is written; without a selection it is never the best.
 
         Raises:
-          OSError: if this one, or the one before it, cannot be written.
+          OSError: if this checkpoint, or the previous one, cannot be written.
         """
         items = {
             "params": ocp.args.StandardSave(state.final_params),
@@ -103,7 +103,7 @@ class Checkpoints:
             self._manager.save(self._saving, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def _seal(self) -> None:
-        """Called by Orbax in its thread, before the finished temporary directory is renamed."""
+        """Orbax calls this in its thread, before it renames the finished temporary directory."""
         names = (f"{self._saving}", f"{self._saving}.")
         (folder,) = (p for p in self.folder.iterdir() if p.name == names[0] or p.name.startswith(names[1]))
         write_checksums(folder)
@@ -112,7 +112,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def choose(self, which: str) -> int | None:
-        """The "best" or "last" step, or None if there is none. If its parameters are damaged: a warning, and the next.
+        """The "best" or "last" step, or None if there is none. If its parameters are damaged, warns and takes the next.
 
         Raises:
           ValueError: if there are checkpoints and all of them are damaged.
@@ -125,7 +125,7 @@ class Checkpoints:
             found[step] = find_damage(self.folder / f"{step}", ("params", "run", "metrics"))
             if found[step] is None:
                 return step
-            warnings.warn(f"{self.folder}: step {step} is damaged ({found[step]}) and another one used", stacklevel=2)
+            warnings.warn(f"{self.folder}: step {step} is damaged ({found[step]}); using another one", stacklevel=2)
         if found:
             raise ValueError(f"{self.folder}: every checkpoint is damaged ({found[steps[0]]})")
         return None
@@ -137,11 +137,11 @@ class Checkpoints:
             return -np.inf
 
     def description(self, step: int) -> dict[str, Any]:
-        """What `save` was given: `config`, `model` and whatever else."""
+        """The description that `save` was given: `config`, `model` and more."""
         return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step, shaped, typed and placed as the arrays of `like`, wherever it was saved."""
+        """The state of a step, with the shapes, types and placement of the arrays in `like`, wherever it was saved."""
         args = {"params": _restore_like(like.params), "optimizer": _restore_like(_rest(like))}
         restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         saved, rest = restored["params"], restored["optimizer"]
@@ -158,12 +158,12 @@ class Checkpoints:
         return {name: tuple(leaf.shape) for name, leaf in flatten_dict(tree, sep="/").items()}
 
     def wait(self) -> None:
-        """Waits until the current save is finished; OSError if it failed."""
+        """Waits until the current save is finished; OSError if it has failed."""
         with self._surfacing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then ends Orbax's threads."""
+        """Waits for the current save, then ends Orbax's threads."""
         try:
             self.wait()
         finally:
@@ -171,10 +171,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _surfacing(self):
-        """Turns a failure in a save or its thread into one OSError that says which checkpoint is left."""
+        """Turns a failure in a save or its thread into one OSError, which names the last good checkpoint."""
         try:
             yield
-        except Exception as error:  # whatever Orbax, TensorStore or the system raise
+        except Exception as error:  # Orbax, TensorStore and the system raise many types
             whole = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
             left = f"step {whole[-1]} is whole" if whole else "there is no earlier one"
             advice = "the disk is full; make room" if _is_full(error) else f"{type(error).__name__}: {error}; fix it"
@@ -186,7 +186,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _unlogged():
-    """Without Orbax's warnings, two of which say at every load that what was opened to be read is only read."""
+    """Silences Orbax's warnings: two of them say, at every load, that a folder opened for reading is read-only."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -202,7 +202,7 @@ def _rest(state: TrainState) -> dict[str, Any]:
 
 
 def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
-    """All processes save and restore together; a process that only reads does so alone."""
+    """All processes save and restore together; a process that only reads does it alone."""
     if not alone or jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     index = jax.process_index()
@@ -218,7 +218,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def selected_value(metrics: dict[str, Any]) -> float:
-    """What checkpoints are compared by, from the metrics of one; larger is better."""
+    """The value by which checkpoints are compared, from one checkpoint's metrics; larger is better."""
     return metrics[SELECTION]["value"] if SELECTION in metrics else metrics[OLD_SELECTION]
 
 
@@ -227,7 +227,7 @@ def _restore_like(tree: Any) -> ocp.args.StandardRestore:
 
 
 def config_to_dict(config: ConfigDict) -> dict[str, Any]:
-    """Plain JSON values; `config_from_dict` is its inverse."""
+    """Plain JSON values; `config_from_dict` is the inverse."""
     return json.loads(config.to_json())
 
 
@@ -241,7 +241,7 @@ def config_from_dict(values: dict[str, Any]) -> ConfigDict:
 
 
 def config_differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> list[str]:
-    """`field: saved x, given y` for each field in which two configs (plain dicts) differ."""
+    """A line `field: saved x, given y` for each field in which two configs (plain dicts) differ."""
     found = []
     for name in sorted(saved.keys() | given.keys()):
         a, b = saved.get(name, "(absent)"), given.get(name, "(absent)")

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files: Orbax notices a file that is cut, not a bit that flipped."""
+"""Checksums of a checkpoint's files. Orbax notices a file that was cut short, but not one with a flipped bit."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def write_checksums(folder: Path) -> None:
 
 
 def find_damage(folder: Path, items: tuple[str, ...] = ITEMS) -> str | None:
-    """What is wrong with the files of a checkpoint's items: the first that is missing or has changed; None if none is.
+    """Returns what is wrong with a checkpoint's items: the first file that is missing or has changed, or None.
 
-    In a run that never wrote checksums, every checkpoint is assumed to be whole.
+    In a run without any checksums, every checkpoint is assumed to be whole.
     """
     if not (folder / CHECKSUMS).exists() and not any(folder.parent.glob(f"*/{CHECKSUMS}")):
         return None
@@ -45,7 +45,7 @@ def find_damage(folder: Path, items: tuple[str, ...] = ITEMS) -> str | None:
 def set_damaged_aside(folder: Path) -> None:
     """Renames the damaged checkpoints of a folder, with a warning.
 
-    Checkpoints written by earlier versions, without checksums, are given theirs now.
+    Checkpoints written by earlier versions, without checksums, are given checksums now.
 
     Raises:
       ValueError: if there are checkpoints and all of them are damaged.
@@ -55,7 +55,7 @@ def set_damaged_aside(folder: Path) -> None:
     if steps and None not in damage.values():
         raise ValueError(
             f"{folder}: every checkpoint is damaged ({damage[steps[-1]]} of step {steps[-1].name}); "
-            "give another --workdir, or remove this one to begin again"
+            "give another --workdir, or remove this one to start again"
         )
     whole = [int(path.name) for path in steps if damage[path] is None]
     for path in steps:
@@ -64,7 +64,7 @@ def set_damaged_aside(folder: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             warnings.warn(
-                f"{folder}: step {path.name} is damaged ({damage[path]}) and now in {aside.name}; "
+                f"{folder}: step {path.name} is damaged ({damage[path]}) and was moved to {aside.name}; "
                 f"the last good one is step {whole[-1]}",
                 stacklevel=2,
             )

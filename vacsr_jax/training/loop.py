@@ -1,4 +1,4 @@
-"""The training loop: batches in, checkpoints and training curves out."""
+"""The training loop: reads batches, writes checkpoints and training curves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vacsr_jax.atomic_files import parse_json, to_json, write_text
-from vacsr_jax.data.loader import batches
+from vacsr_jax.data.loader import Pairs, batches
 from vacsr_jax.data.noise import write_noise
+from vacsr_jax.data.source import labels_of
 from vacsr_jax.evaluation.classification import score_classes
 from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.image_text import describe
@@ -30,7 +31,7 @@ from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
 from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
-# These fields say how a machine computes, not what: a run may be resumed with other values.
+# These fields change how a machine computes, but not what: a run may be resumed with other values.
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
 
 
@@ -39,14 +40,14 @@ class DivergedError(ValueError):
 
 
 def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) -> tuple[Run, TrainState]:
-    """Trains up to `train.steps`, from the last checkpoint of the workdir if there is one; returns the last state.
+    """Trains up to `train.steps`, from the workdir's last checkpoint if it has one; returns the last state.
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
         damaged, or the config does not fit the data or devices.
       OSError: if a checkpoint or a record cannot be written.
-      DivergedError: at a loss that is not finite, naming the step, the ids of its batch, and the last checkpoint.
-      Stopped: after SIGTERM or Ctrl-C, once the last step's checkpoint is written.
+      DivergedError: if the loss is not finite; it names the step, the ids of its batch, and the last checkpoint.
+      Stopped: after SIGTERM or Ctrl-C, once the checkpoint of the last step is written.
     """
     workdir = Path(workdir)
     with hold(workdir):
@@ -54,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
-        tokens = run.class_tokens if run.class_tokens is not None else run.pairs.tokens
+        tokens = run.pairs.tokens if isinstance(run.pairs, Pairs) else np.asarray(run.class_tokens)
         check_same(config.to_json(), tokens, len(run.pairs.source))
         on_first_process(lambda: claim(workdir, config, run))
         state, step = start(run, mesh)
@@ -73,7 +74,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
 
 
 def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
-    """Writes what the run is, once. The config comes last, so that where it exists the rest does too."""
+    """Writes the run's files, once. The config is written last, so that if it exists, the other files do too."""
     if not (workdir / CONFIG).exists():
         run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
@@ -82,16 +83,16 @@ def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
 
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
-    """The state of step 0 on the mesh, and the step that moves it."""
+    """Returns the state of step 0 on the mesh, and the step that updates it."""
     optimizer = make_optimizer(run.config, run.params)
     state = init_state(run.params, optimizer, average=run.config.optim.average_from > 0)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
-    state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory, run.params must live on
+    state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory; run.params must survive
     return state, make_step(run.config, run.model, optimizer, mesh, state, run.class_tokens)
 
 
 def check_claim(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError, naming the fields, if the workdir holds a run of another config."""
+    """Raises ValueError if the workdir holds a run of another config; the message names the fields."""
     file = workdir / CONFIG
     if not file.exists():
         return
@@ -100,7 +101,7 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         if not isinstance(saved, dict):
             raise ValueError(f"got {type(saved).__name__}, expected an object")
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it to continue with the config that is given") from error
+        raise ValueError(f"{file} is damaged ({error}); remove it to continue with the given config") from error
     differences = config_differences(saved, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
     if differences:
@@ -110,7 +111,7 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-# The terms of a step, still on the device, and the pairs they came from (None: an earlier process took the step).
+# The terms of a step, still on the device, and its pairs (None: an earlier process took the step).
 Pending = list[tuple[dict, np.ndarray | None]]
 
 
@@ -157,9 +158,9 @@ def take_steps(
                 metrics = validate(run, host_copy(state.final_params))
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
-            elif stopped_by:  # without a selection, so that a run that was never stopped has the same best checkpoint
-                terms = finite_terms(pending, number, run, checkpoints)
-                checkpoints.save(state, {**description, "terms": terms}, None)
+            elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
+                kept = finite_terms(pending, number, run, checkpoints)
+                checkpoints.save(state, {**description, "terms": kept}, None)
             if stopped_by:
                 checkpoints.wait()
                 raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)
@@ -167,9 +168,9 @@ def take_steps(
 
 
 def selection_of(run: Run, metrics: dict[str, float], number: int) -> Selection:
-    """The best checkpoint has the largest validation rsum; with classes as texts, the last one is the best.
+    """Selects the checkpoint with the largest validation rsum, or the last one if the texts are classes.
 
-    Few-shot protocols evaluate the last model.
+    The last is right for classes, because few-shot protocols evaluate the last model.
     """
     if run.class_tokens is not None:
         return Selection("step", number)
@@ -177,7 +178,7 @@ def selection_of(run: Run, metrics: dict[str, float], number: int) -> Selection:
 
 
 def restore_terms(description: dict) -> Pending:
-    """The terms of the steps since the last record, which a stopped run left in its checkpoint's description."""
+    """The terms since the last record, which a stopped run has left in its checkpoint's description."""
     return [(terms, None) for terms in description.get("terms", [])]
 
 
@@ -188,7 +189,7 @@ def means(terms: list[dict[str, float]]) -> dict[str, float]:
 def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoints) -> list[dict[str, float]]:
     """The terms of the steps since the last record, up to step `number`; DivergedError if one is not finite."""
     fetched = jax.device_get([terms for terms, _ in pending])
-    fetched = [{name: float(value) for name, value in terms.items()} for terms in fetched]  # JSON keeps them exactly
+    fetched = [{name: float(value) for name, value in terms.items()} for terms in fetched]  # JSON stores floats exactly
     for i, terms in enumerate(fetched):
         if not all(np.isfinite(value) for value in terms.values()):
             pairs = [run.pairs.source.ids[j] for j in run.pairs.image_index[pending[i][1]]]
@@ -203,17 +204,12 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 
 def validate(run: Run, params) -> dict[str, float]:
-    """rsum and both R@1 on the validation labels; with classes as texts, the accuracy."""
+    """rsum and both R@1 on the validation labels, or the accuracy if the texts are classes; {} without that data."""
+    if run.validation is None:
+        return {}
     if run.class_tokens is not None:
-        return validate_classes(run, params)
+        scores = score_classes(run.model, params, run.validation, run.class_tokens, None)
+        return {"validation/accuracy": accuracy(scores.logit, labels_of(run.validation))}
     scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
     metrics = retrieval_metrics(scores.by_label(), labels)
     return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}
-
-
-def validate_classes(run: Run, params) -> dict[str, float]:
-    """The accuracy on the validation images; nothing if there are none."""
-    if run.validation is None:
-        return {}
-    scores = score_classes(run.model, params, run.validation, run.class_tokens, None)
-    return {"validation/accuracy": accuracy(scores.logit, run.validation.labels)}

@@ -1,4 +1,4 @@
-"""A run's numbers: JSON lines on disk, progress with an ETA on the screen."""
+"""Writes a run's numbers: JSON lines to disk, and progress with the time left to the screen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vacsr_jax.atomic_files import write_text
 
 
 class MetricWriter:
-    """Appends records to `path` (one JSON object a line) and shows progress towards `total` steps.
+    """Appends records to `path` (one JSON object per line) and shows progress towards `total` steps.
 
-    On a terminal, progress is a bar; elsewhere (a log file, a notebook's output), a line for each record. Without a
-    path, as in all processes of a run but the first, it does nothing.
+    On a terminal, progress is a bar. Elsewhere (a log file, a notebook's output) it is a line for each record. Without
+    a path, as in all processes of a run but the first, the writer does nothing.
     """
 
     def __init__(self, path: Path | None, *, start: int, total: int):
@@ -53,10 +53,10 @@ class MetricWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a metrics file. A last line that a kill cut short is left out.
+    """Reads the records of a metrics file. A last line that a kill cut short is left out.
 
     Raises:
-      ValueError: if another line is not a record; the message names its number.
+      ValueError: if any other line is not a record; the message names its number.
     """
     if not path.exists():
         return []
@@ -70,7 +70,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Removes records later than `step`, which a killed run wrote after its last checkpoint."""
+    """Removes records later than `step`: a killed run wrote them after its last checkpoint."""
     kept = [record for record in read_metrics(path) if record["step"] <= step]
     if path.exists():
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,4 +1,4 @@
-"""One run on several processes: they join, are checked for equal shares, and end together."""
+"""One run on several processes: they join, check that their shares are equal, and end together."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-HEARTBEAT = 30  # seconds without a sign of life after which JAX ends the other processes; its default is 100
+HEARTBEAT = 30  # seconds of silence after which JAX ends the other processes; its default is 100
 SHUTDOWN = 60  # seconds that a process waits for the others at its end
-_MESSAGE = 2000  # bytes of an error that travel
+_MESSAGE = 2000  # bytes of an error message that are sent to other processes
 
 
 def connect(where: str) -> None:
-    """Joins the other processes, before anything else of JAX runs.
+    """Joins the other processes. This must come before any other use of JAX.
 
     `where` is "auto", for clusters that JAX knows (TPU pods, SLURM, Open MPI, Kubernetes), or
     HOST:PORT,PROCESSES,INDEX with the address of process 0.
@@ -46,8 +46,8 @@ def connect(where: str) -> None:
 def ending_together() -> Iterator[None]:
     """Runs a block on all processes. A process that loses another one says so and ends at once, without waiting.
 
-    The loss appears as an error of a collective operation, or JAX itself ends the process after `HEARTBEAT` seconds,
-    with its own message.
+    The lost process shows as an error of a collective operation. Otherwise JAX itself ends this process after
+    `HEARTBEAT` seconds, with its own message.
     """
     try:
         yield
@@ -61,20 +61,21 @@ def ending_together() -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # an ordinary exit would wait for the lost one
+        os._exit(1)  # an ordinary exit would wait for the lost process
     jax.distributed.shutdown()
 
 
 def _first_error(error: BaseException) -> BaseException:
-    """The collective operation that failed first, of those whose handling failed too."""
-    first, at = error, error
-    while (at := at.__context__) is not None:
+    """The error of the collective operation that failed first; errors from handling it may have come on top."""
+    first, at = error, error.__context__
+    while at is not None:
         first = at if isinstance(at, jax.errors.JaxRuntimeError) else first
+        at = at.__context__
     return first
 
 
 def on_first_process(do: Callable[[], Any]) -> None:
-    """Calls `do` on process 0 while the others wait. Its ValueError or OSError reaches all (as ValueError)."""
+    """Calls `do` on process 0 while the others wait. If it raises ValueError or OSError, all raise ValueError."""
     if jax.process_count() == 1:
         do()
         return
@@ -86,8 +87,8 @@ def on_first_process(do: Callable[[], Any]) -> None:
             failed = error
     message = np.zeros(_MESSAGE, np.uint8)
     if failed is not None:
-        said = np.frombuffer(str(failed).encode()[:_MESSAGE], np.uint8)
-        message[: len(said)] = said
+        mine = np.frombuffer(str(failed).encode()[:_MESSAGE], np.uint8)
+        message[: len(mine)] = mine
     said = bytes(np.asarray(multihost_utils.broadcast_one_to_all(message))).rstrip(b"\0").decode(errors="replace")
     if failed is not None:
         raise failed
@@ -96,7 +97,7 @@ def on_first_process(do: Callable[[], Any]) -> None:
 
 
 def check_shares(mesh: Mesh) -> None:
-    """Raises ValueError unless all processes have equally many devices: each reads an equal share of a batch."""
+    """Raises ValueError unless all processes have the same number of devices, since each reads an equal share."""
     processes, counts = np.unique([device.process_index for device in mesh.devices.flat], return_counts=True)
     if len(set(counts)) > 1:
         found = ", ".join(f"process {p}: {n}" for p, n in zip(processes, counts, strict=True))
@@ -104,10 +105,10 @@ def check_shares(mesh: Mesh) -> None:
 
 
 def check_same(config: str, tokens: np.ndarray, images: int) -> None:
-    """Raises ValueError unless all processes were given the same config and read the same data."""
+    """Raises ValueError unless all processes were given the same config and have read the same data."""
     if jax.process_count() == 1:
         return
-    mine = np.array([zlib.crc32(config.encode()), zlib.crc32(np.ascontiguousarray(tokens)), images], np.int64)
+    mine = np.array([zlib.crc32(config.encode()), zlib.crc32(np.ascontiguousarray(tokens).data), images], np.int64)
     everyone = np.asarray(multihost_utils.process_allgather(mine))
     for name, column in zip(("config", "captions", "number of images"), everyone.T, strict=True):
         if len(set(column)) > 1:
@@ -115,5 +116,5 @@ def check_same(config: str, tokens: np.ndarray, images: int) -> None:
 
 
 def host_copy(params: Any) -> Any:
-    """Whole parameters on the host, which a process can use alone. A single process gets them unchanged."""
+    """Returns whole parameters on the host, which a process can use alone; a single process gets them unchanged."""
     return params if jax.process_count() == 1 else multihost_utils.process_allgather(params, tiled=True)

@@ -1,4 +1,4 @@
-"""A run, set up: data, tokenizer, model, state. The order is decided here, once."""
+"""Sets up a run: data, tokenizer, model and parameters, in an order that is decided only here."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from vacsr_jax.towers.base import (
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
-MEMORY_LIMIT = 2**30  # bytes of images kept decoded
+MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything about a run that training does not change; `params` are those of step 0.
 
-    `config` has its `train.epochs` turned into `train.steps`.
+    In `config`, `train.epochs` has been converted to `train.steps`.
     """
 
     config: ConfigDict
@@ -53,19 +53,18 @@ class Run:
     pairs: TrainingItems
     validation: Source | None
     noise: Noise | None
-    class_tokens: np.ndarray | None = None  # int32 [c, l], a text for each class, where the texts are classes
+    class_tokens: np.ndarray | None = None  # int32 [c, l], one text per class, if the texts are classes
 
 
 def set_up(config: ConfigDict, workdir: Path) -> Run:
     """Opens the data, makes or loads tokenizer and towers, and initializes parameters from the seed.
 
     Raises:
-      ValueError: for anything in the config that does not fit (its field is named), or unreadable data.
+      ValueError: if a field of the config does not fit (the message names it), or data cannot be read.
     """
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
     train, validation = open_split(config, "train"), open_validation(config)
-    classes = isinstance(train, ClassSource)
-    texts, image_index = (class_texts(train, config), None) if classes else caption_pairs(train)
+    texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
     if config.model.pretrained:
         shape, towers = load_towers(config.model.pretrained)
         tokenizer = load_tokenizer(config.model.pretrained, context_length=shape.text.context_length)
@@ -75,11 +74,11 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         shape = adapt_towers(shape, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
     shape = dataclasses.replace(shape, vision=choose_preprocess(config, shape.vision))
-    model = build_model(config, shape, texts=len(texts) if classes else 0)
+    model = build_model(config, shape, texts=len(texts) if image_index is None else 0)
     params = init_params(model, config.seed)
     if towers is not None:
         params = {**params, "towers": keep_known(towers, params["towers"])}
-        if not config.cosine.scale:  # a scale of the config's own wins over the pretrained one
+        if not config.cosine.scale:  # a scale in the config overrides the pretrained one
             params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
     params = jax.device_get(params)
 
@@ -88,25 +87,28 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
     noise = noise_of(config, image_index)
-    resize_train = resize
-    if config.augment.images == "none":  # else each step crops anew, from the image as it is
+    resize_train: Callable | None = resize
+    if config.augment.images == "none":  # otherwise each step takes a new crop of the full image
         train, resize_train = fit_in_memory(train, resize, shape)
-    validation, _ = fit_in_memory(validation, resize, shape)
-    if classes:
+    if validation is not None:
+        validation, _ = fit_in_memory(validation, resize, shape)
+    pairs: TrainingItems
+    class_tokens = None
+    if image_index is None:
         pairs = LabelledImages(train, resize_train, augmentation)
-        class_tokens = tokens[:, : longest_text(tokens, shape.text)]  # pads change nothing and cost as much as words
+        class_tokens = tokens[:, : longest_text(tokens, shape.text)]  # pads change nothing but cost as much as words
     else:
         shown = image_index if noise is None else noise.index
-        pairs, class_tokens = Pairs(train, tokens, shown, resize_train, augmentation), None
+        pairs = Pairs(train, tokens, shown, resize_train, augmentation)
     return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
 
 
 def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
-    """The noise that the config asks for, of training captions with these images; None: captions stay as they are."""
+    """The noise that the config asks for in training captions with these images; None: captions stay as they are."""
     data = config.data
     if image_of is None:
         if data.noise or data.noise_file:
-            raise ValueError(f"data.noise: permutes captions, and {data.dataset} has classes alone; leave it at 0")
+            raise ValueError(f"data.noise: it permutes captions, but {data.dataset} has only classes; leave it at 0")
         return None
     if data.noise_file:
         if data.noise:
@@ -120,43 +122,44 @@ def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
 
 
 def class_texts(source: ClassSource, config: ConfigDict) -> list[str]:
-    """The prompt of each class that is trained on."""
+    """The prompt of each class in training."""
     return prompts(source.class_names, find_template(source.benchmark, config.data.template))
 
 
-def with_steps(config: ConfigDict, units: int) -> ConfigDict:
-    """`train.steps` for `train.epochs` passes over the units, a pass being its whole batches."""
+def with_steps(config: ConfigDict, items: int) -> ConfigDict:
+    """Sets `train.steps` to `train.epochs` passes over the training items; a pass has only whole batches."""
     if not config.train.epochs:
         return config
     config = config.copy_and_resolve_references()
-    config.train.steps = config.train.epochs * max(units // config.train.batch_size, 1)
+    config.train.steps = config.train.epochs * max(items // config.train.batch_size, 1)
     return config.lock()
 
 
 def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
-    """The tower with the preprocessing that the config names; it travels with the model."""
+    """The image tower's config with the preprocessing that the run's config names; it is saved with the model."""
     if config.model.preprocess == "clip":
         return vision
     if config.model.preprocess == "pcmepp":
-        statistics = {"pixel_mean": IMAGENET_PIXEL_MEAN, "pixel_std": IMAGENET_PIXEL_STD}
-        return dataclasses.replace(vision, resize="squash", **statistics)
+        return dataclasses.replace(
+            vision, resize="squash", pixel_mean=IMAGENET_PIXEL_MEAN, pixel_std=IMAGENET_PIXEL_STD
+        )
     raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
 
 
 def keep_known(towers: dict, like: dict) -> dict:
-    """The pretrained towers without what the model does not use (its own projections, where GPO has others)."""
+    """Drops pretrained weights that the model does not use (the towers' own projections, if GPO replaces them)."""
     flat, wanted = flatten_dict(towers), flatten_dict(like)
     return unflatten_dict({path: flat[path] for path in wanted})
 
 
 def make_augmentation(config: ConfigDict, shape: TowersConfig, tokenizer: Tokenizer) -> Augmentation | None:
-    """What the config draws anew in each step, on the host; None for nothing."""
+    """The random changes that the host makes to images and texts in each step; None if there are none."""
     augment, text = config.augment, shape.text
     if augment.images == "none" and not augment.tokens:
         return None
-    mask_id = tokenizer.backend.token_to_id("M")  # a lone letter that lower-cased captions never hold, as PCME++'s
+    mask_id = tokenizer.backend.token_to_id("M")  # as PCME++: a single letter that lower-cased captions never contain
     if mask_id is None:
-        raise ValueError("augment.tokens: the tokenizer has no letter M to hide a token behind; leave it 0")
+        raise ValueError("augment.tokens: the tokenizer has no letter M to replace a hidden token with; leave it 0")
     ids = ordinary_ids(text.vocab_size, (text.start_id, text.end_id, text.pad_id))
     size, resize = shape.vision.image_size, shape.vision.resize
     return Augmentation(augment.images, size, resize, augment.tokens, mask_id, ids, text.end_id, text.pad_id)
@@ -169,19 +172,15 @@ def preset(config: ConfigDict) -> TowersConfig:
 
 
 def saved_or_trained_tokenizer(config: ConfigDict, workdir: Path, texts: list[str], shape: TowersConfig) -> Tokenizer:
-    """The tokenizer of the run that the workdir holds, or one trained on the training captions."""
+    """The tokenizer of the run in the workdir, or one trained on the training captions."""
     if (workdir / CONFIG).exists():
         return load_tokenizer(workdir / TOKENIZER)
     length = config.model.context_length or shape.text.context_length
     return train_tokenizer(texts, vocab_size=config.model.vocab_size, context_length=length)
 
 
-def fit_in_memory(
-    source: Source | None, resize: Callable, shape: TowersConfig
-) -> tuple[Source | None, Callable | None]:
-    """The source with all images resized once, if they take less than MEMORY_LIMIT; else as it is, and `resize`."""
-    if source is None:
-        return None, None
+def fit_in_memory(source: Source, resize: Callable, shape: TowersConfig) -> tuple[Source, Callable | None]:
+    """The source with all images resized once, if they take less than MEMORY_LIMIT; else the source and `resize`."""
     if isinstance(source, ArraySource) and source.images.shape[1] == shape.vision.image_size:
         return source, None
     if len(source) * shape.vision.image_size**2 * 3 > MEMORY_LIMIT:

@@ -1,4 +1,4 @@
-"""The mesh: batches are split over its one axis, parameters are copied to every device or split as well."""
+"""The mesh: batches are split over its only axis, and parameters are copied to every device or split as well."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 
 def make_mesh(devices=None) -> Mesh:
-    """All devices (or those given) along one axis, "data"."""
+    """A mesh of all devices (or of the given ones) along one axis, "data"."""
     return Mesh(np.array(devices if devices is not None else jax.devices()), ("data",))
 
 
 def state_sharding(state: Any, mesh: Mesh, *, shard_params: bool) -> Any:
-    """A sharding for each leaf: a copy on every device, or split along its longest axis that divides evenly."""
+    """A sharding for each leaf: a copy on every device, or a split along its longest axis that divides evenly."""
 
     def of(leaf):
         axes = [i for i, size in enumerate(leaf.shape) if size % mesh.size == 0]
@@ -29,6 +29,6 @@ def state_sharding(state: Any, mesh: Mesh, *, shard_params: bool) -> Any:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a global batch, as global arrays split along the rows."""
+    """Turns this process's rows of a global batch into global arrays, split along the rows."""
     sharding = NamedSharding(mesh, P("data"))
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

@@ -1,4 +1,4 @@
-"""What a run carries from step to step."""
+"""What a run passes on from step to step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 @flax.struct.dataclass
 class TrainState:
-    """`step` counts finished steps; randomness is a function of (seed, step), so no key is carried.
+    """`step` counts finished steps. Randomness is a function of (seed, step), so the state has no key.
 
-    `average` is the mean of the params so far (`running_average`), or None where the config asks for none.
+    `average` is the mean of the params so far (`running_average`), or None if the config asks for no average.
     """
 
     step: jax.Array
@@ -25,7 +25,7 @@ class TrainState:
 
     @property
     def final_params(self) -> Any:
-        """What is validated, saved and handed out: the average if there is one, else the parameters."""
+        """The parameters to validate, save and return: the average if there is one, else `params`."""
         return self.params if self.average is None else self.average
 
 
@@ -36,7 +36,7 @@ def init_state(params, optimizer: optax.GradientTransformation, *, average: bool
 def running_average(average: Any, params: Any, step: jax.Array, optim: ConfigDict) -> Any:
     """Stochastic weight averaging (Izmailov et al. 2018) of all parameters, both towers included.
 
-    The mean of the params after steps average_from, average_from + average_every, ...; before those, the params.
+    The mean of the params after steps average_from, average_from + average_every, ...; before these, the params.
     """
     if average is None:
         return None

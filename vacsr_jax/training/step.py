@@ -1,4 +1,4 @@
-"""One training step, whole."""
+"""One whole training step."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def make_step(
     state: TrainState,
     class_tokens: np.ndarray | None = None,
 ) -> Step:
-    """`step(state, batch) -> (state, terms)`, compiled once for the mesh; the old state's memory is reused.
+    """Returns `step(state, batch) -> (state, terms)`, compiled once for the mesh; it reuses the old state's memory.
 
-    `class_tokens` int32 [c l]: the texts of every batch, where texts are classes.
+    `class_tokens` int32 [c l] are the texts of every batch, if the texts are classes.
 
     Raises:
       ValueError: if the batch does not divide over the devices, or for an unknown choice.
@@ -49,7 +49,8 @@ def make_step(
         raise ValueError(f"augment.image_tokens: got {config.augment.image_tokens}, which needs model.pooling=gpo")
     if class_tokens is not None and not find_method(config.method).with_classes:
         raise ValueError(
-            f"method: {config.method} compares each image's own caption with others; with classes use another method"
+            f"method: {config.method} compares each image's own caption with others and cannot take classes; "
+            "use another method"
         )
     shardings = state_sharding(state, mesh, shard_params=config.train.shard_params)
     step = functools.partial(train_step, config=config, model=model, optimizer=optimizer, mesh=mesh)
@@ -73,13 +74,13 @@ def train_step(
     mesh: Mesh,
     class_tokens: np.ndarray | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The next state, and the loss with its terms and the gradient's norm.
+    """Returns the next state, and the loss with its terms and the gradient's norm.
 
-    `batch` holds `images` uint8 [b s s 3], `tokens` int32 [b l] and `group` int32 [b]: rows of one group are positives
-    of each other (`data.positives`). With `class_tokens` [c l] it holds `images` and `label` int32 [b], and the
-    pairs are those of its images and all classes.
+    `batch` holds `images` uint8 [b s s 3], `tokens` int32 [b l] and `group` int32 [b]. Rows of the same group are
+    positives of each other (`data.positives`). With `class_tokens` [c l] it holds `images` and `label` int32 [b], and
+    the pairs are those of its images with all classes.
     """
-    # Without the seed in them, the programs of methods that draw nothing are the same for every seed.
+    # Methods without random draws do not get the seed, so their compiled programs are the same for every seed.
     draws = model.pair.has_latent or config.augment.mix or config.augment.image_tokens
     key = jax.random.fold_in(jax.random.key(config.seed), state.step) if draws else None
     images, keep, labels = augment(batch["images"], positive_pairs(batch, config, class_tokens), key, config, model)
@@ -89,10 +90,13 @@ def train_step(
 
     def loss_of(params):
         params = groups.hold_frozen(params, learns, released)
-        items = embed(params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens)
+        image_items, text_items = embed(
+            params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
+        )
         pairs = Batch(
-            *items,
-            labels,
+            images=image_items,
+            texts=text_items,
+            labels=labels,
             valid=jnp.ones(labels.shape, bool),
             key=key,
             step=state.step,
@@ -101,7 +105,7 @@ def train_step(
             dtype=model.dtype,
         )
         loss, terms = method.loss_of_batch(model.pair, params["pair"], pairs, config)
-        # After the release of the image tower, the loss grows from nothing to its size.
+        # After the image tower is released, the loss grows from zero to its full size.
         ramp = jnp.clip((state.step - optim.image_frozen_steps + 1) / max(optim.ramp_steps, 1), 0, 1)
         return loss * jnp.where(released, ramp, 1), terms
 
@@ -114,7 +118,7 @@ def train_step(
 
 
 def augment(images, positives, key, config: ConfigDict, model: ImageTextModel):
-    """Images (mixed, if asked for), which of their tokens GPO sees, and how much each pair is a match."""
+    """Returns the images (mixed if configured), which image tokens GPO sees, and how much each pair is a match."""
     labels, keep, smoothing = positives, None, config.augment.label_smoothing
     if smoothing:
         labels = jnp.where(labels, 1 - smoothing, smoothing)
@@ -129,7 +133,7 @@ def augment(images, positives, key, config: ConfigDict, model: ImageTextModel):
 
 
 def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens: np.ndarray | None) -> jax.Array:
-    """bool [b, b] or [b, c]: which texts are written for which image, or name its class."""
+    """bool [b, b] or [b, c]: whether a text was written for an image, or names its class."""
     if class_tokens is not None:
         return batch["label"][:, None] == jnp.arange(len(class_tokens))
     group = batch["group"]
@@ -138,7 +142,7 @@ def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens
 
 
 def embed(params, images, keep, batch, *, config: ConfigDict, model: ImageTextModel, mesh: Mesh, class_tokens):
-    """The items of the images, and of the batch's texts or of all classes."""
+    """Returns the items of the images, and those of the batch's texts or of all classes."""
     if class_tokens is None:
         return model.apply({"params": params}, images, batch["tokens"], keep)
     items = model.apply({"params": params}, images, keep, method="encode_image")
@@ -146,9 +150,9 @@ def embed(params, images, keep, batch, *, config: ConfigDict, model: ImageTextMo
 
 
 def embed_classes(params, tokens: np.ndarray, *, model: ImageTextModel, mesh: Mesh, chunk: int) -> Item:
-    """The items of all classes' texts [c l], about `chunk` at a time, a chunk split over the devices.
+    """Returns the items of all classes' texts [c l], computed about `chunk` at a time, a chunk split over the devices.
 
-    A chunk is recomputed in the backward pass, so that the memory is that of one chunk's activations.
+    The backward pass computes each chunk again, so only one chunk's activations are in memory.
     """
 
     def encode(tokens):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end training after a whole step, with a checkpoint of it."""
+"""SIGTERM and Ctrl-C end training after a whole step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def watch_signals() -> Iterator[Callable[[int], int]]:
-    """Yields `stop(step)`: 0, or the number of a received signal, which makes this step the last one.
+    """Yields `stop(step)`, which returns the number of a received signal, or 0. A signal makes this step the last one.
 
     A second Ctrl-C interrupts at once. With several processes, a SIGTERM to any of them stops all after the same step,
-    through JAX's preemption service, and Ctrl-C is not handled. Outside the main thread, where Python sets no handlers,
-    no signal is watched.
+    through JAX's preemption service, and Ctrl-C is not handled. Outside the main thread no signal is watched, since
+    Python sets no handlers there.
     """
     if jax.process_count() > 1:
         yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0

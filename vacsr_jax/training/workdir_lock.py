@@ -1,4 +1,4 @@
-"""One process trains in a workdir at a time."""
+"""A lock on a workdir, so that only one process at a time trains in it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from vacsr_jax.training.multihost import on_first_process
 
-LOCK = ".lock"  # in a workdir; names the holder, and is not removed afterwards
+LOCK = ".lock"  # in a workdir; it names the holder and is never removed
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Holds the workdir while the block runs; the operating system releases it however the process ends.
+    """Holds the workdir while the block runs; the operating system releases it, even if the process is killed.
 
-    The lock is an `flock`, which NFS passes on to its server, so hosts exclude each other too. On a file system without
-    locks, a warning is given. The file itself is never removed: a lock on a removed file would exclude nobody. Among
+    The lock is an `flock`. NFS passes it on to its server, so hosts exclude each other too. On a file system without
+    locks, a warning is given. The file is never removed, because a lock on a removed file would exclude nobody. Among
     the processes of one run, the first holds the lock for all.
 
     Raises:
@@ -43,12 +43,12 @@ def _hold(workdir: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise ValueError(
-                f"{workdir} is being trained in by {holder}; wait for it, stop it, or give another --workdir"
+                f"{workdir}: {holder} is training in it; wait for it, stop it, or give another --workdir"
             ) from None
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-            warnings.warn(f"{workdir} cannot be locked ({error}): let only one run write there", stacklevel=4)
+            warnings.warn(f"{workdir} cannot be locked ({error}); let only one run write there", stacklevel=4)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -102,6 +102,7 @@ MEASURED = {
 
 
 @pytest.mark.skipif(not COCO.is_file(), reason="shared/data/clip_features_coco500 is not beside this checkout")
+@pytest.mark.slow
 def test_real_clip_features_give_the_measured_recalls():
     with np.load(COCO) as file:
         images, texts = file["image"], file["text"]

@@ -76,7 +76,7 @@ def test_queries_of_several_modalities_have_no_one_diagnosis(gap):
     queries, documents = gap
     kinds = np.where(np.arange(12) < 6, "text", "image")
     problem = make_problem(embeddings(queries.vectors, queries.ids, kinds), documents)
-    with pytest.raises(ValueError, match="queries are of 2 modalities, each with its own scale"):
+    with pytest.raises(ValueError, match="queries have 2 modalities, each with its own scale"):
         problem.diagnose(fit(problem), 4)
 
 
@@ -101,7 +101,7 @@ def test_cautions(gap):
     copies = make_problem(embeddings(documents.vectors[12:], queries.ids, queries.modality), documents)
     assert "the best text of a query has a mean cosine of 1.000" in cautions(copies, fit(copies))[-1]
     asked = make_problem(queries, documents, query_modalities=("image", "text"))
-    with pytest.raises(ValueError, match="of the modality 'text', and no query of that modality was fitted"):
+    with pytest.raises(ValueError, match="queries have the modality 'text', but no query of that modality was fitted"):
         cautions(asked, S.update(S.empty(("image", "text"), query_modalities=("image", "text")), np.zeros((9, 2)), 0))
 
 

@@ -58,7 +58,8 @@ def read_ids(file: Path) -> list[int]:
 
 def _read_captions(root: Path) -> tuple[dict[int, tuple[int, str]], dict[int, Path]]:
     """Caption id -> image id and text; image id -> path below the root."""
-    captions, images = {}, {}
+    captions: dict[int, tuple[int, str]] = {}
+    images: dict[int, Path] = {}
     for year in YEARS:
         file = find_file(root, f"captions_{year}.json")
         try:

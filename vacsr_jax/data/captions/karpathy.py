@@ -39,16 +39,17 @@ def read_karpathy(file: Path) -> list[Record]:
             raise TypeError(f"images is a {type(entries).__name__}")
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected an object with a list of images ({error!r})") from None
-    records = []
+    records, places = [], []
     for number, entry in enumerate(entries):
         try:
             records.append(_record(entry))
+            places.append(below(entry.get("filepath", ""), entry["filename"]))
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{file}: images[{number}]: expected filename, split and sentences with raw and sentid ({error!r})"
             ) from None
-    folder = _image_folder(file.parent, records)
-    return [r._replace(file=folder / r.file) for r in records]
+    folder = _image_folder(file.parent, places)
+    return [r._replace(file=folder / place) for r, place in zip(records, places, strict=True)]
 
 
 def _record(entry: dict) -> Record:
@@ -60,11 +61,10 @@ def _record(entry: dict) -> Record:
         split=entry["split"],
         captions=[s["raw"] for s in sentences],
         caption_ids=[int(s["sentid"]) for s in sentences],
-        file=below(entry.get("filepath", ""), entry["filename"]),
     )
 
 
-def _image_folder(root: Path, records: list[Record]) -> Path:
+def _image_folder(root: Path, places: list[Path]) -> Path:
     """Returns the first of IMAGE_FOLDERS that holds the first image, or the root if none does."""
     folders = [root / name for name in IMAGE_FOLDERS]
-    return next((f for f in folders if records and (f / records[0].file).is_file()), root)
+    return next((f for f in folders if places and (f / places[0]).is_file()), root)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from vacsr_jax.data.captions.coco_annotations import read_annotations
 from vacsr_jax.data.captions.karpathy import find_split_file, read_karpathy
@@ -51,7 +53,7 @@ def open_captions(
         hint = f"; `vacsr data check {dataset} --root={root}` tells where to get them" if dataset else ""
         raise ValueError(f"{len(missing):,} of {len(records):,} images are missing, such as {missing[0]}{hint}")
     n_captions = sum(len(r.captions) for r in records)
-    protocol = {
+    protocol: dict[str, str | int] = {
         "dataset": dataset or f"{where.parent.name}/{where.name}",
         "form": form,
         "split": split or "all",
@@ -62,12 +64,12 @@ def open_captions(
         ids=[r.id for r in records],
         captions=[r.captions for r in records],
         caption_ids=[r.caption_ids for r in records],
-        files=files or [r.file for r in records],
+        files=files or [r.file for r in records if r.file is not None],
         protocol=protocol,
     )
 
 
-def _read(root: Path, names, dataset: str, form: str) -> tuple[Path, list[Record], object]:
+def _read(root: Path, names, dataset: str, form: str) -> tuple[Path, list[Record], Sequence[BinaryIO] | None]:
     """Returns where the records were found, the records, and their images unless those are the records' own files."""
     if form not in FORMS:
         raise ValueError(f"data.form: got {form!r}, expected one of {', '.join(FORMS)}")

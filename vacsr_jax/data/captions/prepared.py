@@ -25,7 +25,7 @@ class EncodedImages(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> BinaryIO:
+    def __getitem__(self, index: int) -> BinaryIO:  # type: ignore[override]  # without slices
         return io.BytesIO(self.records[self.rows[index]]["image"])
 
 
@@ -38,7 +38,7 @@ class Joined(Sequence):
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int):  # type: ignore[override]  # without slices
         for part in self.parts:
             if index < len(part):
                 return part[index]

@@ -23,7 +23,10 @@ INDEX = "vacsr_paths.json"  # written beside the array_record files, since compu
 
 
 class Store(Protocol):
-    """Encoded images by path."""
+    """Encoded images by path, in a folder."""
+
+    @property
+    def folder(self) -> Path: ...
 
     def paths(self) -> Sequence[str]: ...
 

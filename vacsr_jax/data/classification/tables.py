@@ -158,7 +158,7 @@ def find_class_names(benchmark: Benchmark, root: str | Path) -> dict[str, str] |
     if file is None:
         if benchmark.classes is None:
             return None
-        _found(candidates[0], CLASS_NAMES)
+        file = _found(candidates[0], CLASS_NAMES)
     pairs = [line.partition(" ")[::2] for line in _lines(file)]
     names = {key: name.strip() or key for key, name in pairs}
     if len(names) != len(pairs):

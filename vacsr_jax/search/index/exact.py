@@ -161,7 +161,7 @@ class ExactStore:
     def _topk(self, queries: np.ndarray, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         # Sizes are rounded up to powers of two for few compilations. A single query takes a slow path of XLA on CPUs.
         padded_k, padded_q = _power_of_two(k), max(4, _power_of_two(len(queries)))
-        padded = np.zeros((padded_q, self.dim), ml_dtypes.bfloat16)
+        padded = np.zeros((padded_q, queries.shape[1]), ml_dtypes.bfloat16)
         padded[: len(queries)] = queries
         best = (jnp.full((padded_q, padded_k), -jnp.inf), jnp.zeros((padded_q, padded_k), jnp.int32))
         start, count = 0, self.count(modality)
@@ -175,12 +175,14 @@ class ExactStore:
 
     def _searched_blocks(self, rows: _Rows) -> list[jax.Array]:
         n = len(rows.rest)
-        if n and rows.padded_rest is None:
+        if n == 0:
+            return list(rows.blocks)
+        if rows.padded_rest is None:
             # Powers of two, then eighths of a block, for few compilations and little padding.
             step = max(self._least, self._block // 8)
             capacity = -(-n // step) * step if n > step else self._least * _power_of_two(-(-n // self._least))
             rows.padded_rest = self._put(np.pad(rows.rest, ((0, capacity - n), (0, 0))))
-        return [*rows.blocks, *([rows.padded_rest] if n else [])]
+        return [*rows.blocks, rows.padded_rest]
 
     def _searched_bias(self, rows: _Rows, blocks: list[jax.Array]) -> list[jax.Array] | list[None]:
         if not self._biased or not len(rows.bias):
@@ -232,7 +234,8 @@ def top_k(scores: Float[jax.Array, "q n"], k: int) -> tuple[Float[jax.Array, "q 
     """
     q, n = scores.shape
     if n % GROUP or n // GROUP <= k:
-        return tuple(jax.lax.top_k(scores, k))
+        best, place = jax.lax.top_k(scores, k)
+        return best, place
     groups = scores.reshape(q, n // GROUP, GROUP)
     chosen = jnp.sort(jax.lax.top_k(jnp.max(groups, axis=2), k)[1], axis=1)
     candidates = jnp.take_along_axis(groups, chosen[:, :, None], axis=1).reshape(q, k * GROUP)

@@ -101,7 +101,8 @@ def read(
 
 def read_documents(path: Path, modalities: dict[str, int]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """modality -> ids, and id -> content."""
-    ids, contents = {name: [] for name in modalities}, {}
+    ids: dict[str, list[str]] = {name: [] for name in modalities}
+    contents: dict[str, str] = {}
     with path.open("rb") as file:
         for line in file:
             document = parse_json(line)

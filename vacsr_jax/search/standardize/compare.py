@@ -1,4 +1,4 @@
-"""Every way to put texts and images into one ranking, on one problem, by one measure."""
+"""Compares every way to rank texts and images together, on one problem, by one measure."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Fitted(NamedTuple):
 
     Attributes:
       stats: statistics of the cosines.
-      centered, i0t: of the cosines of embeddings centred as GR-CLIP and as I0T-post do it.
-      match: of another model's scores; None without one.
-      labelled: of the scores of the queries' answers; None where a modality has fewer than two.
-      bias: of each document; see `fusion.query_bias`.
+      centered, i0t: statistics of the cosines of embeddings that were centred as in GR-CLIP, and as in I0T-post.
+      match: statistics of another model's scores; None without one.
+      labelled: statistics of the scores of the queries' answers; None if a modality has fewer than two.
+      bias: the bias of each document; see `fusion.query_bias`.
     """
 
     stats: ModalityStats
@@ -57,7 +57,7 @@ class Fitted(NamedTuple):
 def rankings(
     plain: RetrievalProblem, centered: RetrievalProblem, i0t: RetrievalProblem, fitted: Fitted, match: Match | None
 ) -> Iterator[tuple[str, jax.Array]]:
-    """Every method's name and scores [q n], for a few queries in three forms; `fusion` says what each method is."""
+    """Yields every method's name and scores [q n], for a few queries in three forms; `fusion` describes each method."""
     kinds, count = plain.modality, len(plain.modalities)
     raw = candidate_scores(plain)
     z = z_scores(plain, fitted.stats, raw)
@@ -75,7 +75,7 @@ def rankings(
     yield "rrf", fusion.rrf(raw, kinds)
     yield "dbsf", fusion.dbsf(raw, kinds, count)
     yield "per_query_z", fusion.dbsf(raw, kinds, count, depth=None)
-    if match is not None:
+    if match is not None and fitted.match is not None:
         scores = hide(jnp.asarray(match(plain.queries, plain.documents)), plain.exclude)
         yield "match", scores
         yield "match_standardized", z_scores(plain, fitted.match, scores)
@@ -89,7 +89,7 @@ def centre_problem(problem: RetrievalProblem, query_mean: jax.Array, document_me
 
 
 def centre_means(problem: RetrievalProblem) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The means of queries and of documents that GR-CLIP subtracts, and those that I0T-post subtracts."""
+    """Returns the means of queries and of documents that GR-CLIP subtracts, and those that I0T-post subtracts."""
     p = problem
     of_queries = fusion.means(p.queries, p.query_modality, len(p.query_modalities))
     of_documents = fusion.means(p.documents, p.modality, len(p.modalities))
@@ -108,7 +108,7 @@ def fit_all(plain: RetrievalProblem, centered: RetrievalProblem, i0t: RetrievalP
 
 
 def fit_match(problem: RetrievalProblem, match: Match) -> ModalityStats:
-    """Statistics of another model's scores: of the best of each modality, as for cosines."""
+    """Fits statistics of another model's scores: of the best score of each modality, as for cosines."""
     stats = nothing_seen(problem)
     for block in problem.blocks():
         scores = hide(jnp.asarray(match(block.queries, block.documents)), block.exclude)
@@ -126,13 +126,13 @@ def compare(
     """Every method's quality: {method: {"recall@20": {"all": x, answer modality: y, "macro": z}, ..., "ndcg@10": ...}}.
 
     Recall@k is the share of a query's answers among its k best documents, averaged over queries. Queries whose answers
-    are of several modalities form a group of their own ("image and text"), and macro is the mean over groups. A tie
-    counts against the method. `oracle` is the upper bound of methods that keep the order inside a modality.
+    have several modalities form their own group ("image and text"), and macro is the mean over groups. A tie counts
+    against the method. `oracle` is the upper bound of methods that keep the order within a modality.
 
     Args:
       fit_on: queries over the same documents to fit everything on; by default the queries of the problem. Answers are
         not read, except by `labelled`.
-      match: another model's scores of pairs, such as VACSR's logits: the rows "match" and "match_standardized".
+      match: another model's scores of pairs, such as VACSR's logits, for the rows "match" and "match_standardized".
 
     Raises:
       ValueError: if a query has no answer or excludes its answer, if a k is below 1, or if a modality has the name of a
@@ -140,16 +140,21 @@ def compare(
     """
     check_comparable(problem, ks)
     source = problem if fit_on is None else fit_on
-    forms = [source, *(centre_problem(source, *means) for means in centre_means(source))]
+    of_centered, of_i0t = centre_means(source)
+
+    def in_three_forms(p: RetrievalProblem) -> tuple[RetrievalProblem, RetrievalProblem, RetrievalProblem]:
+        return p, centre_problem(p, *of_centered), centre_problem(p, *of_i0t)
+
+    forms = in_three_forms(source)
     fitted = fit_all(*forms, match)
     cautions(problem, fitted.stats)
     if fit_on is not None:
-        forms = [problem, *(centre_problem(problem, *means) for means in centre_means(source))]
-    ranks: dict[str, list[np.ndarray]] = {}
+        forms = in_three_forms(problem)
+    ranks: dict[str, list[list[np.ndarray]]] = {}
     blocks, count = zip(*(form.blocks() for form in forms), strict=True), -(-len(problem.queries) // problem.block_size)
-    for plain, *others in tqdm(blocks, total=count, unit=" blocks of queries", delay=2, disable=None):
+    for plain, centered, i0t in tqdm(blocks, total=count, unit=" blocks of queries", delay=2, disable=None):
         positives = _positives(plain)
-        for name, scores in rankings(plain, *others, fitted, match):
+        for name, scores in rankings(plain, centered, i0t, fitted, match):
             found = rank_positives(np.asarray(scores), positives)
             ranks.setdefault(name, []).append(np.split(found.rank, np.flatnonzero(np.diff(found.query)) + 1))
     groups = answer_groups(problem)
@@ -163,7 +168,7 @@ def _positives(problem: RetrievalProblem) -> np.ndarray:
 
 
 def answer_groups(problem: RetrievalProblem) -> np.ndarray:
-    """The modality of each query's answers, joined by "and" where there are several: str [q]."""
+    """The modality of each query's answers, or several joined by "and": str [q]."""
     return np.array([" and ".join(np.array(problem.modalities)[row]) for row in wanted(problem)])
 
 
@@ -198,7 +203,7 @@ def check_comparable(problem: RetrievalProblem, ks: Sequence[int]) -> None:
 
 
 def table_rows(table: Table) -> tuple[list[list], list[str]]:
-    """A table, a row for each method: the last recall by group, then recall over all queries for each k, and nDCG."""
+    """Rows and columns; a row has the last recall by group, recall over all queries for each k, and nDCG, by method."""
     *recalls, ndcg = next(iter(table.values()))
     groups = [name for name in next(iter(table.values()))[recalls[-1]] if name not in ("all", "macro")]
     columns = [(recalls[-1], name) for name in (*groups, "macro")] if len(groups) > 1 else []

@@ -18,7 +18,7 @@ from vacsr_jax.search.standardize.statistics import ModalityStats, empty, scale
 
 @runtime_checkable
 class StoreOfVectors(Store, Protocol):
-    """A store that also hands out its vectors."""
+    """A store that can also return its vectors."""
 
     def vectors(self, modality: str) -> Iterable[np.ndarray]:
         """The unit vectors of a modality, in blocks [n, d]."""
@@ -26,12 +26,12 @@ class StoreOfVectors(Store, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found; dicts are by modality.
+    """The result of `diagnose`; dicts are by modality.
 
     Attributes:
       documents: the number of documents.
       share_raw, share: the modality's share of the k best, by raw cosine and by standardized score.
-      mean, std: of a query's best score, as the statistics have them; cosines.
+      mean, std: mean and standard deviation of a query's best score, from the statistics; cosines.
       mean_error, std_error: their standard errors.
       gap: pair of modalities -> distance between the means of their unit vectors (Liang et al. 2022); at most 2.
       top1: the best raw score of each query [q], for the plot.
@@ -67,7 +67,7 @@ class Diagnosis:
         return rows, columns
 
     def plot(self, path: str | Path) -> None:
-        """Draws both shares and each modality's best scores into a file; its name says png, svg or pdf."""
+        """Draws both shares and each modality's best scores into a file: png, svg or pdf, by its name."""
         from matplotlib.figure import Figure
 
         path = Path(path)
@@ -96,9 +96,9 @@ def diagnose(
     query_modality: str,
     exclude: Sequence[Collection[str]] | None = None,
 ) -> Diagnosis:
-    """Shares of the top k, scales and gaps of a store, for queries of one modality; see `Diagnosis`.
+    """Computes shares of the top k, scales and gaps of a store, for queries of one modality; see `Diagnosis`.
 
-    `exclude` holds for each query the ids that are no candidates. A k above the number of documents takes all of them.
+    `exclude` holds for each query the ids that it must not find. A k above the number of documents takes all of them.
 
     Raises:
       ValueError: if k is below 1.
@@ -148,4 +148,4 @@ def shares(hits: Hits, names: list[str], k: int, exclude: Sequence[Collection[st
 def centre(store: StoreOfVectors, modality: str) -> np.ndarray:
     """The mean of a modality's unit vectors, float32 [d]."""
     blocks = store.vectors(modality)
-    return sum(np.sum(block, axis=0, dtype=np.float32) for block in blocks) / store.count(modality)
+    return np.asarray(sum(np.sum(block, axis=0, dtype=np.float32) for block in blocks) / store.count(modality))

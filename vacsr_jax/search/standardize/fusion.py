@@ -1,6 +1,6 @@
-"""The rivals of standardization: other ways to put texts and images into one ranking.
+"""The rivals of standardization: other ways to rank texts and images together.
 
-Most take scores and return scores. Larger is better, and -inf stands for a document that is no candidate. Scores keep
+Most take scores and return scores. Larger is better, and -inf marks a document that a query must not find. Scores keep
 their shape [q, n], so one measure evaluates all of them.
 """
 
@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from vacsr_jax.ops.vectors import unit
 from vacsr_jax.search.standardize.pseudo_positives import Array
 
-RRF_CONSTANT = 60  # Cormack et al. 2009; as each document is in one list only, its value changes no ranking
+RRF_CONSTANT = 60  # Cormack et al. 2009; its value changes no ranking, since each document is in only one list
 DBSF_DEPTH = 100  # candidates retrieved from each modality
 TEMPERATURE = 2.0  # standard deviations; chosen on validation queries, see experiments/mixed_search
 
 
 @jax.jit
 def ranks(scores: Float[Array, "q n"], modality: Int[Array, " n"]) -> Int[jax.Array, "q n"]:
-    """The place of each document among those of its modality, from 1, best first; equal scores keep their order."""
+    """The rank of each document among those of its modality, from 1, best first; equal scores keep their order."""
     kinds = jnp.broadcast_to(jnp.asarray(modality), scores.shape)
     order = jnp.lexsort((-jnp.asarray(scores), kinds), axis=1)
     place = jnp.argsort(order, axis=1)
@@ -35,7 +35,7 @@ def ranks(scores: Float[Array, "q n"], modality: Int[Array, " n"]) -> Int[jax.Ar
 def interleave(
     scores: Float[Array, "q n"], modality: Int[Array, " n"], z: Float[Array, "q n"]
 ) -> Float[jax.Array, "q n"]:
-    """The best of every modality, then the second of every modality, and so on.
+    """The best document of every modality, then the second of every modality, and so on.
 
     With two modalities, half of the first k results are of each. `z`, any scores on one scale, orders the documents of
     equal rank. Returns minus the place in the merged list.
@@ -49,7 +49,7 @@ def interleave(
 def rrf(scores: Float[Array, "q n"], modality: Int[Array, " n"]) -> Float[jax.Array, "q n"]:
     """Reciprocal rank fusion, 1 / (60 + rank) (Cormack et al. 2009).
 
-    Each document is in the list of one modality only, so this is interleaving that leaves documents of equal rank tied.
+    Each document is in the list of only one modality, so this is interleaving that leaves documents of equal rank tied.
     """
     fused = 1 / (RRF_CONSTANT + ranks(scores, modality).astype(jnp.float32))
     return jnp.where(jnp.isneginf(scores), -jnp.inf, fused)
@@ -61,8 +61,8 @@ def dbsf(
 ) -> Float[jax.Array, "q n"]:
     """Distribution-based score fusion, (s - (mean - 3 std)) / (6 std) (Mazzeschi 2023, as in Qdrant).
 
-    Mean and population std are of each query's `depth` best documents of a modality; documents beyond the depth get the
-    same affine map. `depth=None` takes all documents of the modality ("per-query z"). Equal scores give 0.5.
+    Mean and population std are those of each query's `depth` best documents of a modality. Documents beyond the depth
+    get the same affine map. `depth=None` takes all documents of the modality ("per-query z"). Equal scores give 0.5.
     """
 
     def moments(kind):
@@ -83,7 +83,7 @@ def dbsf(
 def oracle(
     scores: Float[Array, "q n"], modality: Int[Array, " n"], wanted: Bool[Array, "q m"]
 ) -> Float[jax.Array, "q n"]:
-    """Search in the modality of the answer alone: the upper bound of methods that keep the order inside a modality."""
+    """Searches only the modality of the answer: the upper bound of methods that keep the order within a modality."""
     return jnp.where(jnp.asarray(wanted)[:, modality], scores, -jnp.inf)
 
 
@@ -114,23 +114,24 @@ def center(x: Float[Array, "n d"], modality: Int[Array, " n"], mean: Float[Array
 def query_bias(blocks: Iterable[Float[Array, "_ n"]], temperature: float = TEMPERATURE) -> Float[jax.Array, " n"]:
     """How well each document c fits queries in general: temperature x log mean_r exp(z(r, c) / temperature).
 
-    Subtracted from z(q, c) it gives temperature x log P(q | c) up to a constant, with P over the queries r. That is the
-    inverted softmax of QB-Norm (Bogolin et al. 2022). Because z is standardized, its one temperature means the same in
+    Subtracted from z(q, c), it gives temperature x log P(q | c) up to a constant, with P over the queries r. That is
+    the inverted softmax of QB-Norm (Bogolin et al. 2022). Because z is standardized, one temperature means the same in
     every modality. A document that is near every query loses its lead, and so does a modality. In an index of inner
     products, a unit document stored as [c / std ; -mean / std - bias] has z - bias as its product with a query [q ; 1].
 
     Args:
-      blocks: z-scores of unlabelled fit queries, some rows at a time; -inf where the pair is not to be compared.
+      blocks: z-scores of unlabelled fit queries, some rows at a time; -inf for a pair that must not be compared.
       temperature: in standard deviations of the best scores. Near 0 only the nearest query counts; a large value takes
         the mean over queries.
 
     Returns:
-      float32; +inf, so that it is never found, for a document that is compared with no query.
+      float32; +inf for a document that is compared with no query, so that it is never found.
 
     Raises:
       ValueError: if there is no block.
     """
-    log_sum, count = None, 0
+    log_sum: jax.Array | None = None
+    count: jax.Array | int = 0
     for z in blocks:
         here = jax.nn.logsumexp(jnp.asarray(z) / temperature, axis=0)
         log_sum = here if log_sum is None else jnp.logaddexp(log_sum, here)

@@ -1,30 +1,32 @@
-"""Queries over documents of several modalities, as arrays: their scores, their statistics, their best documents."""
+"""Retrieval problems, queries over documents of several modalities, as arrays: scores, statistics, best documents."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vacsr_jax.data.embeddings import Embeddings, check_same_space, excluded_rows, numbered, rows_of
+from vacsr_jax.search.checks import Vectors
 from vacsr_jax.search.standardize import statistics
 from vacsr_jax.search.standardize.diagnosis import Diagnosis, diagnose
 from vacsr_jax.search.standardize.pseudo_positives import cosines, hide, labelled_scores
 from vacsr_jax.search.standardize.statistics import FEW_QUERIES, ModalityStats, aged
 
-BLOCK_SCORES = 2**23  # scores of a block of queries: 32 MB of float32, held about ten times
-ITSELF = 0.99  # a mean best cosine above this means that the queries found themselves
+BLOCK_SCORES = 2**23  # scores of a block of queries: 32 MB of float32, in about ten copies
+ITSELF = 0.99  # a larger mean of the best cosines means that the queries found themselves
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalProblem:
     """Queries and documents as numbers.
 
-    Vectors are of unit length. A modality is its place among the names. Excluded documents and answers are rows of the
-    documents; -1 is none.
+    Vectors have unit length. A modality is its index among the names. Excluded documents and answers are row numbers of
+    the documents; -1 means none.
 
     Attributes:
       queries, documents: float32 [q d], [n d].
@@ -48,27 +50,27 @@ class RetrievalProblem:
         return max(1, BLOCK_SCORES // len(self.documents))
 
     def blocks(self) -> Iterator[RetrievalProblem]:
-        """The problem, a few queries at a time."""
+        """Yields the problem with a few queries at a time."""
         for start in range(0, len(self.queries), self.block_size):
             part = slice(start, start + self.block_size)
             per_query = ("queries", "query_modality", "exclude", "answers")
             yield dataclasses.replace(self, **{name: getattr(self, name)[part] for name in per_query})
 
     def diagnose(self, stats: ModalityStats, k: int) -> Diagnosis:
-        """How biased the documents are towards one modality; see `diagnosis.diagnose`.
+        """Measures how biased the documents are towards one modality; see `diagnosis.diagnose`.
 
         Raises:
           ValueError: if the queries are of several modalities, or k is below 1.
         """
         asked = set(self.query_modality.tolist())
         if len(asked) > 1:
-            raise ValueError(f"queries are of {len(asked)} modalities, each with its own scale; diagnose one at a time")
+            raise ValueError(f"queries have {len(asked)} modalities, each with its own scale; diagnose one at a time")
         exclude = [row[row >= 0].astype(str).tolist() for row in self.exclude]
         return diagnose(_Documents(self), stats, self.queries, k, self.query_modalities[asked.pop()], exclude)
 
 
 class _Documents:
-    """A problem's documents as a store; a document's id is its row, as a text."""
+    """A problem's documents as a store; a document's id is its row number, as a string."""
 
     def __init__(self, problem: RetrievalProblem):
         kinds = {name: np.flatnonzero(problem.modality == i) for i, name in enumerate(problem.modalities)}
@@ -85,7 +87,7 @@ class _Documents:
     def vectors(self, modality: str) -> Iterator[np.ndarray]:
         yield self._documents[self._rows[modality]]
 
-    def topk(self, queries: np.ndarray, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows[modality]
         documents, size = jnp.asarray(self._documents[rows]), max(1, BLOCK_SCORES // len(rows))
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
@@ -102,9 +104,9 @@ def make_problem(
     query_modalities: Sequence[str] | None = None,
     with_answers: bool = True,
 ) -> RetrievalProblem:
-    """The problem that two files pose. Modalities are numbered in the order given, otherwise by name.
+    """Builds the retrieval problem of two files. Modalities are numbered in the order given, by default by name.
 
-    `with_answers=False` leaves the answers out, and they need not be among the documents.
+    `with_answers=False` leaves the answers out. They then need not be among the documents.
 
     Raises:
       ValueError: if dimensions differ, an answer is not among the documents, or a modality is not one of those given.
@@ -125,31 +127,31 @@ def make_problem(
 
 
 def fit(problem: RetrievalProblem) -> ModalityStats:
-    """Statistics of the pseudo-positives of a problem's queries."""
+    """Fits statistics of the pseudo-positives of a problem's queries."""
     p = problem
-    kinds = {"query_modality": p.query_modality, "query_modalities": p.query_modalities}
+    kinds: dict[str, Any] = {"query_modality": p.query_modality, "query_modalities": p.query_modalities}
     return statistics.fit(p.queries, p.documents, p.modality, p.modalities, exclude=p.exclude, **kinds)
 
 
 def fit_labelled(problem: RetrievalProblem) -> ModalityStats:
-    """The labelled variant: statistics of the scores of the true pairs."""
+    """The labelled variant: fits statistics of the scores of the true pairs."""
     p = problem
     scores = labelled_scores(p.queries, p.documents, p.modality, len(p.modalities), p.answers)
     return statistics.update(nothing_seen(problem), scores, p.query_modality)
 
 
 def cautions(problem: RetrievalProblem, stats: ModalityStats) -> list[str]:
-    """Warnings for the use of these statistics on this problem.
+    """Returns warnings about the use of these statistics on this problem.
 
     Raises:
-      ValueError: if the queries are of a modality that was not fitted.
+      ValueError: if no query of a needed modality was fitted.
     """
     used = sorted(set(problem.query_modality.tolist()))
     counts = np.asarray(stats.count)
     for row in used:
         if not counts[row].any():
             raise ValueError(
-                f"queries are of the modality {problem.query_modalities[row]!r}, and no query of that modality was "
+                f"queries have the modality {problem.query_modalities[row]!r}, but no query of that modality was "
                 "fitted; fit some"
             )
     pools = np.bincount(problem.modality, minlength=len(problem.modalities)).tolist()
@@ -160,8 +162,8 @@ def cautions(problem: RetrievalProblem, stats: ModalityStats) -> list[str]:
     fewest = int(counts[np.ix_(used, here)].min())
     if fewest < 2:
         notes.append(
-            f"{fewest} fit queries give a modality no standard deviation: it takes the others', or only means are "
-            "subtracted"
+            f"{fewest} fit queries give a modality no standard deviation: it takes that of the others, or only means "
+            "are subtracted"
         )
     elif fewest < FEW_QUERIES:
         error = 1 / np.sqrt(fewest)
@@ -184,7 +186,7 @@ def cautions(problem: RetrievalProblem, stats: ModalityStats) -> list[str]:
 
 
 def candidate_scores(problem: RetrievalProblem) -> jax.Array:
-    """Cosines float32 [q n]; -inf where a document is excluded."""
+    """Cosines float32 [q n]; -inf for excluded documents."""
     return hide(cosines(problem.queries, problem.documents), problem.exclude)
 
 
@@ -195,13 +197,13 @@ def z_scores(problem: RetrievalProblem, stats: ModalityStats, scores: jax.Array 
 
 
 def nothing_seen(problem: RetrievalProblem) -> ModalityStats:
-    """A problem's statistics before any query was seen."""
+    """A problem's statistics before any query is seen."""
     pools = np.bincount(problem.modality, minlength=len(problem.modalities)).tolist()
     return statistics.empty(problem.modalities, pools, query_modalities=problem.query_modalities)
 
 
 def wanted(problem: RetrievalProblem) -> np.ndarray:
-    """Which modalities hold an answer of each query: bool [q m]."""
+    """Which modalities hold an answer to each query: bool [q m]."""
     found = problem.modality[np.maximum(problem.answers, 0)]
     kinds = np.arange(len(problem.modalities))
     return ((found[:, :, None] == kinds) & (problem.answers >= 0)[:, :, None]).any(axis=1)
@@ -216,7 +218,7 @@ def best_candidates(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, cosines and z-scores of each query's k best documents by z + prior of the modality; [q, k], best first.
 
-    With the `bias` [n] of `fusion.query_bias` they are the best by z + prior - bias. Where a query has fewer than k
+    With the `bias` [n] of `fusion.query_bias`, the best documents are by z + prior - bias. If a query has fewer than k
     candidates, the remaining rows are -1.
 
     Raises:
@@ -233,4 +235,5 @@ def best_candidates(
         best, rows = jax.lax.top_k(z + offset - (0 if bias is None else bias), min(k, z.shape[1]))
         taken = (jnp.take_along_axis(x, rows, axis=1) for x in (scores, z))
         found.append([np.asarray(x) for x in (jnp.where(jnp.isneginf(best), -1, rows), *taken)])
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    of_all = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return of_all[0], of_all[1], of_all[2]

@@ -1,4 +1,4 @@
-"""Each query's best document of every modality, in chunks on one device or shared out over a mesh."""
+"""Finds each query's best document of every modality, in chunks on one device or split over a mesh."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def top1_scores(
 
     Args:
       modality: the number of each document's modality. A row with a number outside 0..num_modalities-1 is padding.
-      exclude: rows of the documents that are no candidates of a query, such as the query itself; -1 is none.
-      chunk: documents compared at once; the default holds 64 MB of scores.
+      exclude: rows of the documents that a query must not find, such as the query itself; -1 means none.
+      chunk: how many documents are compared at once; the default holds 64 MB of scores.
       mesh: devices to share the work. Its axis "query" splits the queries, its axis "documents" the documents; it has
-        one or both. Each device finds the best of its own documents, and one maximum of q x m numbers travels. Rows
-        that do not divide evenly are padded.
+        one or both. Each device finds the best of its own documents, and then the devices exchange one maximum of
+        q x m numbers. Rows that do not divide evenly are padded.
 
     Returns:
-      float32; -inf where a query has no candidate of a modality.
+      float32; -inf if a query has no candidate of a modality.
 
     Raises:
       ValueError: if the mesh has neither axis.
@@ -65,7 +65,8 @@ def _top1(queries, documents, modality, exclude, num_modalities: int, chunk: int
         hidden = jnp.where((hidden >= 0) & (hidden < chunk), hidden, -1)
         return best_of_each(hide(cosines(queries, candidates), hidden), kinds, num_modalities)
 
-    # The last chunk starts earlier rather than being padded: seeing a document twice changes no maximum.
+        # The last chunk starts earlier instead of being padded: a document seen twice changes no maximum.
+
     starts = jnp.minimum(jnp.arange(0, len(documents), chunk), len(documents) - chunk)
     return jnp.max(jax.lax.map(best_of_chunk, starts), axis=0)
 
@@ -74,7 +75,7 @@ def _top1_on_mesh(mesh: Mesh, queries, documents, modality, exclude, num_modalit
     q, n = (name if name in mesh.axis_names else None for name in (QUERY, DOCUMENTS))
     if not (q or n):
         raise ValueError(f"mesh: got the axes {mesh.axis_names}, expected {QUERY}, {DOCUMENTS} or both")
-    mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever the caller's are
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever the axes of the given mesh are
 
     def share(x, axis, value=0):
         parts = mesh.shape[axis] if axis else 1
@@ -95,7 +96,7 @@ def _top1_on_mesh(mesh: Mesh, queries, documents, modality, exclude, num_modalit
 
 @jax.jit
 def cosines(queries: Float[Array, "q d"], documents: Float[Array, "n d"]) -> Float[jax.Array, "q n"]:
-    """Inner products of unit vectors, float32 whatever the storage. A vector that is not finite scores -inf."""
+    """Inner products of unit vectors, float32 for any type of storage. A vector that is not finite scores -inf."""
     scores = jnp.einsum("qd,nd->qn", queries, documents, precision="highest", preferred_element_type=jnp.float32)
     return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
 
@@ -112,7 +113,7 @@ def hide(scores: Float[Array, "q n"], exclude: Int[Array, "q e"]) -> Float[jax.A
 def best_of_each(
     scores: Float[Array, "q n"], modality: Int[Array, " n"], num_modalities: int
 ) -> Float[jax.Array, "q m"]:
-    """Each query's best score of every modality; -inf where there is none."""
+    """Each query's best score of every modality; -inf for a modality without candidates."""
     best = jax.vmap(lambda kind: jnp.max(jnp.where(modality == kind, scores, -jnp.inf), axis=1), out_axes=1)
     return best(jnp.arange(num_modalities))
 
@@ -127,7 +128,7 @@ def labelled_scores(
 ) -> Float[jax.Array, "q m"]:
     """Scores of the labelled variant: x_i^m = the best cosine of query i with its true answers of modality m.
 
-    `answers` are rows of the documents; -1 is none. The score is -inf where a query has no answer of a modality.
+    `answers` are rows of the documents; -1 means none. The score is -inf if a query has no answer of a modality.
     """
     rows = jnp.maximum(answers, 0)
     scores = jnp.einsum(

@@ -1,4 +1,4 @@
-"""One ranking over several modalities, from any store that ranks the documents of one modality."""
+"""Ranks several modalities together, with any store that ranks the documents of one modality."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Hits(NamedTuple):
     Attributes:
       ids: objects.
       modality: names, as objects.
-      score: float32, the raw cosine, plus the bias where `MixedIndex` has one. It compares within one modality only.
-      z: float32, the standardized score without the prior. It compares across modalities.
+      score: float32, the raw cosine, plus the bias if `MixedIndex` has one. It is comparable within a modality only.
+      z: float32, the standardized score without the prior. It is comparable across modalities.
     """
 
     ids: np.ndarray
@@ -47,10 +47,10 @@ def best_scores(store: Store, queries: Vectors, exclude: Sequence[Collection[str
     """`pseudo_positives.top1_scores` of what a store finds: each query's best score of every modality.
 
     Args:
-      exclude: for each query, the ids that are no candidates, such as the document it was made from.
+      exclude: for each query, the ids that it must not find, such as the document it was made from.
 
     Returns:
-      float32 [q, m], in the order of `store.modalities`; -inf where a query has no candidate of a modality.
+      float32 [q, m], in the order of `store.modalities`; -inf if a query has no candidate of a modality.
 
     Raises:
       ValueError: if `exclude` and the queries differ in number.
@@ -74,7 +74,7 @@ class FitQueries:
 
     Attributes:
       vectors: float32 [q, d], unit.
-      exclude: for each query, the ids that are no candidates.
+      exclude: for each query, the ids that it must not find.
       top1: modality -> float32 [q].
     """
 
@@ -83,7 +83,7 @@ class FitQueries:
     top1: dict[str, np.ndarray]
 
     def see(self, store: Store) -> None:
-        """Takes a store's documents into account; the best score over all is the larger of the old and the new one."""
+        """Adds a store's documents: the best score over all is the larger of the old and the new best score."""
         scores = best_scores(store, self.vectors, self.exclude)
         for name, column in zip(store.modalities, scores.T, strict=True):
             self.top1[name] = np.maximum(self.top1.get(name, -np.inf), column)
@@ -97,9 +97,9 @@ def fit(
     query_modality: str = "text",
     model_id: str = "",
 ) -> ModalityStats:
-    """Statistics of a store from unlabelled queries of one modality; see `statistics`.
+    """Fits statistics of a store from unlabelled queries of one modality; see `statistics`.
 
-    With an approximate store they describe what the store finds, which is also what it will rank.
+    With an approximate store, they describe what the store finds, which is also what it will rank.
     """
     pools = [store.count(modality) for modality in store.modalities]
     stats = empty(store.modalities, pools, query_modalities=(query_modality,), model_id=model_id)
@@ -118,11 +118,12 @@ def search(
 ) -> Hits:
     """The k best documents of all modalities by z = (cos - mean_m) / std_m + prior_m (method, eq. 13).
 
-    A positive affine map keeps the order inside a modality, so merging each modality's k best is exact if the store is.
+    A positive affine map keeps the order within a modality. Merging each modality's k best documents is therefore exact
+    if the store is.
 
     Args:
       prior: added to z of a modality; 0.5 shows more of it, -0.5 shows less.
-      per_modality_k: the most results of each modality, or of the modalities named.
+      per_modality_k: the largest number of results of each modality, or of the modalities named.
 
     Raises:
       ValueError: if a modality is unknown or was not fitted, or if there are fewer than k documents to choose from.
@@ -139,7 +140,7 @@ def search(
 
 
 def candidates(pools: Mapping[str, int], k: int, per_modality_k: Mapping[str, int] | int | None) -> dict[str, int]:
-    """The number of documents to ask for, of each modality with so many, so that the k best of all are among them."""
+    """How many documents of each modality to ask for, so that the k best of all are among them."""
     if not isinstance(per_modality_k, Mapping):
         per_modality_k = {} if per_modality_k is None else dict.fromkeys(pools, per_modality_k)
     check_names("per_modality_k", per_modality_k, pools)

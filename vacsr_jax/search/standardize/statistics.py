@@ -1,8 +1,8 @@
 """Similarity standardization: one scale for texts and images, no labels, no training (Yamashita et al. 2025).
 
-Every query's best document of each modality is taken for its match. The mean and the standard deviation of these
-scores, one pair for each modality, turn any cosine into a z-score that can be compared across modalities. Every
-function here is pure, apart from `save` and `load`."""
+Every query's best document of each modality counts as its match. The mean and the standard deviation of these scores,
+one pair for each modality, turn any cosine into a z-score that can be compared across modalities. Every function here
+is pure, apart from `save` and `load`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vacsr_jax.atomic_files import read_json, to_json, write_text
 from vacsr_jax.search.standardize.pseudo_positives import Array, top1_scores
 
 Leaf = Any  # an array, or what a tree map puts in its place
-QueryModality = Int[Array, " q"] | Int[Array, ""] | int  # each query's row of the statistics, or that of all
+QueryModality = Int[Array, " q"] | Int[Array, ""] | int  # each query's row of the statistics, or one row for all
 MIN_STD = 1e-6  # a smaller standard deviation of cosines is rounding, not a scale
 FEW_QUERIES = 200  # statistics of fewer queries shift z-scores by several hundredths
 AGED = 2.0  # a modality that grew by this factor needs a new fit; see `aged`
@@ -56,7 +56,7 @@ class ModalityStats:
 
     @property
     def variance(self) -> jax.Array:
-        """Population variance, m2 / count (ddof 0; the paper does not say which); 0 where nothing was seen."""
+        """Population variance, m2 / count (ddof 0; the paper does not say which); 0 if no score was seen."""
         return self.m2 / jnp.maximum(self.count, 1)
 
     @property
@@ -65,7 +65,7 @@ class ModalityStats:
 
     @property
     def standard_error_mean(self) -> jax.Array:
-        """std / sqrt(count); infinite where nothing was seen."""
+        """std / sqrt(count); infinite if no score was seen."""
         return jnp.where(self.count > 0, self.std / jnp.sqrt(jnp.maximum(self.count, 1)), jnp.inf)
 
     @property
@@ -81,7 +81,7 @@ def empty(
     query_modalities: Sequence[str] = ("text",),
     model_id: str = "",
 ) -> ModalityStats:
-    """Statistics of no scores, the identity of `merge`.
+    """Statistics without any score, the identity of `merge`.
 
     Raises:
       ValueError: if a name occurs twice, if there is no name, or if `pool_sizes` and `modalities` differ in length.
@@ -92,8 +92,9 @@ def empty(
             raise ValueError(f"{name}: got {list(names)}, expected at least one name and none twice")
     if len(pools) != len(modalities):
         raise ValueError(f"pool_sizes: got {len(pools)} numbers for the modalities {list(modalities)}; give one each")
-    zeros = [jnp.zeros((len(query_modalities), len(modalities)), jnp.float32) for _ in range(3)]
-    return ModalityStats(*zeros, tuple(query_modalities), tuple(modalities), pools, model_id)
+    shape = (len(query_modalities), len(modalities))
+    count, mean, m2 = (jnp.zeros(shape, jnp.float32) for _ in range(3))
+    return ModalityStats(count, mean, m2, tuple(query_modalities), tuple(modalities), pools, model_id)
 
 
 def fit(
@@ -108,10 +109,10 @@ def fit(
     model_id: str = "",
     mesh: Mesh | None = None,
 ) -> ModalityStats:
-    """Statistics of unlabelled queries over documents, both unit vectors: `top1_scores`, then `update`.
+    """Fits statistics of unlabelled queries over documents, both unit vectors: `top1_scores`, then `update`.
 
-    Documents that are added later need not be compared with the old ones: the score over all documents is the larger of
-    the score over the old and the score over the new. `exclude` and `mesh` are those of `top1_scores`.
+    When documents are added, the old ones need not be compared again: the score over all documents is the larger of the
+    score over the old ones and the score over the new ones. `exclude` and `mesh` are those of `top1_scores`.
     """
     kinds = np.asarray(modality)
     pool_sizes = [int(np.sum(kinds == i)) for i in range(len(modalities))]
@@ -122,14 +123,14 @@ def fit(
 
 @jax.jit
 def update(stats: ModalityStats, scores: Float[Array, "q m"], query_modality: QueryModality = 0) -> ModalityStats:
-    """The statistics with the scores of more queries: mean_m = mean_i x_i^m, std_m = std_i x_i^m (method, eq. 12).
+    """Adds the scores of more queries: mean_m = mean_i x_i^m, std_m = std_i x_i^m (method, eq. 12).
 
-    A score that is not finite stands for a query without a candidate and is not counted.
+    A score that is not finite means a query without a candidate, and is not counted.
     """
     return merge(stats, dataclasses.replace(stats, **_moments(stats, scores, query_modality)))
 
 
-def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, jax.Array]:
+def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, Any]:
     scores = jnp.asarray(scores).astype(jnp.float32)
     kinds = jnp.broadcast_to(jnp.asarray(query_modality), scores.shape[:1])
     is_of = kinds == jnp.arange(len(stats.query_modalities))[:, None]
@@ -140,17 +141,17 @@ def _moments(stats: ModalityStats, scores, query_modality) -> dict[str, jax.Arra
     def total(x):
         return jnp.sum(jnp.where(seen, x, 0), axis=1)
 
-    # In two passes, because a float32 sum of a million scores of one sign keeps only four digits.
+    # Two passes, because a float32 sum of a million scores of one sign keeps only four digits.
     rough = total(scores) / n
     mean = rough + total(scores - rough[:, None]) / n
     return {"count": count, "mean": mean, "m2": total((scores - mean[:, None]) ** 2)}
 
 
 def merge(a: ModalityStats, b: ModalityStats) -> ModalityStats:
-    """The statistics of both sets of queries together, exactly (Chan et al. 1983).
+    """Merges the statistics of two sets of queries, exactly (Chan et al. 1983).
 
-    delta = mean_b - mean_a;  mean = mean_a + delta n_b / n;  m2 = m2_a + m2_b + delta^2 n_a n_b / n. Where pool sizes
-    differ, the larger is kept.
+    delta = mean_b - mean_a;  mean = mean_a + delta n_b / n;  m2 = m2_a + m2_b + delta^2 n_a n_b / n. If pool sizes
+    differ, the larger one is kept.
 
     Raises:
       ValueError: if the two differ in modalities or in model.
@@ -176,7 +177,7 @@ def mean_only(stats: ModalityStats) -> ModalityStats:
 
 
 def shrink(stats: ModalityStats, strength: float) -> ModalityStats:
-    """Variances drawn towards the pooled variance of their row: var_m <- (n var_m + n0 var_pool) / (n + n0).
+    """Draws variances towards the pooled variance of their row: var_m <- (n var_m + n0 var_pool) / (n + n0).
 
     `strength` is n0, in queries; 0 changes nothing. It helps with few fit queries, whose variances are noisy.
     """
@@ -187,11 +188,11 @@ def shrink(stats: ModalityStats, strength: float) -> ModalityStats:
 
 
 def scale(stats: ModalityStats) -> tuple[jax.Array, jax.Array]:
-    """Mean and std [query modalities, modalities] as `standardize` uses them: always finite, std above 0.
+    """Mean and std [query modalities, modalities] in the form that `standardize` uses: always finite, std above 0.
 
     A modality with fewer than two scores, or with a std below 1e-6, takes the pooled std of the others in its row.
-    Where none in the row has a std, each takes 1, so that only the means are subtracted. A modality without scores
-    takes the others' mean."""
+    If none in the row has a std, all take 1, so that only the means are subtracted. A modality without scores takes the
+    mean of the others."""
 
     def pooled(x, weight):
         total = jnp.sum(weight, axis=1, keepdims=True)
@@ -213,9 +214,9 @@ def standardize(
 ) -> Float[jax.Array, "q n"]:
     """z(q, c) = (cos(q, c) - mean_m(c)) / std_m(c) (method, eq. 13); rank by it, larger is better.
 
-    `modality` numbers the documents, [n] for all queries or [q n] for each query its own. A score of -inf stays -inf.
+    `modality` holds the documents' modalities, [n] for all queries or [q n] for each query. A score of -inf stays -inf.
     NaN becomes -inf, and so does the score of a document whose modality the statistics do not have, so that no NaN
-    reaches a ranking. `scale` says what stands for a std of 0.
+    reaches a ranking. `scale` says what replaces a std of 0.
     """
     rows = jnp.broadcast_to(jnp.asarray(query_modality), scores.shape[:1])[:, None]
     columns = jnp.broadcast_to(jnp.asarray(modality), scores.shape)
@@ -258,7 +259,7 @@ def from_dict(values: dict) -> ModalityStats:
             raise ValueError(f"statistics: {name} is {values[name]!r:.60}, expected a list of names")
     names = {name: tuple(values[name]) for name in ("modalities", "query_modalities")}
     stats = empty(pool_sizes=values["pool_sizes"], model_id=str(values["model_id"]), **names)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in ("count", "mean", "m2"):
         try:
             x = np.array(values[name], np.float32)

@@ -52,6 +52,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "ray": ["ray[data]>=2.40"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],

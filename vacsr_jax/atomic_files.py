@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write` on a temporary file beside `path`, then renames it to `path`. A failure leaves the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random, because processes of two hosts or containers may share a number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)

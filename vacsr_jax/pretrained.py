@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,11 @@ from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
-from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
-from vacsr_jax.scoring.embed import embed_images, embed_texts, text_lengths
+from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
@@ -75,21 +74,44 @@ class Pretrained:
         vision = self.model.towers_config.vision
         return preprocess(image, image_size=vision.image_size, resize=vision.resize)
 
-    def encode_images(self, images: Sequence[ImageLike]) -> Item:
+    def encode_images(self, images: Sequence[ImageLike], *, draft: bool = False) -> Item:
         """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
 
-        Images are files, PIL images or uint8 arrays [h, w, 3].
+        Images are files, PIL images or uint8 arrays [h, w, 3]. Threads decode files ahead of the device.
+
+        Args:
+          draft: decode large JPEGs at a reduced size (`decode_image`): faster, and embeddings differ a little.
 
         Raises:
           ValueError: if an image cannot be read, or there is none.
         """
         if isinstance(images, str | Path | Image.Image):
             images = [images]
-        pixels = [self.preprocess(read_image(x) if isinstance(x, str | Path) else x) for x in images]
-        if not pixels:
+        if len(images) == 0:
             raise ValueError("images: got none, expected at least one")
-        source = ArraySource(np.stack(pixels), [()] * len(pixels), [str(i) for i in range(len(pixels))])
-        return embed_images(self.model, self.params, source)
+        [items] = self.encode_image_parts(images, len(images), draft=draft)
+        return items
+
+    def encode_image_parts(
+        self,
+        images: Sequence[ImageLike],
+        part_size: int,
+        *,
+        draft: bool = False,
+        skipped: dict[int, str] | None = None,
+    ) -> Iterator[Item | None]:
+        """The images as items, `part_size` images at a time and in constant memory; see `encode_images`.
+
+        Args:
+          skipped: if given, an image that cannot be read is left out of its part, and the message noted here under the
+            image's index. A part of which nothing is left is None.
+        """
+        for image in images:
+            if isinstance(image, Image.Image):
+                image.load()  # here, because threads must not load one image at once
+        return embed_image_parts(
+            self.model, self.params, GivenImages(images, self, draft), part_size=part_size, skipped=skipped
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> Item:
         """The m texts as items, ready to be scored; see `encode_images`.
@@ -175,9 +197,38 @@ def _is_encoded(x) -> bool:
     return isinstance(x, Items) or (isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32)
 
 
-def read_image(path: str | Path) -> np.ndarray:
+@dataclass(frozen=True)
+class GivenImages:
+    """A `Source` of images as users give them, preprocessed for a model."""
+
+    images: Sequence[ImageLike]
+    model: Pretrained
+    draft: bool
+    captions: Sequence[Sequence[str]] = ()
+    labels: None = None
+    class_names: Sequence[str] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(i) for i in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        if not isinstance(image, str | Path):
+            return self.model.preprocess(image)
+        pixels = read_image(image, draft=self.model.model.towers_config.vision.image_size if self.draft else 0)
+        try:
+            return self.model.preprocess(pixels)
+        except ValueError as error:
+            raise ValueError(f"{image}: {error}") from error
+
+
+def read_image(path: str | Path, *, draft: int = 0) -> np.ndarray:
     try:
-        return decode_image(path)
+        return decode_image(path, draft=draft)
     except Exception as error:  # Pillow raises half a dozen types for broken files
         raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
 

@@ -68,7 +68,7 @@ def test_embed_of_a_missing_text_file(refuse, model_folder, tmp_path):
 
 def test_embed_writes_embeddings_ids_and_modality(model_folder, pictures, tmp_path, capsys):
     (tmp_path / "t.txt").write_text("a red circle\r\na blue\u2028square\nthree", encoding="utf-8", newline="")
-    out = tmp_path / "new" / "embeddings"
+    out = tmp_path / "new" / "embeddings.npz"
     options = [f"--images={pictures}", f"--texts={tmp_path / 't.txt'}", f"--out={out}"]
     main(["embed", f"--model={model_folder}", *options])
     assert capsys.readouterr().out == f"{out}: 5 embeddings\n"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,17 +15,27 @@ import numpy as np
 from vacsr_jax.cli.verbs import Verbs
 
 if TYPE_CHECKING:
+    from vacsr_jax.data.embedding_parts import Job
     from vacsr_jax.pretrained import Pretrained
 
 EXAMPLE = """example:
   vacsr embed --model=runs/scenes --images=my_pictures --texts=captions.txt --out=embeddings.npz
-  vacsr embed --model=openai/clip-vit-base-patch32 --images=my_pictures --out=embeddings.npz
+  vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded
+  vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded --shard=3/8
 
-Writes an npz with embeddings float32 [n, d], ids [n] (a picture's path in the folder; file:line of a text),
-modality [n] (image or text) and model_id, which tells models apart."""
+Writes embeddings float32 [n, d], ids [n] (a picture's path in the folder; file:line of a text), modality [n] (image or
+text) and model_id, which tells models apart.
+
+A name that ends in .npz is one file. Any other is a folder, to which parts of --part_size items are written as they are
+done: memory does not grow with the number of pictures, and after a kill the same command goes on with the first part
+that is not there. Such a folder is read wherever embeddings are (--documents, --queries).
+
+--shard=I/N, I from 0, embeds every N-th part. Run one process for each I, anywhere, with the same --out; together they
+write the files of one run without --shard. A folder takes one model and one set of inputs: the pictures' names and
+sizes, and the texts."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-CHUNK = 1024  # pictures decoded at once
+PART_SIZE = 4096
 
 
 def register(verbs: Verbs) -> None:
@@ -29,69 +43,184 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
-    parser.add_argument("--out", help="npz file to write", required=True)
+    parser.add_argument("--out", help="folder, or npz file, to write", required=True)
+    parser.add_argument("--shard", metavar="I/N", help="embed only every N-th part, from the I-th, counted from 0")
+    parser.add_argument("--part_size", type=int, default=PART_SIZE, help=f"items of a part (default: {PART_SIZE})")
+    parser.add_argument("--draft", action="store_true", help="decode large JPEGs at a reduced size: faster, less exact")
+    parser.add_argument(
+        "--on_error", choices=("raise", "skip"), default="raise", help="skip leaves out pictures that cannot be read"
+    )
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
-    from vacsr_jax.data.embeddings import write_embeddings
     from vacsr_jax.pretrained import load
 
+    out, shard = Path(options.out), read_shard(options.shard)
+    one_file = out.suffix == ".npz"
+    if one_file and options.shard:
+        raise ValueError(f"--shard: shards share a folder, {out} is one file; give --out=FOLDER")
+    inputs = find_inputs(options.images, options.texts)
     model = load(options.model)
-    embedded = embed_files(model, images=options.images, texts=options.texts)
-    write_embeddings(
-        options.out,
-        embeddings=embedded.vectors,
-        ids=np.array(embedded.ids),
-        modality=np.array(embedded.modality),
-        model_id=np.array(model.fingerprint()),
-    )
-    print(f"{options.out}: {len(embedded.ids)} embeddings")
+    job = inputs.job(model.fingerprint(), part_size=options.part_size, draft=options.draft)
+    if one_file:
+        n = write_file(out, model, inputs, job, options.on_error)
+    else:
+        n = write_folder(out, model, inputs, job, shard, options.on_error)
+    print(f"{out}: {n} embeddings")
 
 
-class Embedded(NamedTuple):
-    """Pictures and texts: vectors float32 [n, d], ids, modality (image or text), contents (file or text)."""
+class Inputs(NamedTuple):
+    """What is embedded: pictures by their paths in a folder, and texts.
 
+    `hash` is one of the pictures' names and sizes, and of the texts.
+    """
+
+    folder: str
+    pictures: list[str]
+    texts_name: str
+    texts: list[str]
+    hash: str
+
+    def job(self, model_id: str, *, part_size: int = PART_SIZE, draft: bool = False) -> Job:
+        from vacsr_jax.data.embedding_parts import Job
+
+        return Job(model_id, self.hash, len(self.pictures), len(self.texts), part_size, draft)
+
+
+class Part(NamedTuple):
+    """A part's vectors float32 [n, d], ids, modality (image or text) and contents (files or texts)."""
+
+    number: int
     vectors: np.ndarray
     ids: list[str]
-    modality: list[str]
+    modality: str
     contents: list[str]
 
 
-def embed_files(model: Pretrained, *, images: str | None, texts: str | None) -> Embedded:
-    """Embeds a folder's pictures and a file's lines. Ids are the pictures' paths in the folder, and file:line.
+def find_inputs(images: str | None, texts: str | None) -> Inputs:
+    """A folder's pictures and a file's lines.
 
     Raises:
-      ValueError: if there is nothing to embed, a picture cannot be read, or a line is empty (its number is named).
+      ValueError: if there is nothing to embed, or a line is empty (its number is named).
     """
-    from tqdm import tqdm
-
-    parts, ids, modality, contents = [], [], [], []
-    if images:
-        paths = find_pictures(Path(images))
-        for start in tqdm(range(0, len(paths), CHUNK), unit=f" x {CHUNK} pictures", disable=None):
-            parts.append(model.cosine_vectors(model.encode_images(paths[start : start + CHUNK])))
-        ids += [path.relative_to(images).as_posix() for path in paths]
-        modality += ["image"] * len(paths)
-        contents += [str(path.resolve()) for path in paths]
-    if texts:
-        lines = read_lines(Path(texts))
-        parts.append(model.cosine_vectors(model.encode_texts(lines)))
-        ids += [f"{Path(texts).name}:{number}" for number in range(1, len(lines) + 1)]
-        modality += ["text"] * len(lines)
-        contents += lines
-    if not parts:
+    if not images and not texts:
         raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
-    return Embedded(np.concatenate(parts), ids, modality, contents)
+    pictures = find_pictures(Path(images)) if images else {}
+    lines = read_lines(Path(texts)) if texts else []
+    digest = hashlib.sha256()
+    for name, size in pictures.items():
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return Inputs(images or "", list(pictures), Path(texts).name if texts else "", lines, digest.hexdigest()[:16])
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder and its subfolders, sorted; ValueError if there is none."""
+def embed_parts(
+    model: Pretrained, inputs: Inputs, job: Job, numbers: Sequence[int], on_error: str = "raise"
+) -> Iterator[Part]:
+    """Embeds these parts of a job, in order; the next pictures are decoded meanwhile.
+
+    Raises:
+      ValueError: if a picture cannot be read. With `on_error="skip"` it is left out instead, and counted in a warning.
+    """
+    from vacsr_jax.data.embedding_parts import IMAGE
+
+    parts = [(number, *job.part(number)) for number in numbers]
+    names = [inputs.pictures[i] for _, kind, rows in parts if kind == IMAGE for i in rows]
+    skipped: dict[int, str] | None = {} if on_error == "skip" else None
+    files = [os.path.join(inputs.folder, name) for name in names]
+    found = model.encode_image_parts(files, job.part_size, draft=job.draft, skipped=skipped) if files else iter(())
+    start = 0  # of the part's pictures in files: all parts but the last are full
+    for number, kind, rows in parts:
+        if kind == IMAGE:
+            items, kept = next(found), [i for i in range(start, start + len(rows)) if i not in (skipped or ())]
+            vectors = np.zeros((0, 0), np.float32) if items is None else model.cosine_vectors(items)
+            ids, contents = [names[i] for i in kept], [os.path.realpath(files[i]) for i in kept]
+            start += len(rows)
+        else:
+            contents = [inputs.texts[i] for i in rows]
+            ids = [f"{inputs.texts_name}:{i + 1}" for i in rows]
+            vectors = model.cosine_vectors(model.encode_texts(contents))
+        yield Part(number, vectors, ids, kind, contents)
+    if skipped:
+        warnings.warn(f"{len(skipped)} pictures were left out; the first: {next(iter(skipped.values()))}", stacklevel=2)
+
+
+def write_file(path: Path, model: Pretrained, inputs: Inputs, job: Job, on_error: str) -> int:
+    """Embeds all parts into one npz; returns the number of embeddings."""
+    from vacsr_jax.data.embeddings import write_embeddings
+
+    parts = [part for part in embed_parts(model, inputs, job, range(len(job)), on_error) if part.ids]
+    if not parts:
+        raise ValueError(f"--images: no picture of {inputs.folder} could be read")
+    write_embeddings(
+        path,
+        embeddings=np.concatenate([part.vectors for part in parts]),
+        ids=np.array([x for part in parts for x in part.ids]),
+        modality=np.array([part.modality for part in parts for _ in part.ids]),
+        model_id=np.array(job.model),
+    )
+    return sum(len(part.ids) for part in parts)
+
+
+def write_folder(
+    folder: Path, model: Pretrained, inputs: Inputs, job: Job, shard: tuple[int, int], on_error: str
+) -> int:
+    """Embeds the parts of a shard that the folder lacks, each written when it is done; returns the new embeddings.
+
+    Raises:
+      ValueError: if the folder is another job's, or a picture cannot be read; finished parts stay.
+    """
+    from vacsr_jax.data import embedding_parts
+
+    embedding_parts.open_folder(folder, job)
+    numbers = job.shard(*shard)
+    done = embedding_parts.finished(folder, job, numbers)
+    if done:
+        print(f"{folder}: {len(done)} of {len(numbers)} parts are there already")
+    n = 0
+    try:
+        for part in embed_parts(model, inputs, job, sorted(set(numbers) - set(done)), on_error):
+            embedding_parts.write_part(folder, part.number, job, part.vectors, part.ids)
+            n += len(part.ids)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. The finished parts stay in {folder}; the same command with --on_error=skip goes on without "
+            "pictures that cannot be read"
+        ) from error
+    return n
+
+
+def read_shard(text: str | None) -> tuple[int, int]:
+    """I and N of "I/N"; (0, 1) for None."""
+    index, slash, count = (text or "0/1").partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"--shard: got {text!r}, expected I/N with I from 0 to N - 1, such as 0/8")
+    return int(index), int(count)
+
+
+def find_pictures(folder: Path) -> dict[str, int]:
+    """The pictures of a folder and its subfolders, sorted: path in the folder -> bytes.
+
+    Raises:
+      ValueError: if there is none.
+    """
     if not folder.is_dir():
         raise ValueError(f"--images: {folder} is not a folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if not paths:
+    found = dict(sorted(_pictures_in(str(folder), "")))
+    if not found:
         raise ValueError(f"--images: {folder} holds no picture ({', '.join(PICTURES)})")
-    return paths
+    return found
+
+
+def _pictures_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    # Not with Path.rglob: a Path is several times as large as its string.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _pictures_in(entry.path, f"{prefix}{entry.name}/")
+            elif os.path.splitext(entry.name)[1].lower() in PICTURES and entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
 
 
 def read_lines(path: Path) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vacsr_jax.cli.embed import embed_files, read_lines
+from vacsr_jax.cli.embed import embed_parts, find_inputs, read_lines
 from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings
+from vacsr_jax.data.embeddings import Embeddings, excluded_rows, read_embeddings, read_parts
 from vacsr_jax.report.tables import format_table
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ EXAMPLE = """example:
   vacsr index --documents=embeddings.npz --queries=queries.npz --out=my_index
   vacsr index --documents=embeddings.npz --reference_images=entropy.npz --out=my_index
 
-Texts and queries are files with one text a line. Documents are an npz as `vacsr embed` writes it, of any model:
-embeddings [n, d], ids [n] and modality [n] of strings. Queries may be such an npz too, optionally with exclude [n]:
-ids, separated by spaces, that are not candidates of a query.
+Texts and queries are files with one text a line. Documents are what `vacsr embed` writes, a folder or an npz, which may
+be of any model: embeddings [n, d], ids [n] and modality [n] of strings. Queries may be such a folder or npz too. An npz
+of queries may have exclude [n]: ids, separated by spaces, that are not candidates of a query.
 
 The queries set the scale of every modality. They need no labels; give 200 or more that resemble those to come. For a
 modality without queries, up to 2000 of the index's own documents stand in, none of which finds itself.
@@ -43,8 +44,8 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP")
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
-    parser.add_argument("--documents", metavar="NPZ", help="embeddings of any model, instead of pictures and texts")
-    parser.add_argument("--queries", metavar="FILE", help="queries that set the scale: text file or npz")
+    parser.add_argument("--documents", metavar="FILE", help="embeddings of any model instead of --images and --texts")
+    parser.add_argument("--queries", metavar="FILE", help="queries that set the scale: text file, npz or folder")
     parser.add_argument("--reference_images", metavar="NPZ", help="file of `vacsr entropy fit`, of the same model")
     parser.add_argument("--out", help="folder of the index", required=True)
 
@@ -65,7 +66,10 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
         index = index_embeddings(Path(options.documents), model_id, reference_images)
     else:
         index = MixedIndex(model_id, reference_images=reference_images)
-        index.add(*embed_files(model, images=options.images, texts=options.texts))
+        inputs = find_inputs(options.images, options.texts)
+        job = inputs.job(model_id)
+        for part in embed_parts(model, inputs, job, range(len(job))):
+            index.add(part.vectors, part.ids, part.modality, part.contents)
     if model:
         index.about["model"] = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
     queries = fit_index(index, model, options.queries)
@@ -77,21 +81,23 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def index_embeddings(path: Path, model_id: str | None, reference_images: ReferenceImages | None = None) -> MixedIndex:
-    """An index of the embeddings in a file.
+    """An index of the embeddings in an npz or a folder; a folder is read part by part.
 
     Raises:
       ValueError: if the file names another model than `model_id`.
     """
     from vacsr_jax.search.index import MixedIndex
 
-    documents = read_embeddings(path)
-    named = documents.model_id
+    parts = read_parts(path)
+    first = next(parts)
+    named = first.model_id  # the same for all parts
     if model_id and named and model_id != named:
         raise ValueError(f"{path}: embeddings of model {named}, --model is {model_id}; embed again, or give that model")
     index = MixedIndex(model_id or named, reference_images=reference_images)
-    for start in range(0, len(documents), CHUNK):
-        part = slice(start, start + CHUNK)
-        index.add(documents.vectors[part], documents.ids[part].tolist(), documents.modality[part].tolist())
+    for documents in itertools.chain([first], parts):
+        for start in range(0, len(documents), CHUNK):
+            rows = slice(start, start + CHUNK)
+            index.add(documents.vectors[rows], documents.ids[rows].tolist(), documents.modality[rows].tolist())
     return index
 
 
@@ -104,7 +110,7 @@ def fit_index(index: MixedIndex, model: Pretrained | None, queries: str | None) 
     from vacsr_jax.search.standardize.statistics import FEW_QUERIES
 
     used = []
-    if queries and Path(queries).suffix == ".npz":
+    if queries and (Path(queries).suffix == ".npz" or Path(queries).is_dir()):
         asked = read_embeddings(queries)
         exclude = excluded_ids(asked, index)
         for name in dict.fromkeys(asked.modality.tolist()):

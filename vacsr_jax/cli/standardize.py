@@ -10,9 +10,9 @@ from typing import Any
 from vacsr_jax.cli.verbs import Verbs
 
 FILES = """
-Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings. Queries may have
-exclude [n]: ids of documents, separated by spaces, that a query must not find. A document with the query's own id and
-modality is not found either, unless it is the answer."""
+Both files are npz with embeddings [n, d] of any model, and ids [n] and modality [n] as strings, or folders that
+`vacsr embed` wrote. An npz of queries may have exclude [n]: ids of documents, separated by spaces, that a query must
+not find. A document with the query's own id and modality is not found either, unless it is the answer."""
 
 FIT_EXAMPLE = f"""example:
   vacsr standardize fit --queries=q.npz --documents=d.npz --out=stats.json

@@ -1,4 +1,6 @@
-"""Embeddings as npz files: vectors of any model with ids and modalities, and for queries their answers.
+"""Embeddings as files: vectors of any model with ids and modalities, and for queries their answers.
+
+A file is an npz, or a folder of them that `vacsr embed --out=FOLDER` wrote (`embedding_parts`).
 
 The arrays are `embeddings`, float [n, d], and `ids` and `modality`, strings [n]. A file of queries may also have
 `answers` and `exclude`, strings [n]: ids of documents, separated by spaces."""
@@ -6,13 +8,14 @@ The arrays are `embeddings`, float [n, d], and `ids` and `modality`, strings [n]
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vacsr_jax.atomic_files import replace_whole
+from vacsr_jax.data import embedding_parts
 from vacsr_jax.safe_npz import read_npz
 
 UNIT = 1e-2  # a length this close to 1 is off by rounding, at most that of half precision
@@ -44,7 +47,7 @@ class Embeddings:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Reads and checks a file. Vectors that are not of unit length are scaled to it, with a note.
+    """Reads and checks a file or a folder of parts. Vectors that are not of unit length are scaled to it, with a note.
 
     Pickled objects are never loaded.
 
@@ -54,7 +57,35 @@ def read_embeddings(path: str | Path) -> Embeddings:
       OSError: if it cannot be opened.
     """
     path = Path(path)
-    arrays = read_npz(path)
+    if not path.is_dir():
+        return _checked(path, read_npz(path))
+    most = embedding_parts.read_manifest(path)
+    parts: list[Embeddings] = []
+    vectors, n = np.zeros((0, 0), np.float32), 0
+    for part in read_parts(path):
+        if not parts:  # filled part by part: memory never holds the vectors twice
+            vectors = np.empty((most.images + most.texts, part.vectors.shape[1]), np.float32)
+        vectors[n : n + len(part)] = part.vectors
+        n += len(part)
+        parts.append(dataclasses.replace(part, vectors=part.vectors[:0].copy()))
+    ids, modality = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "modality"))
+    found = Embeddings(vectors[:n], ids, modality, model_id=parts[0].model_id)
+    try:
+        _check_names(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return dataclasses.replace(found, notes=tuple(note for part in parts for note in part.notes))
+
+
+def read_parts(path: str | Path) -> Iterator[Embeddings]:
+    """The parts of a folder, one at a time in memory, or a whole file; checked as `read_embeddings` does."""
+    if Path(path).is_dir():
+        yield from (_checked(*part) for part in embedding_parts.read_parts(Path(path)))
+    else:
+        yield read_embeddings(path)
+
+
+def _checked(path: Path, arrays: dict[str, np.ndarray]) -> Embeddings:
     try:
         ids = _strings(arrays, "ids")
         vectors, notes = _unit_vectors(_array(arrays, "embeddings"), ids)

@@ -128,6 +128,17 @@ def load_images(
     images = [source.image(int(i)) for i in index]
     if preprocess is not None:
         images = [preprocess(image) for image in images]
+    return stack_images(source, index, images)
+
+
+def stack_images(source: Source, index: Sequence[int] | np.ndarray, images: Sequence[np.ndarray]) -> np.ndarray:
+    """The images `index` of a source as one array, uint8 [b, h, w, 3]; uint8 [0] for none.
+
+    Raises:
+      ValueError: if an image is not uint8, or differs in shape from the first one.
+    """
+    if not images:
+        return np.zeros(0, np.uint8)
     for i, image in zip(index, images, strict=True):
         if image.dtype != np.uint8 or image.shape != images[0].shape:
             raise ValueError(

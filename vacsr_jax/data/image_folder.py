@@ -153,12 +153,13 @@ def decode_picture(path: str | os.PathLike | BinaryIO, *, draft: int = 0) -> Ima
     Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
     time that decoding takes, most of it for memory that the system has to clear.
     """
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=FORMATS) as opened:
+        image: Image.Image = opened
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
         if draft:
-            image.draft(None, (draft, draft))
+            opened.draft(None, (draft, draft))
         image.load()
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)

@@ -178,7 +178,10 @@ class ExactStore:
             scores[unsure], numbers[unsure], _ = self._search(queries[unsure], k, modality, None)
         return scores, numbers
 
-    def _search(self, queries: np.ndarray, k: int, modality: str, candidates: int | None) -> Found:
+    def _search(
+        self, queries: np.ndarray, k: int, modality: str, candidates: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`Found` of all blocks, numpy: scores, numbers, missed."""
         # Sizes are rounded up to powers of two for few compilations.
         padded_k, padded_q = _power_of_two(k), _power_of_two(len(queries))
         padded = np.pad(queries, ((0, padded_q - len(queries)), (0, 0)))
@@ -191,7 +194,7 @@ class ExactStore:
             best = merge_block(best, padded, block, bias, start, count - start, mesh=self._mesh, candidates=candidates)
             start += len(block.high)
         scores, numbers, missed = (np.array(x) for x in jax.device_get(best))
-        return Found(scores[: len(queries), :k], numbers[: len(queries), :k], missed[: len(queries)])
+        return scores[: len(queries), :k], numbers[: len(queries), :k], missed[: len(queries)]
 
     def _searched_blocks(self, rows: _Rows) -> list[Block]:
         n = len(rows.rest)

@@ -50,12 +50,15 @@ def merge_block(best: Found, queries, block: Block, bias, start, count, *, mesh:
     is added to its scores; None adds nothing. The low bytes of `candidates` documents are read; None reads all.
     """
     k = best.scores.shape[1]
-    wide = candidates is None or 4 * candidates > len(block.high) // mesh.size
+    few = candidates is not None and 4 * candidates <= len(block.high) // mesh.size
 
     def local(queries, block, bias):
         first = jax.lax.axis_index(AXIS) * len(block.high)
         used = first + jnp.arange(len(block.high)) < count
-        found = _all_scores(queries, block, bias, used, k) if wide else _best(queries, block, bias, used, k, candidates)
+        if candidates is not None and few:
+            found = _best(queries, block, bias, used, k, candidates)
+        else:
+            found = _all_scores(queries, block, bias, used, k)
         return found.scores, first + found.numbers, found.missed[:, None]
 
     out = P(None, AXIS)
@@ -129,7 +132,8 @@ def top_k(scores: Float[jax.Array, "q n"], k: int) -> tuple[Float[jax.Array, "q 
     """
     q, n = scores.shape
     if n % GROUP or n // GROUP <= k:
-        return tuple(jax.lax.top_k(scores, k))
+        best, where = jax.lax.top_k(scores, k)
+        return best, where
     groups = scores.reshape(q, n // GROUP, GROUP)
     chosen = jnp.sort(jax.lax.top_k(jnp.max(groups, axis=2), k)[1], axis=1)
     candidates = jnp.take_along_axis(groups, chosen[:, :, None], axis=1).reshape(q, k * GROUP)

@@ -102,6 +102,9 @@ def run(options, overrides):
     with pytest.raises(SystemExit):
         main(["greet", "--nane=Ada", "--name=Ada"])
     assert "(did you mean --name?)" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["greet", "--nane=Ada"])
+    assert "required: --name; unknown argument '--nane=Ada'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_every_file_of_the_folder_is_a_verb_in_the_tuple():

@@ -6,7 +6,26 @@ import argparse
 import difflib
 from collections.abc import Callable
 
+REQUIRED = "the following arguments are required"  # how argparse begins to complain
 Run = Callable[[argparse.Namespace, list[str]], None]
+
+
+class VerbParser(argparse.ArgumentParser):
+    """A parser whose complaint of missing options also names the unknown ones: a misspelt option is both."""
+
+    given: list[str]
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str):
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        unknown = [a for a in getattr(self, "given", ()) if a.startswith("--") and a.split("=")[0] not in flags]
+        unknown = [a for a in unknown if not a.startswith("--config.")]
+        if message.startswith(REQUIRED) and unknown:
+            message += f"; unknown argument {unknown[0]!r}"
+        super().error(message)
 
 
 class Verbs:
@@ -18,7 +37,7 @@ class Verbs:
     """
 
     def __init__(self, parser: argparse.ArgumentParser, prefix: str = ""):
-        self._parsers = parser.add_subparsers(required=True, metavar="VERB")
+        self._parsers = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
         self._prefix = prefix
         self._groups: dict[str, Verbs] = {}
 

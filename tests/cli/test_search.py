@@ -106,6 +106,7 @@ def test_the_second_stage_orders_the_pictures_of_a_text(files, capsys):
     assert (np.diff(logits) <= 0).all()
 
 
+@pytest.mark.slow
 def test_embeddings_of_any_model(files, tmp_path, capsys):
     main(["embed", *index_options(files), f"--out={tmp_path / 'documents.npz'}"])
     queries = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)

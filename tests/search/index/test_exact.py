@@ -43,6 +43,7 @@ def reference(documents, queries, k):
 
 
 @pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.slow
 def test_the_best_of_many_blocks_in_order_of_arrival(devices, monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", 256)  # two blocks and a rest on one device
     monkeypatch.setattr(exact, "QUERIES", 4)
@@ -106,6 +107,7 @@ def clustered(n, d, centres, noise, seed=0):
 # One query is multiplied in float32, several in bfloat16. Many documents lie near the best, or few.
 @pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize(("centres", "noise"), [(4096, 1.0), (50, 0.1), (3, 0.002), (1, 0.0)])
+@pytest.mark.slow
 def test_what_is_found_from_half_of_each_vector_is_what_all_scores_give(queries, centres, noise, monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", 2048)
     documents = clustered(6000, 64, centres, noise)

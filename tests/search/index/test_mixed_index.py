@@ -214,6 +214,7 @@ def as_format_1(folder):
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 1}))
 
 
+@pytest.mark.slow
 def test_an_index_of_format_1_is_read_and_saved_as_format_2(index, tmp_path):
     index.save(tmp_path / "index")
     as_format_1(tmp_path / "index")

@@ -34,6 +34,7 @@ def run(tmp_path, first="", **environment):
     "first", ["", "import jax; jax.jit(lambda x: x + 1)(1)"], ids=["before jax", "after a program"]
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder of caches is named by XDG_CACHE_HOME on Linux only")
+@pytest.mark.slow
 def test_a_program_is_kept_in_the_users_folder(tmp_path, first):
     folder, size = run(tmp_path, first)
     assert folder.startswith(str(tmp_path / "vacsr_jax/compiled"))

@@ -74,6 +74,7 @@ def test_a_part_is_a_file_of_embeddings(embed, tmp_path):
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3, 4])
+@pytest.mark.slow
 def test_a_killed_command_resumes_and_redoes_nothing(parts, embed, tmp_path, monkeypatch):
     embed(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -100,6 +101,7 @@ def test_a_finished_folder_is_left_alone(embed, tmp_path):
 
 
 @pytest.mark.parametrize("shards", [2, 3, 7])
+@pytest.mark.slow
 def test_shards_write_the_files_of_one_run(shards, embed, tmp_path):
     embed(tmp_path / "whole")
     for i in reversed(range(shards)):
@@ -238,6 +240,7 @@ def test_draft_changes_large_jpegs_only(model_folder, tmp_path):
     np.testing.assert_array_equal(whole[1:], draft[1:])
 
 
+@pytest.mark.slow
 def test_index_and_standardize_read_a_folder_as_they_read_a_file(embed, model_folder, tmp_path, capsys):
     embed(tmp_path / "e")
     embed(tmp_path / "e.npz")

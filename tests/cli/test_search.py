@@ -106,6 +106,7 @@ def test_the_second_stage_orders_the_pictures_of_a_text(files, capsys):
     assert (np.diff(logits) <= 0).all()
 
 
+@pytest.mark.slow
 def test_embeddings_of_any_model(files, tmp_path, capsys):
     main(["embed", *index_options(files), f"--out={tmp_path / 'documents.npz'}"])
     queries = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
@@ -149,6 +150,7 @@ def test_excluded_ids_reach_the_fit(files, tmp_path):
     assert [sorted(x) for x in index.fits["text"].exclude] == [["p0.png", "texts.txt:1", "texts.txt:3"], []]
 
 
+@pytest.mark.slow
 def test_text_queries_set_the_scale(files, tmp_path, capsys):
     (tmp_path / "asked.txt").write_text("red\nblue\ncat")
     main(["index", *index_options(files), f"--queries={tmp_path / 'asked.txt'}", f"--out={tmp_path / 'index'}"])

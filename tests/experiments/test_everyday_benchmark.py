@@ -47,6 +47,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_number_has_its_name(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(everyday, "LOADED", 4)
     monkeypatch.setattr(everyday, "WORKERS", 0)  # worker processes are the loader's own tests' business
@@ -65,6 +66,7 @@ def test_every_number_has_its_name(folder, monkeypatch, tmp_path, capsys):
     assert "missed" in printed
 
 
+@pytest.mark.slow
 def test_the_export_of_the_benchmark_loads(folder):
     for name in ("model", "tiny"):
         assert np.isfinite(load(folder / name).encode_texts([everyday.QUERY])).all()

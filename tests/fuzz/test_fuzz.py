@@ -34,6 +34,7 @@ QUICK = [name for name in CASES if any(word in name for word in WORDS)]
 
 
 @pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.slow
 def test_bad_files_are_read_or_refused(name, tmp_path):
     target = next(target for target in FILE_TARGETS if target.name == name)
     found = fuzz(target, INPUTS[name], 0, tmp_path)

@@ -75,6 +75,7 @@ def test_the_public_codes_loss_and_gradients():
             np.testing.assert_allclose(abs(gradients[name]), abs(golden[f"g_{name}"][0]), rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     small = pcmepp(*(jnp.asarray(x, jnp.float32) for x in (LOGITS, IMAGES, TEXTS)), EYE, ALL, **WEIGHTS)[1]
     padded = jnp.full((6, 6), 37.0).at[:4, :4].set(LOGITS)

@@ -42,6 +42,7 @@ def test_by_hand_in_every_form():
     np.testing.assert_allclose(tiled, expected, **close)
 
 
+@pytest.mark.slow
 def test_one_claim_is_the_cosine():
     one = {"log_scale": PARAMS["log_scale"], "bias": jnp.array([-1.0])}
     cosine = {"log_scale": PARAMS["log_scale"], "bias": jnp.float32(-1)}

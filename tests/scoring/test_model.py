@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.special import expit
 
 from tests.small_models import untrained
@@ -9,6 +10,7 @@ from vacsr_jax.ops import precision
 from vacsr_jax.scoring.model import prepare_scorer, score_pairs, sigmoid
 
 
+@pytest.mark.slow
 def test_a_bfloat16_model_scores_alike_with_and_without_units_for_it(monkeypatch):
     pretrained = untrained()
     model = pretrained.model.clone(dtype=jnp.bfloat16)

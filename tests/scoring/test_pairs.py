@@ -64,7 +64,9 @@ def test_scores_agree_with_float64(dtype, tolerance, d, decoder_width):
     assert error > 1e-5 or dtype == jnp.float32, "not half precision"
 
 
-@pytest.mark.parametrize("tile_pairs", [1, 7, 40, 10**6])
+@pytest.mark.parametrize(
+    "tile_pairs", [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(40, marks=pytest.mark.slow), 10**6]
+)
 def test_tiles_change_nothing(tile_pairs):
     whole = SCORER.score_tile(jnp.asarray(IMAGES), jnp.asarray(TEXTS))
     found = pair_scoring.score_all(SCORER, IMAGES, TEXTS, tile_pairs=tile_pairs)

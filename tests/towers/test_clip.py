@@ -176,6 +176,7 @@ def test_patch_normalization_formula():
     assert np.isfinite(slope).all(), "a flat patch has no gradient"
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_close_to_float32(clip):
     config, model, variables = clip
     images, tokens = make_batch(config)

@@ -64,14 +64,19 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
         ("model.towers", "ViT-B/31"),
         ("model.dtype", "float16"),
         ("data.name", "scene"),
-        pytest.param("data.positives", "all", marks=pytest.mark.slow),  # only the step notices
-        ("data.noise", 1.5),
-        ("data.noise_protocol", "ncr"),
-        ("data.noise_file", "no_such.npy"),
-        ("optim.warmup_steps", 10),
-        ("augment.image_tokens", 0.2),
-        ("augment.images", "crop"),
         ("model.preprocess", "imagenet"),
+        *(
+            pytest.param(field, value, marks=pytest.mark.slow)  # noticed late: after the data, or by the step
+            for field, value in (
+                ("data.positives", "all"),
+                ("data.noise", 1.5),
+                ("data.noise_protocol", "ncr"),
+                ("data.noise_file", "no_such.npy"),
+                ("optim.warmup_steps", 10),
+                ("augment.image_tokens", 0.2),
+                ("augment.images", "crop"),
+            )
+        ),
     ],
 )
 def test_a_wrong_value_names_its_field(workdir, field, value):

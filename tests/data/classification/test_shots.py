@@ -82,6 +82,7 @@ def test_draws_from_the_split_files_are_the_plain_loops(path):
 
 @shared
 @pytest.mark.parametrize("path", SPLIT_FILES, ids=lambda p: p.stem)
+@pytest.mark.slow
 def test_counts_and_halves_of_the_split_files_are_the_published_ones(path):
     published = {  # base classes, new classes, base test images, new test images
         "caltech101": (50, 50, 1549, 916),

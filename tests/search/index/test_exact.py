@@ -43,6 +43,7 @@ def reference(documents, queries, k):
 
 
 @pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.slow
 def test_the_best_of_many_blocks_in_order_of_arrival(devices, monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", 256)  # two blocks and a rest on one device
     monkeypatch.setattr(exact, "QUERIES", 4)
@@ -62,6 +63,7 @@ def test_the_best_of_many_blocks_in_order_of_arrival(devices, monkeypatch):
     np.testing.assert_array_equal(stored, kept(documents))
 
 
+@pytest.mark.slow
 def test_eight_devices_find_what_one_finds():
     documents, queries = draw(3000), draw(5, seed=1)
     found = []
@@ -105,6 +107,7 @@ def clustered(n, d, centres, noise, seed=0):
 # One query is multiplied in float32, several in bfloat16. Many documents lie near the best, or few.
 @pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize(("centres", "noise"), [(4096, 1.0), (50, 0.1), (3, 0.002), (1, 0.0)])
+@pytest.mark.slow
 def test_what_is_found_from_half_of_each_vector_is_what_all_scores_give(queries, centres, noise, monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", 2048)
     documents = clustered(6000, 64, centres, noise)
@@ -133,6 +136,7 @@ def test_few_low_bytes_are_read_where_few_documents_are_near(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "one large number", "positive"])
 @pytest.mark.parametrize("d", [24, 512])
+@pytest.mark.slow
 def test_a_near_duplicate_is_its_own_first_hit(kind, d):
     """2,000 pairs of documents at cosine .9998: each document, as a query, finds itself before the other one."""
     rng = np.random.default_rng(0)
@@ -169,6 +173,7 @@ def test_padding_is_never_found():
 
 
 @pytest.mark.parametrize("k", [1, 5, 31, 32, 64])
+@pytest.mark.slow
 def test_top_k_by_groups_is_top_k(k):
     scores = np.random.default_rng(k).integers(0, 30, size=(3, 4096)).astype(np.float32)  # hundreds of ties
     for ours, theirs in zip(top_k(jnp.asarray(scores), k), jax.lax.top_k(scores, k), strict=True):

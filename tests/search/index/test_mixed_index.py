@@ -62,6 +62,7 @@ def test_standardization_lets_images_in(index):
     assert 0.3 < share < 0.7
 
 
+@pytest.mark.slow
 def test_an_index_that_grew_is_one_that_was_fitted_at_the_end(index):
     grown = MixedIndex("clip", jax.devices()[:1])
     grown.add(texts[:1], text_ids[:1], "text")
@@ -83,6 +84,7 @@ def test_growing_reads_new_documents_only(index, monkeypatch):
     assert [store.count("image") for store in asked] == [3]
 
 
+@pytest.mark.slow
 def test_two_devices_rank_as_one_does(index):
     sharded = build(jax.devices()[:2])
     sharded.fit(queries)
@@ -90,6 +92,7 @@ def test_two_devices_rank_as_one_does(index):
     same(sharded.search(queries, 20), index.search(queries, 20))
 
 
+@pytest.mark.slow
 def test_documents_as_queries_do_not_find_themselves():
     index = build()
     index.fit(texts, exclude=[[x] for x in text_ids])
@@ -211,6 +214,7 @@ def as_format_1(folder):
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 1}))
 
 
+@pytest.mark.slow
 def test_an_index_of_format_1_is_read_and_saved_as_format_2(index, tmp_path):
     index.save(tmp_path / "index")
     as_format_1(tmp_path / "index")

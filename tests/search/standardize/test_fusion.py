@@ -79,6 +79,7 @@ def test_means_and_centring():
     np.testing.assert_allclose(fusion.center(x, MODALITY, mean), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_query_bias_is_the_inverted_softmax_whatever_the_blocks():
     rng = np.random.default_rng(3)
     z = rng.normal(size=(9, N)).astype(np.float32)

@@ -341,6 +341,7 @@ def test_a_clip_with_the_tokenizer_of_another_is_refused(tmp_path):
         vacsr_jax.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_clip_can_be_trained_from(clip_folder, images, tmp_path):
     fields = [f"model.pretrained={clip_folder}", "train.steps=2", "optim.warmup_steps=1", "train.batch_size=8"]
     fields += ["data.train_size=20", "data.validation_size=10"]

@@ -139,6 +139,7 @@ def test_every_caption_is_true_of_its_own_scene(scenes):
         assert all(is_true(fact, *world) for caption in captions for fact in caption.split(" and "))
 
 
+@pytest.mark.slow
 def test_relevance_is_what_a_naive_reader_of_the_text_finds(scenes, truth):
     np.testing.assert_allclose(truth, naive_relevance(scenes), atol=1e-4)
     assert truth.dtype == np.float32

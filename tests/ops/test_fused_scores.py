@@ -44,6 +44,7 @@ def float64(scorer, images, texts):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(jnp.float32, 1e-5), pytest.param(jnp.bfloat16, 2e-3, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_the_kernel_is_the_plain_form(dtype, tolerance):
     # 2e-3: the few dimensions here average away less rounding than 1,024 would. The plain form has the same error.
     scorer, images, texts = adapter_scorer(), embeddings(N, 1), embeddings(M, 2)

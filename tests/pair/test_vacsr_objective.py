@@ -68,6 +68,7 @@ def assert_near(found, expected, tolerance):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):
     params, images, texts, labels = batch()
     loss = LOSS | CHOICES | choices

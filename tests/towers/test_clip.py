@@ -110,6 +110,7 @@ def test_pooling_is_what_the_config_says(clip):
         np.testing.assert_allclose(text.pooled, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_normalize_is_asked_for_and_gives_unit_length(clip):
     config, model, variables = clip
     for values, method in zip(make_batch(config), ("encode_image", "encode_text"), strict=True):

@@ -75,6 +75,7 @@ def test_neither_the_place_of_valid_tokens_nor_what_the_others_hold_matters(tiny
     np.testing.assert_allclose(tiny(moved[:, :4], np.arange(4)[None] < 3), first, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_those_of_invalid_tokens_zero(tiny):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 3)), jnp.float32)
     valid = jnp.asarray([[True] * 2 + [False] * 4, [True] * 6])

@@ -8,6 +8,8 @@ from vacsr_jax.data.embeddings import unit_rows
 from vacsr_jax.search import text_entropy as T
 from vacsr_jax.search.index import MixedIndex, codes, exact
 
+pytestmark = pytest.mark.slow
+
 D, SCALE = 16, 8.0
 IMAGES, TEXTS, ASKED, K = 30, 300, 16, 8  # sizes that need few compiled programs
 

@@ -59,6 +59,7 @@ def test_a_diagnosis_sees_the_bias_go(gap):
         problem.diagnose(fit(problem), 0)
 
 
+@pytest.mark.slow
 def test_a_diagnosis_is_that_of_an_index_of_the_same_documents(gap):
     queries, documents = gap
     problem = make_problem(queries, documents)

@@ -284,7 +284,7 @@ def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str
         model = from_description(description["model"])
         like = abstract_params(model)
         check_shapes("saved", checkpoints.shapes(step), like)
-        return model, jax.device_get(checkpoints.restore_params(step, like)), description["config"]
+        return model, checkpoints.restore_params(step, like), description["config"]
     except Exception as error:  # Orbax raises half a dozen types for damaged files
         raise ValueError(f"{checkpoints.folder}: step {step} cannot be loaded: {error}") from error
 

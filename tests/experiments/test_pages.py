@@ -1,4 +1,4 @@
-"""What the pages under experiments/ and tests/ name exists: links, files and modules to run."""
+"""What the pages under experiments/, tests/ and vacsr_jax/ name exists: links, files and modules to run."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(page for folder in ("experiments", "tests") for page in (ROOT / folder).rglob("*.md"))
+PAGES = sorted(page for folder in ("experiments", "tests", "vacsr_jax") for page in (ROOT / folder).rglob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

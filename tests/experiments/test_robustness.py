@@ -6,6 +6,7 @@ import pytest
 
 from experiments.robustness import faults, pairs, soak
 from experiments.robustness.processes import EVERY
+from vacsr_jax.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
 STEPS = 4 * EVERY
@@ -38,7 +39,14 @@ def test_a_pair_loses_one_and_resumes_with_the_losses_of_one_process(out):
 
 
 @pytest.mark.usefixtures("compile_fast", "one_device")
-def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path):
+def test_a_run_holds_no_more_arrays_files_and_threads_the_longer_it_is(tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def save_and_wait(self, *arguments):
+        save(self, *arguments)
+        self.wait()  # steps here are so short that every sample would else fall into a save
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_wait)
     fields = {"method": "sigmoid", "train.log_every": 2, "checkpoint.every": 8, "train.batch_size": 8}
     samples = soak.soak(tmp_path, 40, **fields)
     half, quarter = len(samples) // 2, len(samples) // 4

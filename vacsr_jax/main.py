@@ -11,6 +11,7 @@ import sys
 import warnings
 
 from vacsr_jax.cli import (
+    calibrate,
     classify,
     data_check,
     data_shots,
@@ -32,6 +33,7 @@ from vacsr_jax.compilation_cache import keep_compiled
 VERBS = (
     train,
     evaluate,
+    calibrate,
     embed,
     export,
     index,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,22 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
+from vacsr_jax.calibration.calibration import Calibration, read_calibration
 from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
+from vacsr_jax.data.source import Source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
+from vacsr_jax.scoring.given_vectors import Prepared, encode_given, unwrapped, wants
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
 from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
@@ -60,7 +65,8 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Pretrained:
     """A trained model with all it needs. `config` and `step` are the run's resolved config and the checkpoint's
-    step where they are known. `load` puts the parameters on the device: arrays of numpy are copied there by each call.
+    step where they are known. A `calibration` (`vacsr calibrate`) gives the probability of a match. `load` puts the
+    parameters on the device: arrays of numpy are copied there by each call.
     """
 
     model: ImageTextModel
@@ -68,6 +74,7 @@ class Pretrained:
     tokenizer: Tokenizer
     config: dict[str, Any] | None = None
     step: int | None = None
+    calibration: Calibration | None = None
 
     def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
@@ -113,6 +120,11 @@ class Pretrained:
             self.model, self.params, GivenImages(images, self, draft), part_size=part_size, skipped=skipped
         )
 
+    def encode_source_parts(self, source: Source, part_size: int) -> Iterator[Item]:
+        """The images of a source as items, `part_size` at a time; see `encode_images`."""
+        parts = embed_image_parts(self.model, self.params, source, self.preprocess, part_size=part_size)
+        return (items for items in parts if items is not None)
+
     def encode_texts(self, texts: Sequence[str]) -> Item:
         """The m texts as items, ready to be scored; see `encode_images`.
 
@@ -125,7 +137,10 @@ class Pretrained:
         """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it."""
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        probability = probabilities(self.model, scores)
+        if self.calibration is not None:
+            probability = self.calibration.probability(scores.logit)
+        else:
+            probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
@@ -150,7 +165,8 @@ class Pretrained:
     @property
     def meaning(self) -> Meaning:
         """What logit, probability and uncertainty of this model mean, in one sentence each."""
-        return self.model.pair.meaning
+        found = self.model.pair.meaning
+        return found if self.calibration is None else found._replace(probability=self.calibration.meaning)
 
     def top_k(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item, k: int) -> TopK:
         """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
@@ -187,6 +203,8 @@ class Pretrained:
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )
+        if self.calibration is not None:
+            self.calibration.save(folder)
 
     def _save_tokenizer(self, folder: Path) -> None:
         self.tokenizer.save(folder / TOKENIZER)
@@ -194,6 +212,78 @@ class Pretrained:
     def _encoded(self, images, texts) -> tuple[Item, Item]:
         images = images if _is_encoded(images) else self.encode_images(images)
         return images, texts if _is_encoded(texts) else self.encode_texts(texts)
+
+
+@dataclass(frozen=True)
+class EmbeddingModel(Pretrained):
+    """A `Pretrained` whose images and texts are embeddings, float [n, d], of the models that it was trained on.
+
+    `encode_images` and `encode_texts` turn them into items, ready to be scored. `score`, `top_k` and
+    `sample_similarity` take embeddings or items. An embedding's length does not matter. There is no tokenizer.
+    """
+
+    tokenizer: None  # type: ignore[assignment]
+
+    def encode_images(self, images: Any, *, draft: bool = False) -> Item:
+        """The n image embeddings [n, d] as items.
+
+        Raises:
+          ValueError: for anything else; the message says which embeddings it wants.
+        """
+        return encode_given(self.model, self.params, "image", images)
+
+    def encode_texts(self, texts: Any) -> Item:
+        """The m text embeddings [m, d] as items; see `encode_images`."""
+        return encode_given(self.model, self.params, "text", texts)
+
+    def encode_image_parts(
+        self,
+        images: Sequence[Any],
+        part_size: int,
+        *,
+        draft: bool = False,
+        skipped: dict[int, str] | None = None,
+    ) -> Iterator[Item | None]:
+        """The items of `part_size` embeddings at a time."""
+        return (self.encode_images(images[i : i + part_size]) for i in range(0, len(images), part_size))
+
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Raises ValueError: embeddings need no preprocessing."""
+        raise ValueError(wants(self.model, "image"))
+
+    def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        for size in batch_sizes:
+            images, texts = self.model.towers_config.example_inputs(size)
+            self.score(images, texts)
+
+    def cosine_vectors(self, items: Item) -> np.ndarray:
+        return super().cosine_vectors(unwrapped(items))
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        pass
+
+    def _encoded(self, images: Any, texts: Any) -> tuple[Item, Item]:
+        images = images if isinstance(images, Prepared) else self.encode_images(images)
+        texts = texts if isinstance(texts, Prepared) else self.encode_texts(texts)
+        return unwrapped(images), unwrapped(texts)
+
+
+def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_model: str) -> EmbeddingModel:
+    """The cosine of embeddings as a model without a probability, such as `vacsr calibrate` gives one.
+
+    Raises:
+      ValueError: if the dimensions differ.
+    """
+    if image_dim != text_dim:
+        raise ValueError(
+            f"image embeddings have {image_dim} numbers and text embeddings {text_dim}, so they have no cosine; train "
+            "a model with configs/embeddings.py first"
+        )
+    config = EmbeddingsConfig(
+        EmbeddingSide(image_dim, model_id=image_model), EmbeddingSide(text_dim, model_id=text_model), image_dim
+    )
+    params = {"towers": {"logit_scale": np.float32(0)}, "pair": {"log_scale": np.float32(0)}}
+    return EmbeddingModel(ImageTextModel(config, CosineModel(None, scale=1.0), dim=image_dim), params, None)
 
 
 def _is_encoded(x) -> bool:
@@ -252,6 +342,11 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
     return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder is what `Pretrained.save` writes."""
+    return (folder / DESCRIPTION).is_file() and "vacsr_jax" in read_object(folder / DESCRIPTION)
+
+
 def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
     if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
         return load_workdir(Path(path_or_hub_name), checkpoint)
@@ -277,7 +372,14 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
         model, params, config = restore_model(checkpoints, step)
     finally:
         checkpoints.close()
-    return with_inputs(model, params, lambda: load_tokenizer(workdir / TOKENIZER), config, step)
+    loaded = with_inputs(model, params, lambda: load_tokenizer(workdir / TOKENIZER), config, step)
+    calibration = read_calibration(workdir)
+    if calibration is not None and calibration.step != step:
+        warnings.warn(
+            f"{workdir}: its calibration is of step {calibration.step}, not {step}; calibrate it again", stacklevel=2
+        )
+        return loaded
+    return dataclasses.replace(loaded, calibration=calibration)
 
 
 def with_inputs(
@@ -289,8 +391,6 @@ def with_inputs(
 ) -> Pretrained:
     """A model with its tokenizer, or one on embeddings, which has none."""
     if model.towers_config.takes_vectors:
-        from vacsr_jax.embedding_model import EmbeddingModel  # late: it is a `Pretrained`
-
         return EmbeddingModel(model, params, None, config, step)
     return Pretrained(model, params, tokenizer(), config, step)
 
@@ -322,7 +422,8 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
         return found
 
     params = unflatten_dict(flat, sep="/")
-    return with_inputs(model, params, tokenizer, description.get("config"), description.get("step"))
+    loaded = with_inputs(model, params, tokenizer, description.get("config"), description.get("step"))
+    return dataclasses.replace(loaded, calibration=read_calibration(folder))
 
 
 def read_weights(path: Path) -> dict[str, jax.Array]:

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.calibration.calibration import Calibration, read_calibration
 from vacsr_jax.compilation_cache import keep_compiled
+from vacsr_jax.data.embeddings import Embeddings, unit_rows
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
@@ -29,7 +30,7 @@ from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
-from vacsr_jax.scoring.given_vectors import Prepared, encode_given, unwrapped, wants
+from vacsr_jax.scoring.given_vectors import SIDES, Prepared, encode_given, side_of, unwrapped, wants
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
@@ -258,6 +259,29 @@ class EmbeddingModel(Pretrained):
 
     def cosine_vectors(self, items: Item) -> np.ndarray:
         return super().cosine_vectors(unwrapped(items))
+
+    def projected(self, given: Embeddings) -> Embeddings:
+        """A file's embeddings of images and texts as `cosine_vectors`: what an index of this model holds.
+
+        Raises:
+          ValueError: if the file names another model than this one was trained on, or holds another modality.
+        """
+        vectors = np.empty((len(given), self.model.embedding_dim), np.float32)
+        for kind in dict.fromkeys(given.modality.tolist()):
+            if kind not in SIDES:
+                raise ValueError(f"modality {kind!r}: this model compares images with texts")
+            wanted = side_of(self.model, kind).model_id
+            if given.model_id and wanted and given.model_id != wanted:
+                raise ValueError(f"got embeddings of model {given.model_id}, {wants(self.model, kind)}")
+            mine = given.modality == kind
+            encode = self.encode_images if kind == "image" else self.encode_texts
+            vectors[mine] = self.cosine_vectors(encode(given.vectors[mine]))
+        return dataclasses.replace(given, vectors=unit_rows(vectors)[0], model_id=self.fingerprint())
+
+    def score_projected(self, images: np.ndarray, texts: np.ndarray) -> Scores:
+        """Scores of all pairs of `projected` vectors, as `match_by` scores them."""
+        items = (Prepared(jax.device_get(self.model.pair.from_unit(jax.numpy.asarray(x)))) for x in (images, texts))
+        return self.score(*items)
 
     def _save_tokenizer(self, folder: Path) -> None:
         pass

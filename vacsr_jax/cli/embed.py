@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vacsr_jax.cli.embed_pairs import write_pairs
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.config_files import load_config
 
@@ -61,6 +60,7 @@ def register(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
+    from vacsr_jax.scoring.data_pairs import write_pairs
 
     out, shard = Path(options.out), read_shard(options.shard)
     if bool(options.config) != options.pairs or (overrides and not options.pairs):

@@ -7,6 +7,7 @@ from typing import Any
 
 from vacsr_jax.image_text import ImageTextModel, abstract_params, from_description
 from vacsr_jax.pair import describe_pair_model
+from vacsr_jax.towers.embeddings import EmbeddingsConfig
 from vacsr_jax.training.checkpoint import Checkpoints, config_differences
 from vacsr_jax.workdir import CHECKPOINTS
 
@@ -27,7 +28,7 @@ def adapter_params(workdir: Path, model: ImageTextModel) -> Any:
             raise ValueError(f"model.adapter: {workdir} has no finished checkpoint")
         trained = from_description(checkpoints.description(step)["model"])
         towers = trained.towers_config
-        if towers.takes_vectors and not towers.vision.projection == towers.text.projection == "none":
+        if isinstance(towers, EmbeddingsConfig) and {towers.vision.projection, towers.text.projection} != {"none"}:
             raise ValueError(
                 f"model.adapter: {workdir} projects the embeddings, which towers do not; train it with "
                 "configs/embeddings.py:image=none,text=none"

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
 
     out, shard = Path(options.out), read_shard(options.shard)
     if bool(options.config) != options.pairs or (overrides and not options.pairs):
-        raise ValueError("--pairs and --config belong together: --pairs --config=FILE")
+        options.parser.error("--pairs and --config belong together: --pairs --config=FILE")
     if options.pairs:
         if options.images or options.texts or options.shard:
             raise ValueError("--pairs: the config names the data; leave --images, --texts and --shard out")

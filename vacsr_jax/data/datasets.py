@@ -28,13 +28,13 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
         return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
     if data.name == "image_folder":
         if not data.path:
-            raise ValueError("data.path is empty; name a folder: --config=configs/image_folder.py:path=my_pictures")
+            raise ValueError("data.path is empty; name a folder: --config=image_folder:path=my_pictures")
         read = functools.partial(read_image_folder, split=split, on_error=data.on_error)
         folders = {Path(path).name: read(path) for path in data.path.split(",")}
         return next(iter(folders.values())) if len(folders) == 1 else concatenate(folders)
     if data.name == "captions":
         if not data.path:
-            raise ValueError("data.path is empty; name the folder of the data: --config=configs/coco.py:path=COCO")
+            raise ValueError("data.path is empty; name the folder of the data: --config=coco:path=COCO")
         source = open_captions(
             data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
         )
@@ -58,7 +58,7 @@ def open_class_split(config: ConfigDict, split: str) -> ClassSource:
     if not data.dataset or not data.path:
         raise ValueError(
             f"data.dataset {data.dataset!r}, data.path {data.path!r}: set the data set and the folder that holds it: "
-            "--config=configs/base_to_novel.py:dataset=eurosat,root=DATA"
+            "--config=base_to_novel:dataset=eurosat,root=DATA"
         )
     name, _, split = split.rpartition("/")
     return open_classes(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vacsr_jax.atomic_files import write_text
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
-from vacsr_jax.data.image_folder import FORMATS, decode_picture
+from vacsr_jax.data.decode import FORMATS, decode_picture
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 INDEX = "vacsr_paths.json"  # written beside the array_record files, since computing it takes a pass over all of them
@@ -159,7 +159,7 @@ def open_store(benchmark: Benchmark, root: str | Path, tfds_dir: str = "") -> St
 
 
 def decode(encoded: bytes, *, plain_rgb: bool) -> Image.Image:
-    """Decodes to RGB by PIL's convert("RGB") alone, as CoOp does, or by `image_folder.decode_picture`."""
+    """Decodes to RGB by PIL's convert("RGB") alone, as CoOp does, or by `decode.decode_picture`."""
     if not plain_rgb:
         return decode_picture(io.BytesIO(encoded))
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:

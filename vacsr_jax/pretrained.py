@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.compilation_cache import keep_compiled
-from vacsr_jax.data.decode import decode_image
+from vacsr_jax.data.decoding import decode_image
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes

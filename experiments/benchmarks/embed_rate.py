@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.timing import machine
-from vacsr_jax.cli.embed import find_pictures
+from vacsr_jax.data.picture_files import find_pictures
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.read_ahead import cores, image_batches
 from vacsr_jax.data.source import ArraySource
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     model = load(options.model) if options.model else untrained(options.towers, options.layers)
-    names = [f"{options.pictures}/{name}" for name in find_pictures(Path(options.pictures))]
+    names = [f"{options.pictures}/{name}" for name in find_pictures(options.pictures).files]
     files = list(itertools.islice(itertools.cycle(names), options.images))
     result = {
         "machine": machine(),

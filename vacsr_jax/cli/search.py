@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vacsr_jax.cli.embed import PICTURES
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.data.embeddings import read_embeddings
 from vacsr_jax.report.tables import format_table
@@ -210,10 +209,11 @@ def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
     An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
     picture's suffix is opened, which is what `vacsr index` writes.
     """
+    from vacsr_jax.data.picture_files import is_picture
     from vacsr_jax.pretrained import read_image
 
     if content is None or modality != "image":
         return content
     path = Path(content)
-    named = path.is_absolute() and path.suffix.lower() in PICTURES
+    named = path.is_absolute() and is_picture(path.name)
     return read_image(content) if named and path.is_file() else None

@@ -56,9 +56,7 @@ def read_caption_table(
         captions = captions_of(fields, where, caption)
         return Record(where, file, name, captions, split_of(fields, where) or split_name, None, fields)
 
-    return open_records(
-        rows, parse, where=path, split=split, on_error=on_error, verify=verify, find=check_file
-    )
+    return open_records(rows, parse, where=path, split=split, on_error=on_error, verify=verify, find=check_file)
 
 
 def find_tables(path: Path) -> list[Path]:
@@ -76,7 +74,9 @@ def find_tables(path: Path) -> list[Path]:
         raise ValueError(f"{path}: no table ({', '.join(_SUFFIXES)}); give the file, or a folder with train.csv")
     unnamed = [table.name for table in tables if split_of_file(table.name) is None]
     if len(tables) > 1 and unnamed:
-        raise ValueError(f"{path / unnamed[0]}: its name tells no split; name the tables train, val and test, or give one")
+        raise ValueError(
+            f"{path / unnamed[0]}: its name tells no split; name the tables train, val and test, or give one"
+        )
     return tables
 
 

@@ -110,9 +110,9 @@ def leaves(path: Path, folder: Path) -> bool:
     A snapshot of the Hugging Face hub (`models--x/snapshots/REVISION`) links to the files in `models--x/blobs`, which
     count as its own.
     """
-    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         return True
+    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     snapshots = next((parent for parent in root.parents if parent.name == "snapshots"), None)
     return not (real.is_relative_to(root) or (snapshots and real.is_relative_to(snapshots.parent / "blobs")))
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol, TypeGuard
 import numpy as np
 from PIL import Image
 
-from vacsr_jax.data.decode import decode_picture
+from vacsr_jax.data.decoding import decode_picture
 from vacsr_jax.data.splits import NAMES, divide
 
 TEXT_KEYS = ("captions", "caption", "text")  # of the captions, unless the config names another
@@ -85,7 +85,7 @@ class RecordSource:
         return len(self.ids)
 
     def image(self, index: int) -> np.ndarray:
-        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
+        """Pixels of image `index`: uint8 [height, width, 3]; see `decoding.decode_image`.
 
         Raises:
           ValueError: if the picture cannot be read; the message names its place in the data.

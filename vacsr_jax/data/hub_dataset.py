@@ -53,7 +53,7 @@ def read_hub_dataset(
       name: a folder that `save_to_disk` wrote, a folder or a hub repository that `load_dataset` reads, or
         `NAME:CONFIGURATION`. Scripts in a repository are not run.
       image_key: the column of the pictures; "": the only one.
-      caption_key: the column of the captions; "": the first of the usual names. A column `label` of classes is read too.
+      caption_key: the column of the captions; "": the first of the usual names. Classes are read from `label`.
       split: train, validation, test, or another split of the data set; None: all. See `splits.divide` for missing ones.
       on_error, verify: as in `read_image_folder`.
 

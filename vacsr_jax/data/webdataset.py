@@ -57,7 +57,7 @@ class Member:
 
 
 class _Sample(NamedTuple):
-    """A sample in the index: its picture's name, offset and size ("", 0, 0 without one), and the texts of its members."""
+    """A sample in the index: its picture's name, offset and size ("", 0, 0 without one), and its members' texts."""
 
     key: str
     name: str
@@ -244,11 +244,12 @@ def scan(shard: Path) -> Iterator[_Sample]:
                 elif extension in ("txt", "json"):
                     file.seek(member.offset_data)
                     sample[extension] = file.read(member.size).decode("utf-8-sig", errors="surrogateescape")
-            file.seek(tar.offset)  # a damaged header also ends tarfile's loop, without a word
-            if any(file.read(tarfile.BLOCKSIZE)):
-                raise tarfile.ReadError(f"damaged header at byte {tar.offset:,}")
+            file.seek(tar.offset)  # where the loop ended: at the end's mark, or, without a word, at any damage
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut short at byte {tar.offset:,} of {length:,}")
     except (tarfile.TarError, OSError, ValueError) as error:
-        detail = f"cannot be read as a tar file ({error}); fetch or write it again"
+        detail = f"cannot be read as a tar file ({error}); fetch or write it again, or leave the rest of it out with "
+        detail += "--config.data.on_error=skip"
         raise Fault("damaged shard", str(shard), detail) from error
     if sample:
         yield _Sample(**sample)

@@ -130,6 +130,7 @@ def get_config() -> ConfigDict:
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory; on a CPU it fits the cache (1.7x faster)
     config.train.text_chunk = 128  # class texts encoded at once; sets the memory with many classes
     config.train.log_every = 50  # steps between two records of the losses
+    config.train.log_to = ""  # also send the records to some of tensorboard, wandb, trackio, separated by commas
     config.train.shard_params = False  # split parameters over devices instead of copying them
 
     config.checkpoint = ConfigDict()

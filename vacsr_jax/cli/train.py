@@ -37,6 +37,7 @@ FIELDS = (
     "train.epochs",
     "train.batch_size",
     "train.tile_pairs",
+    "train.log_to",
     "optim.lr",
     "optim.warmup_steps",
     "optim.weight_decay",

@@ -21,6 +21,7 @@ from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_differences, config_to_dict
+from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
 from vacsr_jax.training.run import Run, set_up
@@ -31,8 +32,8 @@ from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
 from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
-# These fields change how a machine computes, but not what: a run may be resumed with other values.
-PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
+# These fields change how a machine computes and tells, but not what: a run may be resumed with other values.
+PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
 
 
 class DivergedError(ValueError):
@@ -50,6 +51,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
       Stopped: after SIGTERM or Ctrl-C, once the checkpoint of the last step is written.
     """
     workdir = Path(workdir)
+    choose_services(config.train.log_to)  # so that a mistake in it is reported at once
     with hold(workdir):
         check_claim(workdir, config)
         run = set_up(config, workdir)
@@ -142,7 +144,13 @@ def take_steps(
         shard=shard,
         workers=config.data.workers,
     )
-    writer = MetricWriter(records if jax.process_index() == 0 else None, start=start, total=config.train.steps)
+    writer = MetricWriter(
+        records if jax.process_index() == 0 else None,
+        start=start,
+        total=config.train.steps,
+        services=choose_services(config.train.log_to),
+        config=description["config"],
+    )
     with closing(data), closing(writer), watch_signals() as stop:
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")

@@ -32,10 +32,13 @@ ALLOWED = {
     "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {"training", "evaluation", "data", "optim", "metrics", "image_text", "pair", "towers", *FOUNDATION},
     "pretrained": {"training", "evaluation", "scoring", "data", "image_text", "pair", "towers", *FOUNDATION},
+    "deploy": {"deploy", "pretrained", "evaluation", "report", "atomic_files", "workdir"},
     "config_files": set(),
     "cli": {
         "cli",
         "config_files",
+        "deploy",
+        "towers",
         "data",
         "evaluation",
         "search",

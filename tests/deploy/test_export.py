@@ -15,13 +15,13 @@ from vacsr_jax.main import main
 
 SAVED = Path(__file__).parents[1] / "parity" / "golden" / "format2"
 WORDS = ["a red circle", "a blue square left of a circle", "a"]
-SLOW = {"propensity-conjunction", "pcmepp-GPO", "deterministic", "conjunction", "propensity"}
-MODELS = [
-    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ("vacsr", "sigmoid", *sorted(SLOW))
-]
+MODELS = ("vacsr", "propensity-conjunction", "pcmepp-GPO")  # one vector an item, and several; pooling by scans
+SIZE = 4  # pictures; the export itself checks another number of them
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
-def run(folder, load, size):
+def run(folder, load, size=SIZE):
     """Scores by the files alone, as functions.json describes them: name -> array. `load` opens one of them."""
     described = json.loads((folder / "functions.json").read_text())
     calls = {name: load(folder / about["file"]) for name, about in described["functions"].items()}
@@ -48,19 +48,19 @@ def check(model, pictures, found, rtol):
         np.testing.assert_allclose(found.get(name, found["logit"]), getattr(expected, name), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_stablehlo_gives_the_models_scores_for_any_number_of_pictures(name, tmp_path):
     model = vacsr_jax.load(SAVED / name)
     assert export_stablehlo(model, tmp_path) < 1e-5
-    for size in (1, 4):
-        pictures, found = run(tmp_path, lambda file: export.deserialize(bytearray(file.read_bytes())).call, size)
-        check(model, pictures, found, 1e-5)
+    pictures, found = run(tmp_path, lambda file: export.deserialize(bytearray(file.read_bytes())).call)
+    check(model, pictures, found, 1e-5)
     assert json.loads((tmp_path / "functions.json").read_text())["model_id"] == model.fingerprint()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["vacsr", "propensity-conjunction", "pcmepp-GPO"])
+@pytest.mark.parametrize("name", MODELS)
 def test_onnx_gives_the_models_scores_for_any_number_of_pictures(name, tmp_path, capsys):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -78,10 +78,10 @@ def test_onnx_gives_the_models_scores_for_any_number_of_pictures(name, tmp_path,
         return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
     model = vacsr_jax.load(SAVED / name)
-    for size in (1, 4):
-        check(model, *run(tmp_path / "out", load, size), 1e-4)
+    check(model, *run(tmp_path / "out", load), 1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(tmp_path, capsys):
     main(["export", f"--model={SAVED / 'sigmoid'}", f"--out={tmp_path / 'out'}", "--format=stablehlo"])
     assert "score.stablehlo" in capsys.readouterr().out
@@ -94,6 +94,7 @@ def test_the_command_says_what_it_wrote(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     real = export.deserialize
 

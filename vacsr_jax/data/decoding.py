@@ -26,6 +26,7 @@ UPRIGHT = {
 }
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
+FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 Picture = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray  # or an array of another library
 
 
@@ -53,11 +54,10 @@ def decode_picture(image: Picture, *, draft: int = 0) -> Image.Image:
     Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
     time that decoding takes, most of it for memory that the system has to clear.
     """
-    if isinstance(image, bytes | bytearray | memoryview):
-        image = io.BytesIO(image)
-    elif not isinstance(image, str | os.PathLike) and not hasattr(image, "read"):
+    if isinstance(image, Image.Image) or not (isinstance(image, FILES) or hasattr(image, "read")):
         return to_rgb(image)
-    with Image.open(image, formats=readable_formats()) as opened:
+    file: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
+    with Image.open(file, formats=readable_formats()) as opened:
         _check_size(opened)
         if draft:
             opened.draft(None, (draft, draft))
@@ -78,7 +78,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
         raise ValueError(f"image: got size {image.size}, expected at least one pixel")
     _check_size(image)
     image.load()
-    if turn := UPRIGHT.get(_orientation(image)):
+    if (turn := UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
         image.info = {name: x for name, x in image.info.items() if name == "transparency"}  # else it is turned again
     if image.mode in _SIXTEEN_BIT_MODES:

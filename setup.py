@@ -52,6 +52,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,

@@ -17,20 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-# The formats that are decoded, whatever the file name. Others may start a program: Pillow runs Ghostscript for EPS.
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 2**26  # 67 million; a larger picture is treated as a decompression bomb
+from vacsr_jax.data.decoding import decode_picture
+from vacsr_jax.data.picture_files import leaves
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
 _TEXT_KEYS = ("captions", "caption", "text")
 # JSON can contain half a surrogate pair, which tokenizers and file systems reject.
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class _Fault(ValueError):
@@ -75,7 +73,7 @@ class ImageFolder:
         return len(self.ids)
 
     def image(self, index: int) -> np.ndarray:
-        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
+        """Pixels of image `index`: uint8 [height, width, 3]; see `decoding.decode_image`.
 
         Raises:
           ValueError: if the file has become unreadable; the message names the metadata file and the line.
@@ -128,56 +126,6 @@ def read_image_folder(
         skipped=skipped,
         _records=records,
     )
-
-
-def decode_image(path: str | os.PathLike | BinaryIO, *, draft: int = 0) -> np.ndarray:
-    """Decodes an image file, given as a path or an open file, to uint8 RGB [height, width, 3].
-
-    Applies the EXIF orientation, blends transparency onto white, scales 16-bit grey to 8 bits, converts palettes and
-    CMYK, and takes the first frame of an animation.
-
-    Args:
-      draft: decodes a JPEG at 1/2, 1/4 or 1/8 of its size, the smallest whose sides have at least this many pixels
-        (`PIL.Image.draft`). That is faster, and not the same as resizing the whole image. 0: the whole image.
-
-    Raises:
-      ValueError: if the image exceeds `MAX_PIXELS`, or has 32-bit integer or float pixels, whose range is unknown.
-      Exception: whatever Pillow raises for a broken file.
-    """
-    return np.asarray(decode_picture(path, draft=draft))
-
-
-def decode_picture(path: str | os.PathLike | BinaryIO, *, draft: int = 0) -> Image.Image:
-    """Decodes an image file as `decode_image` does, to a PIL image of mode RGB: without the copy that an array needs.
-
-    Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
-    time that decoding takes, most of it for memory that the system has to clear.
-    """
-    with Image.open(path, formats=FORMATS) as opened:
-        image: Image.Image = opened
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
-        if draft:
-            opened.draft(None, (draft, draft))
-        image.load()
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            return Image.fromarray(_grey_16_bit(np.asarray(image)))
-        if image.mode == "F":
-            raise ValueError("has floating-point pixels, whose range is unknown; save it with 8 bits")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _grey_16_bit(values: np.ndarray) -> np.ndarray:
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("has 32-bit integer pixels, whose range is unknown; save it with 8 or 16 bits")
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _keep(check: Callable, items: Iterable, skipped: dict | None, parallel: bool = False) -> Iterator:
@@ -263,7 +211,7 @@ def _captions(fields: dict, where: str) -> list[str]:
 
 def _inside(folder: Path, file_name: str, where: str) -> Path:
     path = Path(os.path.normpath(folder / file_name))  # so that a.png and b/../a.png are the same file
-    if "\0" in file_name or not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
+    if "\0" in file_name or leaves(path, folder):
         raise _Fault("path outside", where, f"file_name {file_name!r} leaves the folder; copy the image into it")
     return path
 

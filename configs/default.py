@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     config.loss.reduction = "row"  # of the reconstruction. row: sum over pairs / batch size | mean: over all pairs
 
     config.data = ConfigDict()
-    config.data.name = "scenes"  # scenes | image_folder | captions | classification
+    config.data.name = "scenes"  # scenes | image_folder | webdataset | csv | datasets | captions | classification
     config.data.positives = "image"  # image: pairs that share an image | diagonal: only the pairs as drawn
     config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
@@ -77,9 +77,12 @@ def get_config() -> ConfigDict:
     config.data.test_size = 500  # images
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
     config.data.held_out = False  # train without some combinations of colour and shape
-    # image_folder
-    config.data.path = ""  # one folder, or several separated by commas
+    # people's own pictures with captions: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md)
+    config.data.path = ""  # a folder, a pattern of shards, a table, or a repository; folders may be several: a,b
     config.data.on_error = "raise"  # at a bad record: raise | skip (and count it)
+    config.data.image_key = ""  # the column of the pictures, in csv and datasets; "": a usual name
+    config.data.caption_key = ""  # the column or JSON field of the captions; "": a usual name
+    config.data.separator = ""  # of csv; "": a tab if the first line has one, else a comma
     # captions: COCO, Flickr30k, Flickr8k or your own in their form; data.path is the folder
     config.data.dataset = ""  # coco | flickr30k | flickr8k: counts are checked; "": a part of these, or your own
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record

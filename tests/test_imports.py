@@ -47,7 +47,7 @@ ALLOWED = {
         "workdir",
         "__init__",
     },
-    "main": {"cli", "compilation_cache"},
+    "main": {"cli", "compilation_cache", "__init__"},
     "__init__": {"optim", "pretrained"},
     "__main__": {"main"},
 }

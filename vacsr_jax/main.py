@@ -10,8 +10,10 @@ import signal
 import sys
 import warnings
 
+from vacsr_jax import __version__
 from vacsr_jax.cli import (
     classify,
+    configs,
     data_check,
     data_shots,
     embed,
@@ -42,6 +44,7 @@ VERBS = (
     evaluate_matrix,
     data_check,
     data_shots,
+    configs,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
+    parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +27,13 @@ EXAMPLE = """example:
   vacsr search --index=my_index --image=cat.png --k=20 --prior=image=0.5
   vacsr search --index=my_index --text="a red square" --rerank=runs/scenes
   vacsr search --index=my_index --queries=queries.npz
+  vacsr search --index=my_index --text="a cat on a sofa" --json
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
-model, which reads the pictures and texts themselves, and shows its uncertainty."""
+model, which reads the pictures and texts themselves, and shows its uncertainty. --json prints one object a query, on a
+line: query, modality, and hits, each with id, modality, z, cosine, probability, uncertainty and content (a picture's
+file, or the text). A number that the index or model does not give is null."""
 
 K = 10
 OTHER = {"text": "image", "image": "text"}  # a query's modality -> the modality that a pair model compares it with
@@ -55,6 +60,7 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables: one object a query")
 
 
 def modality_number(argument: str) -> tuple[str, float]:
@@ -86,14 +92,17 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
         hits = index.search(vector[None], k, query_modality=modality, prior=prior)
         one = Hits(*(column[0] for column in hits))
         ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
-        print_hits(content, ranked, index.contents)
+        if options.json:
+            print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
+        else:
+            print_hits(content, ranked, index.contents)
         if options.html:
             answers.append(page_answer(content, modality, ranked, index.contents))
     if options.html:
         stage = f", other modality re-ranked by {options.rerank}" if options.rerank else ""
         shift = f", prior {', '.join(f'{name} {x:+g}' for name, x in prior.items())}" if prior else ""
         write_search_page(Path(options.html), answers, f"{len(index)} documents of {options.index}{shift}{stage}")
-        print(f"{options.html} shows the results")
+        print(f"{options.html} shows the results", file=sys.stderr if options.json else sys.stdout)
 
 
 def read_queries(path: Path) -> list[Query]:
@@ -158,6 +167,23 @@ def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> Non
         shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
         rows.append([f"{i + 1:>3}  {shown}", modality, *(number(column[i]) for column in columns.values())])
     print(f"{query}\n{format_table(rows, ['', 'modality', *columns])}\n")
+
+
+def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> dict[str, Any]:
+    """A query's results as plain values, best first."""
+    hits = [
+        {
+            "id": str(x),
+            "modality": str(kind),
+            "z": number(z),
+            "cosine": number(score),
+            "probability": number(p),
+            "uncertainty": number(u),
+            "content": contents.get(x),
+        }
+        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
+    ]
+    return {"query": query, "modality": modality, "hits": hits}
 
 
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:

@@ -8,8 +8,8 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial parameters, the batches, the noise and drawn data
-    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity, or
-    # my_package.my_module:MyMethod (experiments/extending)
+    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | tokens | deterministic | vacsr | propensity,
+    # or my_package.my_module:MyMethod (experiments/extending)
     config.method = "vacsr"
 
     config.model = ConfigDict()
@@ -39,6 +39,15 @@ def get_config() -> ConfigDict:
     config.conjunction = ConfigDict()  # see vacsr_jax/pair/conjunction.py
     config.conjunction.claims = 4  # equal parts of an embedding, all of which must agree
 
+    config.tokens = ConfigDict()  # see vacsr_jax/pair/tokens.py
+    config.tokens.dim = 32  # of the vectors of places and of text tokens
+    config.tokens.places = "cells"  # whole: the pooled image | cells: and its patches | pairs: and pairs of patches
+    config.tokens.places_at_most = 64  # more patches than this are averaged over a coarser grid
+    config.tokens.scale = 10.0  # of cosines, at the start
+    config.tokens.bias = -3.0  # of a token's log odds, at the start
+    config.tokens.token_bias = True  # each token has its own bias; False: all share one
+    config.tokens.gate = True  # each token has a weight from 0 to 1; False: 1
+
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
     config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest (0 collapses)
@@ -49,7 +58,9 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
-    config.propensity.match = "cosine"  # cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
+    config.propensity.match = (
+        "cosine"  # cosine | conjunction | tokens | deterministic | vacsr, or my_package.my_module:My
+    )
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image

@@ -68,7 +68,8 @@ class ImageTextModel(nn.Module):
         else:
             embedding = self.towers.project_image(out.pooled)
         log_var = self._log_var("image_spread", out, valid)
-        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var))
+        class_tokens = self.towers_config.vision.tokens - self.towers_config.vision.patches
+        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var, class_tokens))
 
     def encode_text(self, tokens: Tokens) -> Item:
         """Turns token ids [b l] into the items that the pair model takes."""

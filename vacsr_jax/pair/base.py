@@ -107,8 +107,8 @@ class Scorer(struct.PyTreeNode):
         """The scorer with `dtype` for the matrices that multiply pairs; sums and biases stay float32."""
         return self
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        """How many pairs fit in a tile of `tile_bytes` of memory."""
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        """How many pairs of these items fit in a tile of `tile_bytes` of memory."""
         return 1 << 20
 
 

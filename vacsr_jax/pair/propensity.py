@@ -29,12 +29,19 @@ from vacsr_jax.pair.base import (
 )
 from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import SIGMOID
+from vacsr_jax.pair.tokens import TOKENS
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import Encoded
 
 START = 0.1  # the share of wrong labels at the start
 NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step, and 10 % to 50 % of noise is far in log odds
-MATCHES = {"cosine": SIGMOID, "conjunction": CONJUNCTION, "deterministic": DETERMINISTIC, "vacsr": VACSR}
+MATCHES = {
+    "cosine": SIGMOID,
+    "conjunction": CONJUNCTION,
+    "tokens": TOKENS,
+    "deterministic": DETERMINISTIC,
+    "vacsr": VACSR,
+}
 
 
 class WithPropensity(Items):
@@ -102,8 +109,8 @@ class PropensityScorer(Scorer):
     def in_precision(self, dtype: Any) -> PropensityScorer:
         return self.replace(match=self.match.in_precision(dtype))
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        return self.match.pairs_per_tile(tile_bytes)
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        return self.match.pairs_per_tile(tile_bytes, match_part(images), match_part(texts))
 
 
 @functools.cache

@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
 from vacsr_jax.data.image_folder import read_image_folder
+from vacsr_jax.data.scene_web import make_web
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.data.source import Source, concatenate
 
-SOURCES = ("scenes", "image_folder", "captions", "classification")
+SOURCES = ("scenes", "scene_web", "image_folder", "captions", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -23,7 +24,9 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
       ValueError: for an unknown source or split, or unreadable data.
     """
     data = config.data
-    if data.name == "scenes":
+    if data.name == "scene_web" and split in ("train", "validation"):
+        return make_web(split, data[f"{split}_size"], seed=config.seed)
+    if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
         return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
     if data.name == "image_folder":

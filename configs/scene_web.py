@@ -1,4 +1,4 @@
-"""Towers for scenes, pretrained by InfoNCE on a drawn "web", as CLIP was on the real one (vacsr_jax/data/scene_web.py)."""
+"""Towers for scenes, pretrained by InfoNCE on a drawn "web", as CLIP was on the real one (data/scene_web.py)."""
 
 from configs import default
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,12 +190,15 @@ class Pretrained:
         """Writes safetensors and JSON that `load` reads, without Orbax."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / TOKENIZER)
+        self._save_tokenizer(folder)
         flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
         replace_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(flat)))
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        self.tokenizer.save(folder / TOKENIZER)
 
     def _encoded(self, images, texts) -> tuple[Item, Item]:
         images = self._fitting("images", images, 0) if _is_encoded(images) else self.encode_images(images)
@@ -275,7 +278,22 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
         model, params, config = restore_model(checkpoints, step)
     finally:
         checkpoints.close()
-    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
+    return with_inputs(model, params, lambda: load_tokenizer(workdir / TOKENIZER), config, step)
+
+
+def with_inputs(
+    model: ImageTextModel,
+    params: Any,
+    tokenizer: Callable[[], Tokenizer],
+    config: dict[str, Any] | None,
+    step: int | None,
+) -> Pretrained:
+    """A model with its tokenizer, or one on embeddings, which has none."""
+    if model.towers_config.takes_vectors:
+        from vacsr_jax.embedding_model import EmbeddingModel  # late: it is a `Pretrained`
+
+        return EmbeddingModel(model, params, None, config, step)
+    return Pretrained(model, params, tokenizer(), config, step)
 
 
 def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
@@ -298,10 +316,14 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    check_tokens(tokenizer(["a"]), model.towers_config.text)
+
+    def tokenizer() -> Tokenizer:
+        found = load_tokenizer(folder / TOKENIZER)
+        check_tokens(found(["a"]), model.towers_config.text)
+        return found
+
     params = unflatten_dict(flat, sep="/")
-    return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
+    return with_inputs(model, params, tokenizer, description.get("config"), description.get("step"))
 
 
 def read_weights(path: Path) -> dict[str, jax.Array]:

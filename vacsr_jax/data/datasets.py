@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.caption_table import read_caption_table
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
+from vacsr_jax.data.embedding_files import read_pairs
 from vacsr_jax.data.hub_dataset import read_hub_dataset
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scene_web import make_web
@@ -23,7 +24,7 @@ OWN = {
     "csv": "pairs.csv",
     "datasets": "user/name",
 }
-SOURCES = ("scenes", "scene_web", *OWN, "captions", "classification")
+SOURCES = ("scenes", "scene_web", *OWN, "captions", "embeddings", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -47,6 +48,11 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
             data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
         )
         return source.first(data.validation_size) if split == "validation" else source
+    if data.name == "embeddings":
+        if not data.path:
+            raise ValueError("data.path is empty; name a file: --config=configs/embeddings.py:path=embeddings.npz")
+        found = read_pairs(data.path).source(split)
+        return found.first({"validation": data.validation_size, "test": data.test_size}.get(split or "", 0))
     if data.name == "classification":
         return open_class_split(config, split or "test_all")
     raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")

@@ -33,8 +33,8 @@ FACTS = (0.7, 0.3, 0.0)  # odds of 1, 2 and 3 facts in a text
 WRONG = 0.1  # share of texts that were written for another picture
 CHATTER = (
     "stock photo", "free download", "black friday sale", "white label", "grey market", "best price", "hd wallpaper",
-    "see all objects in the shop", "vector art", "my drawing no 3", "icon", "one of many", "print at home", "two for one",
-    "three colours left", "photo and frame", "a gift", "on offer", "background image",
+    "see all objects in the shop", "vector art", "my drawing no 3", "icon", "one of many", "print at home",
+    "two for one", "three colours left", "photo and frame", "a gift", "on offer", "background image",
 )  # fmt: skip
 SPLITS = ("train", "validation")
 PICTURES_AT_ONCE = 4096  # drawn at a time: 0.1 GB of temporary arrays

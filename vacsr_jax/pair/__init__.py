@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -87,7 +88,10 @@ def check_saveable(pair: Any) -> None:
 
 def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
     """Describes a pair model in plain JSON values; `pair_model_from` is the inverse."""
+    defaults = {f.name: f.default for f in dataclasses.fields(type(pair))}
     values = {name: getattr(pair, name) for name in field_types(type(pair))}
+    # An option that is off by default is not written: models described before there was one stay as they were.
+    values = {name: x for name, x in values.items() if x is not False or defaults[name] is not False}
     described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
     return {"type": type_name(type(pair))} | described
 
@@ -113,7 +117,8 @@ def pair_model_from(description: dict[str, Any] | None) -> PairModel:
     else:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
     fields = field_types(model)
-    differing = set(values) ^ set(fields)
+    off = {f.name for f in dataclasses.fields(model) if f.default is False}
+    differing = (set(values) ^ set(fields)) - (off - set(values))
     if differing:
         raise ValueError(
             f"model description: {kind} has the fields {', '.join(fields)}; "

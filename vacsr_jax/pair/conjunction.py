@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.cosine import scaled
 
 TAIL = 15.0  # beyond it, log(1 + exp(-x)) equals exp(-x) in float32
 
@@ -83,8 +84,8 @@ class ConjunctionModel(PairModel):
         return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, cosine=0.0):
+        return scaled(params, log_scale, cosine, "bias") if self.learn_scale else params
 
 
 def conjunction_logit(

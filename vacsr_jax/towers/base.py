@@ -205,6 +205,17 @@ class TowersConfig:
         """Builds the module with the methods of `Towers`. `vision_norm`: whether the image tower has a final norm."""
         raise NotImplementedError(f"{type(self).__name__} must have build(dtype, vision_norm)")
 
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether an image and a text are embeddings of other models, in place of pixels and token ids."""
+        return False
+
+    def example_inputs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """n images and n texts of the shapes and types that the towers take, for making parameters."""
+        size = self.vision.image_size
+        tokens = np.full((n, self.text.context_length), self.text.end_id, np.int32)
+        return np.zeros((n, size, size, 3), np.uint8), tokens
+
     def to_dict(self) -> dict[str, Any]:
         """Returns a nested plain dict that survives JSON; `from_dict` is the inverse."""
         values = dataclasses.asdict(self)

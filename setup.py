@@ -88,6 +88,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "datasets": ["datasets>=4.0"],
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],

@@ -68,7 +68,8 @@ class ImageTextModel(nn.Module):
         else:
             embedding = self.towers.project_image(out.pooled)
         log_var = self._log_var("image_spread", out, valid)
-        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var))
+        class_tokens = self.towers_config.vision.tokens - self.towers_config.vision.patches
+        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var, class_tokens))
 
     def encode_text(self, tokens: Tokens) -> Item:
         """Turns token ids [b l] into the items that the pair model takes."""
@@ -114,10 +115,7 @@ def param_shapes(model: ImageTextModel):
 
 
 def _init(model: ImageTextModel, key: jax.Array):
-    vision, text = model.towers_config.vision, model.towers_config.text
-    images = jnp.zeros((2, vision.image_size, vision.image_size, 3), jnp.uint8)
-    tokens = jnp.full((2, text.context_length), text.end_id, jnp.int32)
-    return model.init(key, images, tokens, method="touch_all")["params"]
+    return model.init(key, *model.towers_config.example_inputs(2), method="touch_all")["params"]
 
 
 OPTIONS = ("pooling", "dim", "initial_log_var")
@@ -180,6 +178,8 @@ def build_model(config: ConfigDict, towers: TowersConfig, texts: int = 0) -> Ima
     """
     model = config.model
     check_choices(model.dtype, model.pooling)
+    if towers.takes_vectors and model.pooling == "gpo":
+        raise ValueError("model.pooling: gpo pools tokens, and an embedding is one vector; set model.pooling=clip")
     if model.pooling == "clip" and model.embedding_dim not in (0, towers.embedding_dim):
         raise ValueError(
             f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "

@@ -18,7 +18,7 @@ from vacsr_jax.search.text_entropy import make_reference_images, save
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "hf_clip"
-TEXTS = ["a red dot", "blue", "green square", "two cats", "red", "a dog"]
+TEXTS = ["a red dot", "blue", "lime square", "two cats", "red", "a dog"]
 
 
 def save_tokenizer(folder):

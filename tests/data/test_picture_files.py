@@ -89,7 +89,7 @@ def test_what_was_left_out_is_one_line(messy, caplog):
         report_left_out(messy, find_pictures(messy).left_out)
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{messy}: left out 1 .gz, ")
-    assert "7 hidden folders" in record.getMessage()
+    assert "8 hidden folders" in record.getMessage()
     assert describe_left_out({"hidden file": 1, ".txt": 1200}) == "1 hidden file, 1,200 .txt"
 
 

@@ -188,7 +188,7 @@ def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[s
 
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
     """Builds a query's results for the page, with their pictures."""
-    from vacsr_jax.pretrained import read_image
+    from vacsr_jax.data.given import read_picture
     from vacsr_jax.report.search_page import Answer, Found
 
     found = [
@@ -196,7 +196,7 @@ def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[s
         for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
     ]
     picture = modality == "image" and Path(query).is_file()
-    return Answer(read_image(query) if picture else query, found)
+    return Answer(np.asarray(read_picture(query)) if picture else query, found)
 
 
 def number(x: float) -> float | None:
@@ -209,11 +209,11 @@ def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
     An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
     picture's suffix is opened, which is what `vacsr index` writes.
     """
+    from vacsr_jax.data.given import read_picture
     from vacsr_jax.data.picture_files import is_picture
-    from vacsr_jax.pretrained import read_image
 
     if content is None or modality != "image":
         return content
     path = Path(content)
     named = path.is_absolute() and is_picture(path.name)
-    return read_image(content) if named and path.is_file() else None
+    return np.asarray(read_picture(content)) if named and path.is_file() else None

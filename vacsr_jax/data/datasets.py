@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.caption_table import read_caption_table
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
+from vacsr_jax.data.embedding_files import read_pairs
 from vacsr_jax.data.hub_dataset import read_hub_dataset
 from vacsr_jax.data.image_folder import read_image_folder
+from vacsr_jax.data.scene_web import make_web
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.data.source import Source, concatenate
 from vacsr_jax.data.webdataset import read_webdataset
@@ -22,7 +24,7 @@ OWN = {
     "csv": "pairs.csv",
     "datasets": "user/name",
 }
-SOURCES = ("scenes", *OWN, "captions", "classification")
+SOURCES = ("scenes", "scene_web", *OWN, "captions", "embeddings", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -32,7 +34,9 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
       ValueError: for an unknown source or split, or unreadable data.
     """
     data = config.data
-    if data.name == "scenes":
+    if data.name == "scene_web" and split in ("train", "validation"):
+        return make_web(split, data[f"{split}_size"], seed=config.seed)
+    if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
         return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
     if data.name in OWN:
@@ -44,6 +48,11 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
             data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
         )
         return source.first(data.validation_size) if split == "validation" else source
+    if data.name == "embeddings":
+        if not data.path:
+            raise ValueError("data.path is empty; name a file: --config=configs/embeddings.py:path=embeddings.npz")
+        found = read_pairs(data.path).source(split)
+        return found.first({"validation": data.validation_size, "test": data.test_size}.get(split or "", 0))
     if data.name == "classification":
         return open_class_split(config, split or "test_all")
     raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")

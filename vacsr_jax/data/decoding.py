@@ -26,6 +26,7 @@ UPRIGHT = {
 }
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
+FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 Picture = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray  # or an array of another library
 
 
@@ -53,11 +54,10 @@ def decode_picture(image: Picture, *, draft: int = 0) -> Image.Image:
     Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
     time that decoding takes, most of it for memory that the system has to clear.
     """
-    if isinstance(image, bytes | bytearray | memoryview):
-        image = io.BytesIO(image)
-    elif not isinstance(image, str | os.PathLike) and not hasattr(image, "read"):
+    if isinstance(image, Image.Image) or not (isinstance(image, FILES) or hasattr(image, "read")):
         return to_rgb(image)
-    with Image.open(image, formats=readable_formats()) as opened:
+    file: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
+    with Image.open(file, formats=readable_formats()) as opened:
         _check_size(opened)
         if draft:
             opened.draft(None, (draft, draft))
@@ -78,7 +78,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
         raise ValueError(f"image: got size {image.size}, expected at least one pixel")
     _check_size(image)
     image.load()
-    if turn := UPRIGHT.get(_orientation(image)):
+    if (turn := UPRIGHT.get(orientation(image))) is not None:
         image = image.transpose(turn)
         image.info = {name: x for name, x in image.info.items() if name == "transparency"}  # else it is turned again
     if image.mode in _SIXTEEN_BIT_MODES:
@@ -127,6 +127,10 @@ def as_array(x: Any) -> np.ndarray:
 def _advice(x: np.ndarray) -> str:
     if x.ndim == 3 and x.shape[0] in (1, 3, 4) and x.shape[-1] not in (1, 3, 4):
         return "channels come last: pass x.transpose(1, 2, 0)"
+    if x.ndim == 3 and x.shape[-1] > 4:
+        return "if these are several grey images, pass list(x)"
+    if x.ndim == 1:
+        return "if these are embeddings, pass one array [n, d]"
     if x.dtype.kind == "f":
         return "convert floats in 0 to 1 by (255 * x).round().astype('uint8'), floats in 0 to 255 without the factor"
     if x.ndim == 4:
@@ -140,7 +144,8 @@ def _check_size(image: Image.Image) -> None:
         raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none, or the EXIF data is damaged."""
     # Not ImageOps.exif_transpose: it also writes the EXIF data again, which fails where a camera wrote it badly.
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

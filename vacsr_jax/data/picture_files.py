@@ -124,7 +124,7 @@ def _suffix(name: str) -> str:
 def _walk(top: str) -> Iterator[tuple[str, str | None, int]]:
     """The name, kind (None: a picture) and bytes of each file, and of each folder that is not entered."""
     # Strings, not Paths, which are several times as large; a list in place of recursion, which has a limit.
-    waiting = [(top, "", (_identity(top),))]
+    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(top, "", (_identity(top),))]
     while waiting:
         folder, prefix, above = waiting.pop()
         with os.scandir(folder) as entries:

@@ -29,6 +29,7 @@ COLOURS = {
 }
 SIZES = {"small": 4.4, "large": 6.8}  # radius in pixels
 BACKGROUNDS = {"white": 0.93, "grey": 0.50, "black": 0.08}
+GREYS = np.repeat(np.array(list(BACKGROUNDS.values()))[:, None], 3, axis=1)
 COUNTS = ("no", "one", "two", "three")
 SIDES = ("left", "right", "top", "bottom")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -260,16 +261,21 @@ def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float])
     return captions
 
 
-def draw_images(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise."""
+def draw_images(
+    rng: np.random.Generator, layout: Layout, backgrounds: np.ndarray = GREYS, shift: float = 0.5
+) -> np.ndarray:
+    """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise.
+
+    `backgrounds` [k, 3] are their colours, 0 to 1. An object's centre is up to `shift` pixels off that of its cell.
+    """
     n = len(layout.background)
-    grey = np.array(list(BACKGROUNDS.values()))[layout.background][:, None] + rng.normal(0, 0.03, (n, 3))
-    cells = np.repeat(grey[:, None, None, None, :], 4, axis=1) * np.ones((1, 1, CELL, CELL, 1))
+    ground = backgrounds[layout.background] + rng.normal(0, 0.03, (n, 3))
+    cells = np.repeat(ground[:, None, None, None, :], 4, axis=1) * np.ones((1, 1, CELL, CELL, 1))
     scene, cell = np.nonzero(layout.shape != EMPTY)
     inside = _coverage(
         layout.shape[scene, cell],
         np.array(list(SIZES.values()))[layout.size[scene, cell]],
-        rng.uniform(-0.5, 0.5, (2, len(scene))),
+        rng.uniform(-shift, shift, (2, len(scene))),
     )[..., None]
     colours = np.array(list(COLOURS.values()))[layout.colour[scene, cell]]
     colours = (colours + rng.normal(0, 0.03, colours.shape))[:, None, None, :]

@@ -28,13 +28,23 @@ class LoadedModel(Protocol):
     @property
     def params(self) -> Any: ...
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer | None: ...
     def preprocess(self, image: Any) -> np.ndarray: ...
 
 
 def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | None = None) -> Evaluation:
     """Scores all images of a source against all its captions; see `evaluate`."""
-    return evaluate(model.model, model.params, source, model.tokenizer, model.preprocess, truth)
+    check_kind(model, source)
+    preprocess = None if model.model.towers_config.takes_vectors else model.preprocess
+    return evaluate(model.model, model.params, source, model.tokenizer, preprocess, truth)
+
+
+def check_kind(model: LoadedModel, source: Source) -> None:
+    """Raises ValueError for embeddings given to a model of pictures, or pictures to a model of embeddings."""
+    wants, gives = model.model.towers_config.takes_vectors, hasattr(source, "text_inputs")
+    if wants != gives:
+        kinds = {True: "embeddings", False: "pictures and texts"}
+        raise ValueError(f"the data are {kinds[gives]}, and the model compares {kinds[wants]}; give the other data")
 
 
 def caption_truth(config: ConfigDict, split: str) -> CaptionTruth | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.data.source import Source, text_inputs
 from vacsr_jax.evaluation.coco import flat_metrics
 from vacsr_jax.evaluation.uncertainty_figures import (
     Curves,
@@ -55,7 +55,7 @@ def evaluate(
     model: ImageTextModel,
     params,
     source: Source,
-    tokenize: Callable[[list[str]], np.ndarray],
+    tokenize: Callable[[list[str]], np.ndarray] | None,
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     truth: CaptionTruth | None = None,
 ) -> Evaluation:
@@ -88,12 +88,12 @@ def caption_ids(source: Source) -> tuple[list[int], list[int]]:
 
 
 def score_source(
-    model, params, source: Source, tokenize: Callable, preprocess: Callable | None
+    model, params, source: Source, tokenize: Callable | None, preprocess: Callable | None
 ) -> tuple[PairScores, np.ndarray]:
     """Scores all images of a source against all its captions; returns scores and bool labels [n images, m captions]."""
-    texts, image_index = caption_pairs(source)
+    texts, image_index = text_inputs(source, tokenize)
     images = embed_images(model, params, source, preprocess)
-    scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)))
+    scores = score_pairs(model, params, images, embed_texts(model, params, texts))
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 

@@ -107,8 +107,8 @@ class Scorer(struct.PyTreeNode):
         """The scorer with `dtype` for the matrices that multiply pairs; sums and biases stay float32."""
         return self
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        """How many pairs fit in a tile of `tile_bytes` of memory."""
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        """How many pairs of these items fit in a tile of `tile_bytes` of memory."""
         return 1 << 20
 
 
@@ -186,8 +186,11 @@ class PairModel(nn.Module):
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""
         return None
 
-    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale."""
+    def with_scale(self, params: Params, log_scale: Leaf, cosine: Leaf = 0.0) -> Params:
+        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale.
+
+        The bias, if there is one, is lowered by scale x cosine: a pair of that cosine has the model's first logit.
+        """
         return params
 
 

@@ -57,8 +57,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
-        tokens = run.pairs.tokens if isinstance(run.pairs, Pairs) else np.asarray(run.class_tokens)
-        check_same(config.to_json(), tokens, len(run.pairs.source))
+        check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))
         on_first_process(lambda: claim(workdir, config, run))
         state, step = start(run, mesh)
         checkpoints = Checkpoints(workdir)
@@ -66,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
             last, pending = checkpoints.last_step(), []
             if last is not None:
                 state, pending = checkpoints.restore(last, state), restore_terms(checkpoints.description(last))
-            if int(state.step) < run.config.train.steps:
+            if int(state.step) < run.config.train.steps and not out_of_patience(run.config, last, checkpoints):
                 state = take_steps(
                     run, state, step, mesh=mesh, checkpoints=checkpoints, records=workdir / METRICS, pending=pending
                 )
@@ -75,10 +74,25 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     return run, state
 
 
+def content_to_compare(run: Run) -> np.ndarray:
+    """Numbers that are the same for processes that have read the same data: tokens, or which vectors there are."""
+    if not isinstance(run.pairs, Pairs):
+        return np.asarray(run.class_tokens)
+    tokens = run.pairs.tokens
+    return tokens if isinstance(tokens, np.ndarray) else tokens.rows
+
+
+def out_of_patience(config: ConfigDict, step: int | None, checkpoints: Checkpoints) -> bool:
+    """Whether the best checkpoint is `train.patience` checkpoints older than that of this step."""
+    best = checkpoints.best_step() if config.train.patience and step is not None else None
+    return best is not None and step is not None and step - best >= config.train.patience * config.checkpoint.every
+
+
 def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
     """Writes the run's files, once. The config is written last, so that if it exists, the other files do too."""
     if not (workdir / CONFIG).exists():
-        run.tokenizer.save(workdir / TOKENIZER)
+        if run.tokenizer is not None:
+            run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
             write_noise(workdir / NOISE, run.noise.index)
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))
@@ -152,6 +166,10 @@ def take_steps(
         config=description["config"],
     )
     with closing(data), closing(writer), watch_signals() as stop:
+        if config.train.patience and start == 0:  # the start takes part in the choice of the best
+            metrics = validate(run, host_copy(state.final_params))
+            writer.write(0, metrics)
+            checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")
             state, terms = step(state, shard_batch(batch, mesh))
@@ -169,6 +187,10 @@ def take_steps(
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
                 kept = finite_terms(pending, number, run, checkpoints)
                 checkpoints.save(state, {**description, "terms": kept}, None)
+            if save and config.train.patience:
+                checkpoints.wait()
+                if out_of_patience(config, number, checkpoints):
+                    break
             if stopped_by:
                 checkpoints.wait()
                 raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)

@@ -61,9 +61,8 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
-    config.propensity.match = (
-        "cosine"  # cosine | conjunction | tokens | deterministic | vacsr, or my_package.my_module:My
-    )
+    # cosine | conjunction | tokens | deterministic | vacsr, or my_package.my_module:Name
+    config.propensity.match = "cosine"
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image

@@ -68,7 +68,8 @@ def described_fields() -> dict[str, tuple[str, str]]:
     The file is read, not run, because running it takes seconds of imports.
     """
     field = re.compile(r"    config\.([\w.]+) = (.*?)(?:  # (.*))?")
-    found, above = {}, []
+    found: dict[str, tuple[str, str]] = {}
+    above: list[str] = []
     for line in (PUBLISHED / "default.py").read_text(encoding="utf-8").splitlines():
         match = field.fullmatch(line)
         if match and match[2] != "ConfigDict()":
@@ -89,6 +90,22 @@ def run_config_file(file: Path, arguments: list[str]):
     except (Exception, SystemExit) as error:  # a config is code of the user's, which may raise anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--config: {file}: {kind}{error}") from error
+
+
+def with_new_fields(config):
+    """A model's saved config, with the fields that came after it at their defaults; locked."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        _add_missing(config, run_config_file(PUBLISHED / "default.py", []))
+    return config.lock()
+
+
+def _add_missing(config, default) -> None:
+    for name, value in default.items():
+        if name not in config:
+            config[name] = value
+        elif hasattr(value, "items") and hasattr(config[name], "items"):
+            _add_missing(config[name], value)
 
 
 def apply_overrides(config, overrides: list[str]):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.config_files import apply_overrides, load_config
+from vacsr_jax.config_files import apply_overrides, load_config, with_new_fields
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if config is None:
         if model.config is None:
             raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
-        config = apply_overrides(config_from_dict(model.config), overrides)
+        config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
     print_metrics = on_classes if config.data.name == "classification" else on_captions
     metrics = print_metrics(model, config, options.split)
     if options.out:

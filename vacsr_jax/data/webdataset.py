@@ -229,7 +229,7 @@ def scan(shard: Path) -> Iterator[_Sample]:
     try:
         with tarfile.open(shard, "r:") as tar, open(shard, "rb") as file:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[assignment]  # which would grow with every member
+                tar.members = []  # type: ignore[attr-defined]  # which would grow with every member
                 if member.offset_data + member.size > length:
                     raise tarfile.ReadError(f"{member.name} ends after the file")
                 key, extension = split_name(member.name)

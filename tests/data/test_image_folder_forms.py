@@ -157,6 +157,14 @@ def test_a_column_that_ends_in_file_name_and_a_named_caption(tmp_path):
         read_image_folder(tmp_path, caption_key="promt")
 
 
+def test_a_table_that_was_written_on_windows(tmp_path):
+    draw(tmp_path, ["sub/a", "sub/b"])
+    text = "file_name,text\r\nsub\\a.png,one\r\n.\\sub\\b.png,two\r\n"
+    (tmp_path / "metadata.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = read_image_folder(tmp_path)
+    assert (found.ids, found.captions, greys(found)) == (["sub/a.png", "./sub/b.png"], [["one"], ["two"]], [10, 20])
+
+
 def test_class_folders_with_and_without_splits(tmp_path):
     draw(tmp_path / "plain", ["dog/1", "cat/1", "cat/2"])
     (tmp_path / "plain/.DS_Store").write_text("")

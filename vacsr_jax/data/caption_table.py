@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vacsr_jax.data.metadata import Row, read_rows
+from vacsr_jax.data.metadata import Row, read_rows, with_slashes
 from vacsr_jax.data.records import Record, RecordSource, captions_of, check_file, open_records, split_of, text_of
 from vacsr_jax.data.splits import split_of_file
 
@@ -49,7 +49,7 @@ def read_caption_table(
     def parse(item: tuple[str | None, Row]) -> Record:
         split_name, row = item
         fields, where = row.checked(), row.where
-        name = text_of(fields, image, where)
+        name = with_slashes(text_of(fields, image, where), row.folder)
         file = Path(os.path.normpath(row.folder / name))
         if not file.is_file() and Path(name).is_file():
             file = Path(os.path.abspath(name))

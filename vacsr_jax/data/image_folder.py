@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vacsr_jax.data.metadata import SUFFIXES, Row, read_rows
+from vacsr_jax.data.metadata import SUFFIXES, Row, read_rows, with_slashes
 from vacsr_jax.data.picture_files import find_pictures, is_hidden, leaves, report_left_out
 from vacsr_jax.data.records import (
     Fault,
@@ -160,7 +160,7 @@ def parse_row(row: Row, folder: Path, caption_key: str = "") -> Record:
     """A row as a record; a `Fault` if it does not describe a picture of the folder."""
     fields, where = row.checked(), row.where
     key = _file_key(fields)
-    file_name = text_of(fields, key, where)
+    file_name = with_slashes(text_of(fields, key, where), row.folder)
     path = Path(os.path.normpath(row.folder / file_name))  # so that a.png and b/../a.png are the same file
     if "\0" in file_name or leaves(path, folder):
         raise Fault("path outside", where, f"{key} {file_name!r} leaves the folder; copy the image into it")

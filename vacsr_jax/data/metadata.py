@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,11 @@ def read_rows(file: Path, separator: str = "") -> Iterator[Row]:
         yield from _parquet(file)
     else:
         yield from _csv(file, separator)
+
+
+def with_slashes(name: str, folder: Path) -> str:
+    """A path with `/` in place of the backslashes of a table that was written on Windows."""
+    return name.replace("\\", "/") if "\\" in name and not os.path.lexists(folder / name) else name
 
 
 def _json_lines(file: Path) -> Iterator[Row]:

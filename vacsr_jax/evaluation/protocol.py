@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from vacsr_jax.data.source import Source
-from vacsr_jax.towers.base import VisionConfig
+from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.loaded_model import LoadedModel
 
 TIES = "among equal scores a wrong item ranks first"
 
 
-def describe_protocol(config: ConfigDict, source: Source, split: str, vision: VisionConfig) -> dict[str, str | int]:
-    """Describes the data, split, counts, choice of captions, preprocessing, ground truth and treatment of ties."""
+def describe_protocol(config: ConfigDict, source: Source, split: str, model: LoadedModel) -> dict[str, str | int]:
+    """Describes the data, split, counts, choice of captions, preprocessing, ground truth and treatment of ties.
+
+    `cut captions` are longer than the model's context and lose their end.
+    """
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
+    texts, tokenizer = caption_pairs(source)[0], model.tokenizer
+    data["cut captions"] = int((tokenizer.lengths(texts) > tokenizer.context_length).sum())
+    vision = model.model.towers_config.vision
     data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
     data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"

@@ -22,7 +22,7 @@ from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer, warn_if_cut
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut, train_tokenizer
 from vacsr_jax.image_text import ImageTextModel, build_model, init_params
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.base import (
@@ -92,7 +92,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     augmentation = make_augmentation(config, shape, tokenizer)
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
-    cut = warn_if_cut(tokenizer, texts, "training captions" if image_index is not None else "class prompts")
+    cut = report_cut(tokenizer, texts, "training captions" if image_index is not None else "class prompts")
     noise = noise_of(config, image_index)
     resize_train: Callable | None = resize
     if config.augment.images == "none":  # otherwise each step takes a new crop of the full image

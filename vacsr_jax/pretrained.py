@@ -23,7 +23,7 @@ from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.decoding import FILES, Picture, as_array, decode_picture
 from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, warn_if_cut
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
@@ -68,6 +68,7 @@ class Pretrained:
     tokenizer: Tokenizer
     config: dict[str, Any] | None = None
     step: int | None = None
+    _cut: list[bool] = dataclasses.field(default_factory=list, repr=False, compare=False)  # not empty once it was said
 
     def preprocess(self, image: Picture) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
@@ -110,8 +111,9 @@ class Pretrained:
         return embed_image_parts(self.model, self.params, source, part_size=part_size, skipped=skipped)
 
     def encode_texts(self, texts: str | Sequence[str] | np.ndarray) -> Item:
-        """The m texts as items, ready to be scored; see `encode_images`. Warns if texts are longer than the context.
+        """The m texts as items, ready to be scored; see `encode_images`.
 
+        Texts longer than the context are cut, which is logged once.
         Texts may also be given as the token ids int32 [m, l] that `tokenizer` makes of them.
 
         Raises:
@@ -121,7 +123,8 @@ class Pretrained:
             return embed_texts(self.model, self.params, texts)
         texts = as_texts(texts)
         tokens = self.tokenizer(texts)
-        warn_if_cut(self.tokenizer, texts, "texts")
+        if not self._cut:  # said once, not with each call
+            self._cut.extend([True] * bool(report_cut(self.tokenizer, texts, "texts")))
         return embed_texts(self.model, self.params, tokens)
 
     def score(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item) -> Scores:

@@ -86,6 +86,13 @@ def open_own(config: ConfigDict, split: str | None) -> Source:
     return source
 
 
+def missing_paths(config: ConfigDict) -> list[str]:
+    """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
+    return [
+        path for path in config.data.get("path", "").split(",") if Path(path).is_absolute() and not Path(path).exists()
+    ]
+
+
 def open_validation(config: ConfigDict) -> Source | None:
     """Opens the validation split. Returns None for a data set of classes without one (ImageNet)."""
     data = config.data

@@ -67,9 +67,9 @@ def main() -> None:
     share_compilations(out)
     for name in options.tables:
         rows, seeds = table_rows(name), range(options.seeds or SEEDS[name])
-        if not options.table:
-            run_all([reference(seed) for seed in seeds], out, options.jobs, measure_reference)
-            run_all([task(row, seed) for seed in seeds for row in rows], out, options.jobs, measure)
+        for seed in () if options.table else seeds:
+            run_all([reference(seed)], out, options.jobs, measure_reference)
+            run_all([task(row, seed) for row in rows], out, options.jobs, measure)
         print(f"\n{name}, test split\n\n{lines(rows, finished(out), seeds)}", flush=True)
 
 

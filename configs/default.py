@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     config.data.validation_size = 300  # images. Of caption data sets: the first of the validation split; 0: all
     config.data.test_size = 500  # images
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
+    config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
     config.data.held_out = False  # train without some combinations of colour and shape
     # image_folder
     config.data.path = ""  # one folder, or several separated by commas

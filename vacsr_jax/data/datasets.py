@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
 from vacsr_jax.data.image_folder import read_image_folder
-from vacsr_jax.data.scenes import make_scenes
+from vacsr_jax.data.scenes import JITTER, make_scenes
 from vacsr_jax.data.source import Source, concatenate
 
 SOURCES = ("scenes", "image_folder", "captions", "classification")
@@ -25,7 +25,8 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
     data = config.data
     if data.name == "scenes":
         size = data.get(f"{split}_size", data.test_size)
-        return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
+        drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.get("jitter", JITTER)}
+        return make_scenes(split or "all", size, seed=config.seed, **drawn)
     if data.name == "image_folder":
         if not data.path:
             raise ValueError("data.path is empty; name a folder: --config=configs/image_folder.py:path=my_pictures")

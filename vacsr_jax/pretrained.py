@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,9 @@ from vacsr_jax.scoring.sampling import Samples, sample_similarity
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
+
+if TYPE_CHECKING:
+    from vacsr_jax.evaluation.explanation import Explanation
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
@@ -139,6 +142,20 @@ class Pretrained:
         scores = score_pairs(self.model, self.params, images, texts)
         probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    def explain(self, image: ImageLike, text: str) -> Explanation:
+        """Which places the words of a text found in an image, and how that makes the probability of their match.
+
+        Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes (only the method tokens does not).
+        """
+        from vacsr_jax.evaluation.explanation import explain  # late: loading needs no code that evaluates
+
+        images, texts = self._encoded([image], [text])
+        picture = GivenImages([image], self, draft=False).image(0)
+        return explain(self.model, self.params, self.tokenizer, images, texts, picture, text)
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Compiles (or fetches) all that calls with these numbers of images or texts need, so that none of them waits.

@@ -187,7 +187,10 @@ def evaluate_on_captions(
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
-    write_report(workdir / REPORT, build_report(title, source, evaluation, columns, curves, best.config or {}, command))
+    explain = best.explain if best.model.pair.explains else None
+    write_report(
+        workdir / REPORT, build_report(title, source, evaluation, columns, curves, best.config or {}, command, explain)
+    )
     print(printed_table(columns))
     print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")

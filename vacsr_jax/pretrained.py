@@ -159,7 +159,7 @@ class Pretrained:
             probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
 
-    def explain(self, image: ImageLike, text: str) -> Explanation:
+    def explain(self, image: Picture, text: str) -> Explanation:
         """Which places the words of a text found in an image, and how that makes the probability of their match.
 
         Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.

@@ -8,8 +8,8 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial parameters, the batches, the noise and drawn data
-    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity, or
-    # my_package.my_module:MyMethod (experiments/extending)
+    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | tokens | deterministic | vacsr | propensity,
+    # or my_package.my_module:MyMethod (experiments/extending)
     config.method = "vacsr"
 
     config.model = ConfigDict()
@@ -43,6 +43,15 @@ def get_config() -> ConfigDict:
     config.conjunction = ConfigDict()  # see vacsr_jax/pair/conjunction.py
     config.conjunction.claims = 4  # equal parts of an embedding, all of which must agree
 
+    config.tokens = ConfigDict()  # see vacsr_jax/pair/tokens.py
+    config.tokens.dim = 32  # of the vectors of places and of text tokens
+    config.tokens.places = "cells"  # whole: the pooled image | cells: and its patches | pairs: and pairs of patches
+    config.tokens.places_at_most = 64  # more patches than this are averaged over a coarser grid
+    config.tokens.scale = 10.0  # of cosines, at the start
+    config.tokens.bias = -3.0  # of a token's log odds, at the start
+    config.tokens.token_bias = True  # each token has its own bias; False: all share one
+    config.tokens.gate = True  # each token has a weight from 0 to 1; False: 1
+
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
     config.triplet.all_negatives_steps = 300  # first steps that sum over all negatives; then the hardest (0 collapses)
@@ -53,7 +62,8 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
-    config.propensity.match = "cosine"  # cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
+    # cosine | conjunction | tokens | deterministic | vacsr, or my_package.my_module:Name
+    config.propensity.match = "cosine"
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image
@@ -71,7 +81,8 @@ def get_config() -> ConfigDict:
     config.loss.reduction = "row"  # of the reconstruction. row: sum over pairs / batch size | mean: over all pairs
 
     config.data = ConfigDict()
-    config.data.name = "scenes"  # scenes | image_folder | captions | embeddings | classification
+    # scenes | scene_web | image_folder | webdataset | csv | datasets | captions | embeddings | classification
+    config.data.name = "scenes"
     config.data.positives = "image"  # image: pairs that share an image | diagonal: only the pairs as drawn
     config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
@@ -82,10 +93,14 @@ def get_config() -> ConfigDict:
     config.data.validation_size = 300  # images. Of captions and embeddings: the first of the validation split; 0: all
     config.data.test_size = 500  # images. Of embeddings: the first of the test split; 0: all
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
+    config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
     config.data.held_out = False  # train without some combinations of colour and shape
-    # image_folder
-    config.data.path = ""  # one folder, or several separated by commas. Of embeddings: a file or folder
+    # people's own: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md); embeddings
+    config.data.path = ""  # a folder, a pattern of shards, a table, a repository, a file; several folders: a,b
     config.data.on_error = "raise"  # at a bad record: raise | skip (and count it)
+    config.data.image_key = ""  # the column of the pictures, in csv and datasets; "": a usual name
+    config.data.caption_key = ""  # the column or JSON field of the captions; "": a usual name
+    config.data.separator = ""  # of csv; "": a tab if the first line has one, else a comma
     # captions: COCO, Flickr30k, Flickr8k or your own in their form; data.path is the folder
     config.data.dataset = ""  # coco | flickr30k | flickr8k: counts are checked; "": a part of these, or your own
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
@@ -134,6 +149,7 @@ def get_config() -> ConfigDict:
     config.train.text_chunk = 128  # class texts encoded at once; sets the memory with many classes
     config.train.patience = 0  # checkpoints without a better validation rsum before training stops; 0: never stops
     config.train.log_every = 50  # steps between two records of the losses
+    config.train.log_to = ""  # also send the records to some of tensorboard, wandb, trackio, separated by commas
     config.train.shard_params = False  # split parameters over devices instead of copying them
 
     config.checkpoint = ConfigDict()

@@ -10,9 +10,11 @@ import signal
 import sys
 import warnings
 
+from vacsr_jax import __version__
 from vacsr_jax.cli import (
     calibrate,
     classify,
+    configs,
     data_check,
     data_shots,
     embed,
@@ -21,6 +23,7 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    push,
     search,
     standardize,
     train,
@@ -36,6 +39,7 @@ VERBS = (
     calibrate,
     embed,
     export,
+    push,
     index,
     search,
     standardize,
@@ -44,6 +48,7 @@ VERBS = (
     evaluate_matrix,
     data_check,
     data_shots,
+    configs,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -69,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
+    parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.calibration.calibration import Calibration, read_calibration
 from vacsr_jax.compilation_cache import keep_compiled
+from vacsr_jax.data.decoding import FILES, Picture, as_array, decode_picture
 from vacsr_jax.data.embeddings import Embeddings, unit_rows
-from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
@@ -39,9 +41,10 @@ from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
+if TYPE_CHECKING:
+    from vacsr_jax.evaluation.explanation import Explanation
 
-ImageLike = str | Path | Image.Image | np.ndarray
+WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
 
 class Scores(NamedTuple):
@@ -76,16 +79,20 @@ class Pretrained:
     config: dict[str, Any] | None = None
     step: int | None = None
     calibration: Calibration | None = None
+    _cut: list[bool] = dataclasses.field(default_factory=list, repr=False, compare=False)  # not empty once it was said
 
-    def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
+    def preprocess(self, image: Picture) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
         vision = self.model.towers_config.vision
-        return preprocess(image, image_size=vision.image_size, resize=vision.resize)
+        pixels: Any = decode_picture(image) if isinstance(image, FILES) else image
+        return preprocess(pixels, image_size=vision.image_size, resize=vision.resize)
 
-    def encode_images(self, images: Sequence[ImageLike], *, draft: bool = False) -> Item:
+    def encode_images(self, images: Picture | Sequence[Picture], *, draft: bool = False) -> Item:
         """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
 
-        Images are files, PIL images or uint8 arrays [h, w, 3]. Threads decode files ahead of the device.
+        An image is a path, the bytes of a file, a PIL image, or an array uint8 [h, w, 3] or [h, w]; all are decoded
+        alike (`data.decoding`). Images are one of these, a sequence of them, or an array uint8 [n, h, w, 3]. Threads
+        decode files ahead of the device.
 
         Args:
           draft: decode large JPEGs at a reduced size (`decode_image`): faster, and embeddings differ a little.
@@ -93,16 +100,13 @@ class Pretrained:
         Raises:
           ValueError: if an image cannot be read, or there is none.
         """
-        if isinstance(images, str | Path | Image.Image):
-            images = [images]
-        if len(images) == 0:
-            raise ValueError("images: got none, expected at least one")
+        images = as_pictures(images)
         [items] = self.encode_image_parts(images, len(images), draft=draft)
         return items
 
     def encode_image_parts(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[Picture],
         part_size: int,
         *,
         draft: bool = False,
@@ -114,33 +118,58 @@ class Pretrained:
           skipped: if given, an image that cannot be read is left out of its part, and the message noted here under the
             image's index. A part of which nothing is left is None.
         """
-        for image in images:
-            if isinstance(image, Image.Image):
-                image.load()  # here, because threads must not load one image at once
-        return embed_image_parts(
-            self.model, self.params, GivenImages(images, self, draft), part_size=part_size, skipped=skipped
-        )
+        source = GivenImages(images, self.preprocess, self.model.towers_config.vision.image_size if draft else 0)
+        return embed_image_parts(self.model, self.params, source, part_size=part_size, skipped=skipped)
 
     def encode_source_parts(self, source: Source, part_size: int) -> Iterator[Item]:
         """The images of a source as items, `part_size` at a time; see `encode_images`."""
         parts = embed_image_parts(self.model, self.params, source, self.preprocess, part_size=part_size)
         return (items for items in parts if items is not None)
 
-    def encode_texts(self, texts: Sequence[str]) -> Item:
+    def encode_texts(self, texts: str | Sequence[str] | np.ndarray) -> Item:
         """The m texts as items, ready to be scored; see `encode_images`.
+
+        Texts longer than the context are cut, which is logged once.
+        Texts may also be given as the token ids int32 [m, l] that `tokenizer` makes of them.
 
         Raises:
           ValueError: if a text is empty or no string, or there is none.
         """
-        return embed_texts(self.model, self.params, self.tokenizer([texts] if isinstance(texts, str) else texts))
+        if isinstance(texts, np.ndarray) and texts.dtype == np.int32:
+            return embed_texts(self.model, self.params, texts)
+        texts = as_texts(texts)
+        tokens = self.tokenizer(texts)
+        if not self._cut:  # said once, not with each call
+            self._cut.extend([True] * bool(report_cut(self.tokenizer, texts, "texts")))
+        return embed_texts(self.model, self.params, tokens)
 
-    def score(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item) -> Scores:
-        """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it."""
+    def score(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item) -> Scores:
+        """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it.
+
+        Embeddings may be a matrix [n, d] of any float type, of numpy or of a library that numpy can read.
+
+        Raises:
+          ValueError: if embeddings are of another dimension than the model's, or as the `encode_` methods.
+        """
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
         calibrated = self.calibration.probability if self.calibration is not None else None
         probability = calibrated(scores.logit) if calibrated else probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    def explain(self, image: Picture, text: str) -> Explanation:
+        """Which places the words of a text found in an image, and how that makes the probability of their match.
+
+        Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes (only the method tokens does not).
+        """
+        from vacsr_jax.evaluation.explanation import explain  # late: loading needs no code that evaluates
+
+        images, texts = self._encoded([image], [text])
+        picture = GivenImages([image], self.preprocess, 0).image(0)
+        return explain(self.model, self.params, self.tokenizer, images, texts, picture, text)
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Compiles (or fetches) all that calls with these numbers of images or texts need, so that none of them waits.
@@ -167,7 +196,7 @@ class Pretrained:
         found = self.model.pair.meaning
         return found if self.calibration is None else found._replace(probability=self.calibration.meaning)
 
-    def top_k(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item, k: int) -> TopK:
+    def top_k(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item, k: int) -> TopK:
         """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
         return top_k(prepare_scorer(self.model, self.params), *self._encoded(images, texts), k)
 
@@ -209,8 +238,30 @@ class Pretrained:
         self.tokenizer.save(folder / TOKENIZER)
 
     def _encoded(self, images, texts) -> tuple[Item, Item]:
-        images = images if _is_encoded(images) else self.encode_images(images)
-        return images, texts if _is_encoded(texts) else self.encode_texts(texts)
+        images = self._fitting("images", images, 0) if _is_encoded(images) else self.encode_images(images)
+        return images, self._fitting("texts", texts, 1) if _is_encoded(texts) else self.encode_texts(texts)
+
+    def _fitting(self, name: str, given: Any, side: int) -> Item:
+        """The items in float32; ValueError if the model gives items of other shapes, such as of another dimension."""
+        if isinstance(given, Items):
+            items: Item = given
+        else:
+            items = as_array(given).astype(np.float32, copy=False)
+        got, wanted = (jax.tree.map(lambda x: tuple(x.shape[1:]), tree) for tree in (items, self._item_shapes[side]))
+        if got != wanted:
+            raise ValueError(
+                f"{name}: got embeddings of {_numbers(items)}, but this model's have "
+                f"{_numbers(self._item_shapes[side])}; embed them with this model"
+            )
+        return items
+
+    @functools.cached_property
+    def _item_shapes(self) -> tuple[Item, Item]:
+        """Shapes and types of the items of one image and one text; nothing is computed."""
+        vision, text = self.model.towers_config.vision, self.model.towers_config.text
+        image = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), np.uint8)
+        tokens = jax.ShapeDtypeStruct((1, text.context_length), np.int32)
+        return jax.eval_shape(self.model.apply, {"params": self.params}, image, tokens)
 
 
 @dataclass(frozen=True)
@@ -310,43 +361,13 @@ def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_m
 
 
 def _is_encoded(x) -> bool:
-    return isinstance(x, Items) or (isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32)
+    if isinstance(x, Items):
+        return True
+    return getattr(x, "ndim", None) == 2 and hasattr(x, "__array__") and jnp.issubdtype(as_array(x).dtype, jnp.floating)
 
 
-@dataclass(frozen=True)
-class GivenImages:
-    """A `Source` of images as users give them, preprocessed for a model."""
-
-    images: Sequence[ImageLike]
-    model: Pretrained
-    draft: bool
-    captions: Sequence[Sequence[str]] = ()
-    labels: None = None
-    class_names: Sequence[str] = ()
-
-    @property
-    def ids(self) -> list[str]:
-        return [str(i) for i in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def image(self, index: int) -> np.ndarray:
-        image = self.images[index]
-        if not isinstance(image, str | Path):
-            return self.model.preprocess(image)
-        pixels = read_image(image, draft=self.model.model.towers_config.vision.image_size if self.draft else 0)
-        try:
-            return self.model.preprocess(pixels)
-        except ValueError as error:
-            raise ValueError(f"{image}: {error}") from error
-
-
-def read_image(path: str | Path, *, draft: int = 0) -> np.ndarray:
-    try:
-        return decode_image(path, draft=draft)
-    except Exception as error:  # Pillow raises half a dozen types for broken files
-        raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
+def _numbers(items: Item) -> str:
+    return " and ".join(" x ".join(map(str, x.shape[1:])) for x in jax.tree.leaves(items)) + " numbers"
 
 
 def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:

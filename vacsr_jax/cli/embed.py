@@ -38,7 +38,6 @@ sizes, and the texts.
 
 --pairs embeds all splits of a config's data, for `vacsr train --config=configs/embeddings.py:path=pairs.npz`."""
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PART_SIZE = 4096
 
 
@@ -120,7 +119,7 @@ def find_inputs(images: str | None, texts: str | None) -> Inputs:
     """
     if not images and not texts:
         raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
-    pictures = find_pictures(Path(images)) if images else {}
+    pictures = pictures_of(Path(images)) if images else {}
     lines = read_lines(Path(texts)) if texts else []
     digest = hashlib.sha256()
     for name, size in pictures.items():
@@ -214,28 +213,22 @@ def read_shard(text: str | None) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def find_pictures(folder: Path) -> dict[str, int]:
-    """The pictures of a folder and its subfolders, sorted: path in the folder -> bytes.
+def pictures_of(folder: Path) -> dict[str, int]:
+    """The pictures of a folder and its subfolders, sorted: path in the folder -> bytes. Logs what was left out.
 
     Raises:
       ValueError: if there is none.
     """
+    from vacsr_jax.data.picture_files import FORMAT_OF, describe_left_out, find_pictures, report_left_out
+
     if not folder.is_dir():
         raise ValueError(f"--images: {folder} is not a folder")
-    found = dict(sorted(_pictures_in(str(folder), "")))
+    found, left_out = find_pictures(folder)
     if not found:
-        raise ValueError(f"--images: {folder} holds no picture ({', '.join(PICTURES)})")
+        instead = f", only {describe_left_out(left_out)}" if left_out else ""
+        raise ValueError(f"--images: {folder} holds no picture ({', '.join(FORMAT_OF)}){instead}")
+    report_left_out(folder, left_out)
     return found
-
-
-def _pictures_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    # Not with Path.rglob: a Path is several times as large as its string.
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _pictures_in(entry.path, f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in PICTURES and entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size
 
 
 def read_lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vacsr_jax.data.image_folder import hashed_split
+from vacsr_jax.data.splits import hashed_split
 from vacsr_jax.data.vectors import Vectors, check_rows
 
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}

@@ -15,6 +15,7 @@ from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import CROSS_ENTROPY, INFONCE, SIGMOID, TRIPLET
 from vacsr_jax.pair.pcmepp import PCMEPP
 from vacsr_jax.pair.propensity import PROPENSITY
+from vacsr_jax.pair.tokens import TOKENS
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import check_numbers, field_types
 
@@ -25,6 +26,7 @@ METHODS: dict[str, Method] = {
     "triplet": TRIPLET,
     "pcmepp": PCMEPP,
     "conjunction": CONJUNCTION,
+    "tokens": TOKENS,
     "deterministic": DETERMINISTIC,
     "vacsr": VACSR,
     "propensity": PROPENSITY,

@@ -18,7 +18,7 @@ from vacsr_jax.ops import fused_scores
 from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
 from vacsr_jax.ops.vectors import unit
-from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.base import Item, Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
 from vacsr_jax.pair.cosine import CosineModel, scaled
 
 EMBEDDINGS = ("unit", "raw")
@@ -101,7 +101,7 @@ class AdapterScorer(Scorer):
         log_var_kernel = None if self.log_var_kernel is None else self.log_var_kernel.astype(dtype)
         return self.replace(trunk_kernel=self.trunk_kernel.astype(dtype), log_var_kernel=log_var_kernel)
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
         """A pair takes memory for its similarity vector, for its hidden layer twice (in float32 and in the precision of
         the products), and for its log-variances."""
         d, h = self.trunk_kernel.shape

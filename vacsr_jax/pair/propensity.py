@@ -15,6 +15,7 @@ from vacsr_jax.ops.pairwise import PairTerms
 from vacsr_jax.pair.adapter import DETERMINISTIC, scale_embedding
 from vacsr_jax.pair.base import (
     Batch,
+    Explained,
     Item,
     Items,
     Leaf,
@@ -29,12 +30,19 @@ from vacsr_jax.pair.base import (
 )
 from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import SIGMOID
+from vacsr_jax.pair.tokens import TOKENS
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import Encoded
 
 START = 0.1  # the share of wrong labels at the start
 NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step, and 10 % to 50 % of noise is far in log odds
-MATCHES = {"cosine": SIGMOID, "conjunction": CONJUNCTION, "deterministic": DETERMINISTIC, "vacsr": VACSR}
+MATCHES = {
+    "cosine": SIGMOID,
+    "conjunction": CONJUNCTION,
+    "tokens": TOKENS,
+    "deterministic": DETERMINISTIC,
+    "vacsr": VACSR,
+}
 
 
 class WithPropensity(Items):
@@ -102,8 +110,8 @@ class PropensityScorer(Scorer):
     def in_precision(self, dtype: Any) -> PropensityScorer:
         return self.replace(match=self.match.in_precision(dtype))
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        return self.match.pairs_per_tile(tile_bytes)
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        return self.match.pairs_per_tile(tile_bytes, match_part(images), match_part(texts))
 
 
 @functools.cache
@@ -151,6 +159,10 @@ class PropensityModel(PairModel):
     @property
     def has_latent(self) -> bool:
         return self.match.has_latent
+
+    @property
+    def explains(self) -> bool:
+        return self.match.explains
 
     @property
     def meaning(self) -> Meaning:
@@ -204,6 +216,9 @@ class PropensityModel(PairModel):
 
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int):
         return self.match.sample(key, match_part(images), match_part(texts), n)
+
+    def explain(self, images: Item, texts: Item) -> Explained:
+        return self.match.explain(match_part(images), match_part(texts))
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

@@ -145,12 +145,14 @@ class Encoded(NamedTuple):
       tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype; w differs between the towers.
       valid: bool [b, l] which tokens are the item's own.
       log_var: [b, d] log sigma^2 of the item, if the pair model wants it (`PairModel.wants_log_var`), else None.
+      class_tokens: how many of the first tokens are no patch of an image but stand for all of it; 0 for texts.
     """
 
     embedding: Float[Array, "b d"]
     tokens: Float[Array, "b l w"]
     valid: Bool[Array, "b l"]
     log_var: Float[Array, "b d"] | None = None
+    class_tokens: int = 0
 
 
 class Towers(Protocol):

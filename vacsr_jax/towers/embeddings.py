@@ -45,7 +45,7 @@ class EmbeddingSide:
     projection: str = "none"
     model_id: str = ""
 
-    layers = heads = tokens = context_length = 1
+    layers = heads = patches = tokens = context_length = 1
     activation = "gelu"
 
     def __post_init__(self):

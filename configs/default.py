@@ -14,13 +14,15 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
-    config.model.pretrained = ""  # start from this Hugging Face CLIP (a folder or a hub name) instead
+    config.model.pretrained = ""  # start from this instead: a CLIP, SigLIP or OpenCLIP (folder or hub name), a workdir
+    # or an export
+    config.model.parts = "towers"  # what to take from `pretrained`. towers | all: the pair model too
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
     config.model.embedding_dim = 0  # with pooling gpo; 0: the towers' own
     config.model.dtype = "float32"  # of computation: float32 | bfloat16; parameters are always float32
     config.model.vocab_size = 1024  # of the tokenizer that is trained on the captions; unused with `pretrained`
-    config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
+    config.model.image_size = 0  # pixels; 0: as the preset or `pretrained`, whose positions are resampled otherwise
     config.model.context_length = 0  # tokens; 0: the preset's. Unused with `pretrained`
 
     config.adapter = ConfigDict()  # of the methods vacsr and deterministic

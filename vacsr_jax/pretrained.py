@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -12,28 +11,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from PIL import Image
-from safetensors import safe_open
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
 from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.image_folder import decode_image
 from vacsr_jax.data.preprocess import preprocess
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
+from vacsr_jax.data.tokenizer import Tokenizer
+from vacsr_jax.image_text import ImageTextModel, describe
+from vacsr_jax.model_files import DESCRIPTION, WEIGHTS, Loaded, read_folder
 from vacsr_jax.pair.base import Item, Items, Meaning
-from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
-from vacsr_jax.towers import check_tokens, load_towers
-from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -71,8 +65,7 @@ class Pretrained:
 
     def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
-        vision = self.model.towers_config.vision
-        return preprocess(image, image_size=vision.image_size, resize=vision.resize)
+        return preprocess(image, **self.model.towers_config.vision.preprocessing)
 
     def encode_images(self, images: Sequence[ImageLike], *, draft: bool = False) -> Item:
         """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
@@ -233,98 +226,36 @@ def read_image(path: str | Path, *, draft: int = 0) -> np.ndarray:
         raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
 
 
-def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:
-    """A model from a training workdir, an exported folder, or a Hugging Face CLIP (folder or hub name).
+def load(path_or_hub_name: str | Path, *, checkpoint: str = "best", image_size: int = 0) -> Pretrained:
+    """A model from a training workdir, an exported folder, or pretrained towers (folder or hub name).
+
+    Pretrained towers are a CLIP or a SigLIP in Hugging Face's files, or a vision transformer in OpenCLIP's.
 
     Args:
-      path_or_hub_name: where it is. A hub repository may hold an export or a CLIP.
+      path_or_hub_name: where it is. A hub repository may hold an export or pretrained towers.
       checkpoint: best or last, of a workdir.
+      image_size: pixels per side that the image tower takes; the position embeddings are resampled
+        (`towers.positions`). 0: as the model was trained.
 
     Raises:
       ValueError: if there is nothing to load, or what is there does not fit this version; the message names the
         difference.
     """
     keep_compiled()
-    loaded = _load(path_or_hub_name, checkpoint)
-    return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
+    loaded = _load(path_or_hub_name, checkpoint).at_image_size(image_size)
+    return Pretrained(*loaded._replace(params=jax.device_put(loaded.params)))
 
 
-def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
+def _load(path_or_hub_name: str | Path, checkpoint: str) -> Loaded:
     if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
-        return load_workdir(Path(path_or_hub_name), checkpoint)
-    folder = find_folder(path_or_hub_name, None)
-    if not (folder / DESCRIPTION).is_file():
-        raise ValueError(
-            f"{folder} holds no {CHECKPOINTS}/ (a training run) and no {DESCRIPTION} (an export or a pretrained model)"
-        )
-    description = read_object(folder / DESCRIPTION)
-    return load_export(folder, description) if "vacsr_jax" in description else load_pretrained_towers(folder)
+        from vacsr_jax.training.saved_model import read_workdir  # late: an export needs no Orbax
+
+        return read_workdir(Path(path_or_hub_name), checkpoint)
+    return read_folder(path_or_hub_name)
 
 
 def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
-    from vacsr_jax.training.checkpoint import Checkpoints  # late: an export needs no Orbax
+    """The model of a training workdir; see `load`."""
+    from vacsr_jax.training.saved_model import read_workdir  # late: an export needs no Orbax
 
-    checkpoints = Checkpoints(workdir, read_only=True)
-    try:
-        step = checkpoints.choose(checkpoint)
-        if step is None:
-            raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
-        model, params, config = restore_model(checkpoints, step)
-    finally:
-        checkpoints.close()
-    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
-
-
-def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
-    """Model, parameters and config of a step; ValueError, naming it, for whatever does not fit or is damaged."""
-    try:
-        description = checkpoints.description(step)
-        model = from_description(description["model"])
-        like = abstract_params(model)
-        check_shapes("saved", checkpoints.shapes(step), like)
-        return model, checkpoints.restore_params(step, like), description["config"]
-    except Exception as error:  # Orbax raises half a dozen types for damaged files
-        raise ValueError(f"{checkpoints.folder}: step {step} cannot be loaded: {error}") from error
-
-
-def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
-    model = from_description(description["vacsr_jax"])
-    try:
-        flat = read_weights(folder / WEIGHTS)
-        like = param_shapes(model)
-    except Exception as error:  # a header, and a description, may say anything
-        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
-    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    check_tokens(tokenizer(["a"]), model.towers_config.text)
-    params = unflatten_dict(flat, sep="/")
-    return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
-
-
-def read_weights(path: Path) -> dict[str, jax.Array]:
-    """The arrays of a safetensors file, on the device; one array at a time is in memory twice."""
-    with safe_open(path, framework="numpy") as file:
-        return {name: jax.device_put(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
-
-
-def load_pretrained_towers(folder: Path) -> Pretrained:
-    """Pretrained towers as they are: cosine times their learned scale, no probability and no uncertainty."""
-    config, towers = load_towers(folder)
-    tokenizer = load_tokenizer(folder, context_length=config.text.context_length)
-    check_tokens(tokenizer(["a"]), config.text)
-    params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
-    return Pretrained(ImageTextModel(config, CosineModel(None)), params, tokenizer)
-
-
-def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None:
-    """Raises ValueError, listing each parameter that is missing, unknown or of another shape than in `like`."""
-    wanted = {name: tuple(leaf.shape) for name, leaf in flatten_dict(like, sep="/").items()}
-    lines = [
-        f"{name}: saved {got.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-        for name in sorted(got.keys() | wanted.keys())
-        if got.get(name) != wanted.get(name)
-    ]
-    if lines:
-        raise ValueError(f"{where}: the parameters do not fit the model it describes:\n  " + "\n  ".join(lines))
+    return Pretrained(*read_workdir(workdir, checkpoint))

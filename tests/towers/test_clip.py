@@ -260,7 +260,7 @@ def test_config_names_what_is_wrong():
         CLIPConfig.from_dict(values)
     with pytest.raises(ValueError, match="missing vision, text"):
         CLIPConfig.from_dict({"embedding_dim": 3})
-    with pytest.raises(ValueError, match=r"TextConfig.pool: got 'cls', expected one of \('end', 'mean'\)"):
+    with pytest.raises(ValueError, match=r"TextConfig.pool: got 'cls', expected one of \('end', 'mean', 'last'\)"):
         dataclasses.replace(TINY.text, pool="cls")
     with pytest.raises(ValueError, match="activation: got 'relu'"):
         dataclasses.replace(TINY.vision, activation="relu")

@@ -17,7 +17,7 @@ from vacsr_jax.ops import fused_scores
 from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
 from vacsr_jax.ops.vectors import unit
-from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Params, Scorer, of_logits
 
 EMBEDDINGS = ("unit", "raw")
 MOST_PAIRS = 1 << 18  # of a tile: larger tiles keep no accelerator busier
@@ -178,6 +178,22 @@ class AdapterModel(PairModel):
             )
         return self.prepare(vectors)
 
+    @nn.nowrap
+    def can_start_from(self, bias: Leaf | None) -> bool:
+        """Whether the adapter can start as a pretrained logit scale cos + bias: s must sum to d cos."""
+        return bias is not None and self.embeddings == "unit" and self.width >= 2
+
+    @nn.nowrap
+    def cosine_units(self, params: Params) -> Params:
+        """`params` in which the first two hidden units are gelu(x) and gelu(-x) with x = sqrt(d) cos.
+
+        Since gelu(x) - gelu(-x) = x, a readout of g and -g from these two gives g sqrt(d) cos.
+        """
+        kernel = jnp.asarray(params["trunk_kernel"])
+        column = jnp.full((self.dim,), self.dim**-0.5, kernel.dtype)
+        kernel = kernel.at[:, 0].set(column).at[:, 1].set(-column)
+        return {**params, "trunk_kernel": kernel, "trunk_bias": jnp.asarray(params["trunk_bias"]).at[:2].set(0)}
+
 
 class DeterministicAdapter(AdapterModel):
     """logit = gelu(s W + b) . f + c: VACSR's hidden layer and a linear head, without a latent.
@@ -196,6 +212,15 @@ class DeterministicAdapter(AdapterModel):
 
     def scorer(self) -> AdapterScorer:
         return AdapterScorer(self.trunk_kernel, self.trunk_bias, self.head, self.bias)
+
+    @nn.nowrap
+    def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
+        """With a bias, the logit starts as exp(log_scale) cos + bias, exactly; see `cosine_units`."""
+        if not self.can_start_from(bias):
+            return params
+        gain = jnp.exp(log_scale) * self.dim**-0.5
+        head = jnp.zeros((self.width, 1)).at[:2, 0].set(jnp.stack([gain, -gain]))
+        return {**self.cosine_units(params), "head": head, "bias": jnp.full((1,), bias, jnp.float32)}
 
 
 def trunk_parameters(module: nn.Module) -> tuple[Array, Array]:

@@ -83,8 +83,12 @@ class ConjunctionModel(PairModel):
         return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, bias=None):
+        """With a bias, the mean of the claims' logits starts as the pretrained logit."""
+        if not self.learn_scale:
+            return params
+        biases = {} if bias is None else {"bias": jnp.full((self.claims,), bias, jnp.float32)}
+        return {**params, "log_scale": log_scale, **biases}
 
 
 def conjunction_logit(

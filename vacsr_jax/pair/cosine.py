@@ -65,8 +65,11 @@ class CosineModel(PairModel):
         return CosineScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, bias=None):
+        if not self.learn_scale:
+            return params
+        has_bias = self.initial_logit is not None and bias is not None
+        return {**params, "log_scale": log_scale, **({"bias": bias} if has_bias else {})}
 
 
 def scaled_cosine(config, dim: int, initial_logit: float) -> CosineModel:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt32
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.pairwise import PairTerms, similarity_vectors
 from vacsr_jax.pair.adapter import AdapterModel, AdapterScorer, hidden_units, trunk_parameters
-from vacsr_jax.pair.base import Leaf, Meaning
+from vacsr_jax.pair.base import Leaf, Meaning, Params
 
 
 class Posterior(NamedTuple):
@@ -92,6 +92,26 @@ class VariationalAdapter(AdapterModel):
         log_var = hidden @ self.log_var_kernel + self.log_var_bias
         shape = (*mean.shape[:2], self.components, self.dim)
         return Posterior(self.mixture_logits, mean.reshape(shape), log_var.reshape(shape))
+
+    @nn.nowrap
+    def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
+        """With a bias and a linear decoder w . z + b, the decoded mean starts as exp(log_scale) cos + bias, exactly.
+
+        Every component's mean loses its part along w and gets one that depends on the cosine alone (`cosine_units`).
+        """
+        if not self.can_start_from(bias) or self.decoder_width:
+            return params
+        params, readout = self.cosine_units(params), jnp.asarray(params["decoder_kernel"])[:, 0]
+        along = readout / jnp.sum(readout**2)
+        mean = jnp.asarray(params["mean_kernel"]).reshape(self.width, self.components, self.dim)
+        gain = jnp.zeros(self.width).at[:2].set(jnp.exp(log_scale) * self.dim**-0.5 * jnp.array([1, -1]))
+        mean = mean + (gain[:, None] - mean @ readout)[..., None] * along
+        return {
+            **params,
+            "mean_kernel": mean.reshape(self.width, -1),
+            "mean_bias": jnp.zeros_like(params["mean_bias"]),
+            "decoder_bias": jnp.full((1,), bias, jnp.float32),
+        }
 
     def decode(self, z: Float[Array, "... d"]) -> Float[Array, "*b"]:
         """m(z): linear, or one hidden GELU layer."""

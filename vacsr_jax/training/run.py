@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.augment import Augmentation, ordinary_ids
@@ -24,7 +23,7 @@ from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vacsr_jax.image_text import ImageTextModel, build_model, init_params
-from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers import check_tokens
 from vacsr_jax.towers.base import (
     IMAGENET_PIXEL_MEAN,
     IMAGENET_PIXEL_STD,
@@ -34,6 +33,7 @@ from vacsr_jax.towers.base import (
     longest_text,
 )
 from vacsr_jax.towers.presets import PRESETS
+from vacsr_jax.training.start import read_start, warm_start
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
@@ -65,24 +65,22 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
     train, validation = open_split(config, "train"), open_validation(config)
     texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
-    if config.model.pretrained:
-        shape, towers = load_towers(config.model.pretrained)
-        tokenizer = load_tokenizer(config.model.pretrained, context_length=shape.text.context_length)
+    start = read_start(config)
+    if start is not None:
+        shape, tokenizer = start.model.towers_config, start.tokenizer
     else:
-        shape, towers = preset(config), None
+        shape = preset(config)
         tokenizer = saved_or_trained_tokenizer(config, workdir, texts, shape)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         shape = adapt_towers(shape, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
     shape = dataclasses.replace(shape, vision=choose_preprocess(config, shape.vision))
     model = build_model(config, shape, texts=len(texts) if image_index is None else 0)
     params = init_params(model, config.seed)
-    if towers is not None:
-        params = {**params, "towers": keep_known(towers, params["towers"])}
-        if not config.cosine.scale:  # a scale in the config overrides the pretrained one
-            params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
+    if start is not None:
+        params = warm_start(config, model, params, start)
     params = jax.device_get(params)
 
-    resize = functools.partial(preprocess, image_size=shape.vision.image_size, resize=shape.vision.resize)
+    resize = functools.partial(preprocess, **shape.vision.preprocessing)
     augmentation = make_augmentation(config, shape, tokenizer)
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
@@ -146,23 +144,25 @@ def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
     raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
 
 
-def keep_known(towers: dict, like: dict) -> dict:
-    """Drops pretrained weights that the model does not use (the towers' own projections, if GPO replaces them)."""
-    flat, wanted = flatten_dict(towers), flatten_dict(like)
-    return unflatten_dict({path: flat[path] for path in wanted})
-
-
 def make_augmentation(config: ConfigDict, shape: TowersConfig, tokenizer: Tokenizer) -> Augmentation | None:
     """The random changes that the host makes to images and texts in each step; None if there are none."""
     augment, text = config.augment, shape.text
     if augment.images == "none" and not augment.tokens:
         return None
     mask_id = tokenizer.backend.token_to_id("M")  # as PCME++: a single letter that lower-cased captions never contain
-    if mask_id is None:
+    if mask_id is None and augment.tokens:
         raise ValueError("augment.tokens: the tokenizer has no letter M to replace a hidden token with; leave it 0")
-    ids = ordinary_ids(text.vocab_size, (text.start_id, text.end_id, text.pad_id))
-    size, resize = shape.vision.image_size, shape.vision.resize
-    return Augmentation(augment.images, size, resize, augment.tokens, mask_id, ids, text.end_id, text.pad_id)
+    specials = tuple(i for i in (text.start_id, text.end_id, text.pad_id) if i is not None)
+    return Augmentation(
+        images=augment.images,
+        token_rate=augment.tokens,
+        mask_id=mask_id or 0,
+        ordinary_ids=ordinary_ids(text.vocab_size, specials),
+        end_id=text.end_id,
+        pad_id=text.pad_id,
+        has_start=text.start_id is not None,
+        **shape.vision.preprocessing,
+    )
 
 
 def preset(config: ConfigDict) -> TowersConfig:

@@ -28,8 +28,22 @@ TEXTS = [
     "!?",
     "unseen 🙂 words " * 9,
 ]
-WORDS = """a photo of red green blue circle square left right above below two three cat dog ein foto von katze und hund
-猫 写真 犬 кошка фото собака γατα φωτογραφια naïve café 12 34""".split()
+LINE = "a photo of red green blue circle square left right above below two three cat dog ein foto von katze und hund"
+WORDS = [
+    *LINE.split(),
+    "猫",
+    "写真",
+    "犬",
+    "кошка",
+    "фото",
+    "собака",
+    "γατα",
+    "φωτογραφια",
+    "naïve",
+    "café",
+    "12",
+    "34",
+]
 
 
 def build_model(seed: int = 0, vocab_size: int = 99, **vision) -> SiglipModel:

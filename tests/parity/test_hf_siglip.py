@@ -1,4 +1,4 @@
-"""Our SigLIP against Hugging Face's torch SiglipModel: stored values everywhere, a live model where torch is installed."""
+"""Our SigLIP against Hugging Face's torch SiglipModel: stored values, and a live model where torch is installed."""
 
 import shutil
 from pathlib import Path
@@ -16,6 +16,7 @@ from vacsr_jax.towers.clip import CLIP
 from vacsr_jax.towers.positions import at_image_size
 from vacsr_jax.towers.siglip import load_hf_siglip, save_hf_siglip
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 GOLDEN = Path(__file__).parent / "golden" / "hf_siglip"
 # As in make_hf_siglip_golden.py, which needs torch to be imported.
 TEXTS = [
@@ -70,6 +71,7 @@ def test_golden_values_of_torch(golden):
     assert all(np.std(golden[name]) > 0.3 for name in ours)
 
 
+@pytest.mark.slow
 def test_another_resolution_resamples_the_positions(golden):
     config, params = at_image_size(*load_hf_siglip(GOLDEN), 62)
     assert config.vision.patches == 25
@@ -104,6 +106,7 @@ def test_ids_are_those_of_sentencepiece(golden):
     np.testing.assert_array_equal(load_tokenizer(GOLDEN, 12, kind="siglip")(TEXTS), golden["text_ids"])
 
 
+@pytest.mark.slow
 def test_a_loaded_siglip_gives_the_probability_of_a_match(golden):
     model = vacsr_jax.load(GOLDEN)
     scores = model.score([x.convert("RGB") for x in make_pictures()], TEXTS)
@@ -113,6 +116,7 @@ def test_a_loaded_siglip_gives_the_probability_of_a_match(golden):
     assert (model.model.towers_config.text.start_id, model.tokenizer.pad_id, model.tokenizer.end_id) == (None, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_second_generations_tokenizer_adds_its_end_and_lowers_the_case():
     from transformers import AutoTokenizer
 

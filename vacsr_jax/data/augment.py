@@ -58,8 +58,8 @@ class Augmentation:
         """Crops an image, given as a PIL image or uint8 [h, w, 3], to uint8 [s, s, 3]."""
         size = self.image_size
         if self.images == "none":
-            options = {"interpolation": self.interpolation, "resize_size": self.resize_size}
-            return preprocess(image, image_size=size, resize=self.resize, **options)
+            options = {"interpolation": self.interpolation, "resize": self.resize}
+            return preprocess(image, image_size=size, resize_size=self.resize_size, **options)
         rgb = to_rgb(to_pil(image))
         if self.images == "clip":
             shape = resized_shape(rgb.size, size)

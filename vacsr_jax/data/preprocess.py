@@ -115,10 +115,13 @@ def resize_and_crop(
 ) -> np.ndarray:
     """Resizes to width and height `shape` (antialiased), then crops a square: uint8 [size, size, 3].
 
-    Pillow resizes the rows, then the columns. The crop's columns are taken between the two, which changes no pixel and
-    saves the work on columns that would be dropped.
+    Pillow resizes the rows of a wide image, then its columns. The crop's columns are taken between the two, which
+    changes no pixel and saves the work on columns that would be dropped. Of a tall image, Pillow (since 13) may resize
+    the columns first, which rounds differently; there is nothing to save there.
     """
     left, top = corner
+    if image.height >= image.width:
+        return np.asarray(image.resize(shape, interpolation).crop((left, top, left + size, top + size)))
     rows = image.resize((shape[0], image.height), interpolation).crop((left, 0, left + size, image.height))
     square = rows.resize((size, shape[1]), interpolation).crop((0, top, size, top + size))
     return np.asarray(square)

@@ -72,6 +72,7 @@ def parse_model(data: bytes) -> tuple[list[tuple[str, float]], dict[int, Any], d
 def fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """The fields of a protocol buffer message: (number, value); integers, floats of 32 bits, or bytes."""
     place = 0
+    value: Any
     while place < len(data):
         key, place = varint(data, place)
         number, kind = key >> 3, key & 7

@@ -93,7 +93,7 @@ class Tokenizer:
         if names:
             shown = f"{', '.join(map(repr, names[:3]))}{' ...' if len(names) > 3 else ''}"
             raise ValueError(
-                f"the tokenizer does not belong to this tower: it has ids up to {max(vocabulary.values())}, and the tower "
+                f"the tokenizer does not belong to this tower: it has ids up to {max(vocabulary.values())}, the tower "
                 f"{rows} token embeddings, none for {shown}; use the tokenizer that the weights were trained with"
             )
 

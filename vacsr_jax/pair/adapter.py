@@ -178,10 +178,10 @@ class AdapterModel(PairModel):
             )
         return self.prepare(vectors)
 
-    @nn.nowrap
-    def can_start_from(self, bias: Leaf | None) -> bool:
-        """Whether the adapter can start as a pretrained logit scale cos + bias: s must sum to d cos."""
-        return bias is not None and self.embeddings == "unit" and self.width >= 2
+    @property
+    def sums_to_cosine(self) -> bool:
+        """Whether the adapter can start as a pretrained logit: s must sum to d cos, and take two hidden units."""
+        return self.embeddings == "unit" and self.width >= 2
 
     @nn.nowrap
     def cosine_units(self, params: Params) -> Params:
@@ -216,7 +216,7 @@ class DeterministicAdapter(AdapterModel):
     @nn.nowrap
     def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
         """With a bias, the logit starts as exp(log_scale) cos + bias, exactly; see `cosine_units`."""
-        if not self.can_start_from(bias):
+        if bias is None or not self.sums_to_cosine:
             return params
         gain = jnp.exp(log_scale) * self.dim**-0.5
         head = jnp.zeros((self.width, 1)).at[:2, 0].set(jnp.stack([gain, -gain]))

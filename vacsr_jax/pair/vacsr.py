@@ -99,7 +99,7 @@ class VariationalAdapter(AdapterModel):
 
         Every component's mean loses its part along w and gets one that depends on the cosine alone (`cosine_units`).
         """
-        if not self.can_start_from(bias) or self.decoder_width:
+        if bias is None or not self.sums_to_cosine or self.decoder_width:
             return params
         params, readout = self.cosine_units(params), jnp.asarray(params["decoder_kernel"])[:, 0]
         along = readout / jnp.sum(readout**2)

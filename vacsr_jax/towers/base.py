@@ -31,7 +31,7 @@ IMAGENET_PIXEL_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_PIXEL_STD = (0.229, 0.224, 0.225)
 
 # Fields that are younger than the format of descriptions.
-YOUNGER = ("patch_bias", "pre_norm", "norm_last", "interpolation", "resize_size")
+YOUNGER: tuple[str, ...] = ("patch_bias", "pre_norm", "norm_last", "interpolation", "resize_size")
 YOUNGER += ("logit_bias", "text_bias", "image_projection")
 
 AnyArray = Array | np.ndarray

@@ -16,9 +16,15 @@ BYTE = 1 / 255  # the rescale factor that turns bytes into [0, 1]
 
 SHARED = {"do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": BYTE, "do_normalize": True}
 # These fields say nothing about pixels, or something that is done anyway: images are always converted to RGB.
-SILENT = ("image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb", "data_format")
+SILENT: tuple[str, ...] = (
+    "image_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "do_convert_rgb",
+    "data_format",
+)
 SILENT += ("input_data_format", "default_to_square", "return_tensors", "device", "disable_grouping", "auto_map")
-SILENT += ("_valid_processor_keys", "crop_pct")
+SILENT += ("_valid_processor_keys", "data_format")
 
 
 def read_preprocessing(folder: Path, family: str, image_size: int) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def open_clip_tokenizer(folder: Path) -> dict[str, Any]:
     """The arguments of `data.tokenizer.load_tokenizer`: which kind it is, how texts are cleaned, and where it is."""
     text = read_object(folder / OPEN_CLIP_CONFIG)["model_cfg"]["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
-    clean = {"canonicalize": "canonical"}.get(options.get("clean"), options.get("clean"))
+    clean = str(options.get("clean") or "").replace("canonicalize", "canonical")
     unknown = set(options) - {"clean", "strip_sep_token"}
     if unknown or text.get("tokenizer_mode"):
         name = min(unknown) if unknown else "tokenizer_mode"

@@ -22,11 +22,14 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
 
 class Loaded(NamedTuple):
-    """A model with its parameters and tokenizer, and the run's config and step where they are known."""
+    """A model with its parameters and tokenizer, and the run's config and step where they are known.
+
+    `tokenizer` is None for a model on embeddings.
+    """
 
     model: ImageTextModel
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     config: dict[str, Any] | None = None
     step: int | None = None
 
@@ -65,9 +68,11 @@ def read_export(folder: Path, description: dict[str, Any]) -> Loaded:
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    tokenizer.check_table(model.towers_config.text.vocab_size)
-    check_tokens(tokenizer(["a"]), model.towers_config.text)
+    tokenizer = None
+    if not model.towers_config.takes_vectors:
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+        tokenizer.check_table(model.towers_config.text.vocab_size)
+        check_tokens(tokenizer(["a"]), model.towers_config.text)
     params = unflatten_dict(flat, sep="/")
     return Loaded(model, params, tokenizer, description.get("config"), description.get("step"))
 

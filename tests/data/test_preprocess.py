@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape, to_pil
+from vacsr_jax.data.decoding import to_rgb
+from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape
 
 
 def make_pixels(height, width, channels=3):
@@ -102,7 +103,7 @@ def test_a_strip_is_refused_before_it_fills_the_memory():
 
 def test_a_path_is_refused():
     with pytest.raises(ValueError, match="image: got str, expected a PIL image"):
-        to_pil("picture.png")
+        to_rgb("picture.png")
 
 
 def test_image_size_is_positive():

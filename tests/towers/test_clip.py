@@ -20,6 +20,7 @@ PARAMETERS = {
     "ViT-L/14": 427_616_513,
     "ViT-L/14-336": 427_944_193,
     "tiny": 592_705,
+    "tiny/8": 520_513,
 }
 TINY = PRESETS["tiny"]
 # The tiny towers with CLIP's own pooling, masking and activation.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape, to_pil, to_rgb
+from vacsr_jax.data.decoding import to_rgb
+from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape
 
 IMAGES = ("none", "clip", "pcmepp", "area")
 
@@ -60,7 +61,7 @@ class Augmentation:
         if self.images == "none":
             options = {"interpolation": self.interpolation, "resize": self.resize}
             return preprocess(image, image_size=size, resize_size=self.resize_size, **options)
-        rgb = to_rgb(to_pil(image))
+        rgb = to_rgb(image)
         if self.images == "clip":
             shape = resized_shape(rgb.size, size)
             left, top = (int(rng.integers(side - size + 1)) for side in shape)

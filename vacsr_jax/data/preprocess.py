@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from vacsr_jax.data.decoding import to_rgb
+
 RESIZE = ("crop", "crop_rounded", "squash")
 INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
@@ -28,8 +30,8 @@ def preprocess(
     """Resizes an image (antialiased) and crops the centre to a square of `image_size` pixels: uint8 [s, s, 3], RGB.
 
     The result equals that of transformers' `CLIPImageProcessorPil` and `SiglipImageProcessorPil`, bit for bit, before
-    scaling and normalization, which the model does. Transparency is blended onto white. An array of the right size is
-    returned unchanged.
+    scaling and normalization, which the model does. `decoding.to_rgb` turns the image upright and blends transparency
+    onto white. An array of the right size is returned unchanged.
 
     Args:
       image: a PIL image of any mode, or uint8 [h, w], [h, w, 1] or [h, w, 3].
@@ -53,7 +55,7 @@ def preprocess(
     square = (image_size, image_size, 3)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == square:
         return image
-    rgb, side = to_rgb(to_pil(image)), resize_size or image_size
+    rgb, side = to_rgb(image), resize_size or image_size
     by = INTERPOLATION[interpolation or ("bilinear" if resize == "squash" else "bicubic")]
     shape = (side, side) if resize == "squash" else resized_shape(rgb.size, side)
     halve = round if resize == "crop_rounded" else int
@@ -62,32 +64,6 @@ def preprocess(
         whole = rgb.resize(shape, by)  # Pillow chooses which of the sides it resizes first
         return np.asarray(whole)[top : top + image_size, left : left + image_size]
     return resize_and_crop(rgb, shape, (left, top), image_size, by)
-
-
-def to_pil(image: object) -> Image.Image:
-    """Converts what `preprocess` accepts to a PIL image. Raises ValueError for anything else."""
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ValueError(f"image: got size {image.size}, expected at least one pixel")
-        return image
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"image: got {type(image).__name__}, expected a PIL image or a uint8 array")
-    gray = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 1)
-    rgb = image.ndim == 3 and image.shape[-1] == 3
-    if image.dtype != np.uint8 or not image.size or not (gray or rgb):
-        raise ValueError(
-            f"image: got {image.dtype} {list(image.shape)}, expected uint8 [h, w], [h, w, 1] or [h, w, 3]; "
-            "pass other layouts as a PIL image"
-        )
-    return Image.fromarray(image.reshape(image.shape[:2]) if gray else image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB, blending transparency onto white; returns an opaque RGB image itself."""
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
 def resized_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import string
@@ -103,15 +104,30 @@ class Tokenizer:
         Raises:
           ValueError: if `texts` is a single str, or an entry is not a str or is blank; the message gives its index.
         """
-        check_texts(texts)
         room = self.context_length
-        cleaned = [CLEAN[self.clean](text) for text in texts]
-        rows = [encoding.ids for encoding in self.backend.encode_batch_fast(cleaned)]
+        rows = self._encode(texts)
         rows = [ids if len(ids) <= room else [*ids[: room - 1], self.end_id] for ids in rows]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         tokens = np.full((len(rows), room), self.pad_id, np.int32)
         tokens[np.arange(room) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int32)
         return tokens
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of tokens of each text before it is cut, with start and end: int [n]."""
+        return np.array([len(ids) for ids in self._encode(texts)], int)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        check_texts(texts)
+        try:
+            cleaned = [CLEAN[self.clean](text) for text in texts]
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(cleaned)]
+        except TypeError:  # what tokenizers says of half a surrogate pair
+            for i, text in enumerate(texts):
+                if not text.isascii() and text.encode("utf-8", "ignore").decode("utf-8") != text:
+                    raise ValueError(
+                        f"texts[{i}]: got {text!r}, which holds half a character; drop or fix it"
+                    ) from None
+            raise
 
     def save(self, folder: str | Path) -> None:
         """Writes two JSON files that `load_tokenizer` reads."""
@@ -123,13 +139,30 @@ class Tokenizer:
         (folder / LENGTHS).write_text(json.dumps(lengths, indent=2) + "\n")
 
 
+def report_cut(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> int:
+    """Returns how many texts are longer than the context and lose their end, and logs one line if there are any.
+
+    Two texts that differ only after the cut become the same to the model.
+    """
+    lengths, room = tokenizer.lengths(texts), tokenizer.context_length
+    cut = int((lengths > room).sum())
+    if cut:
+        logging.getLogger(__name__).warning(
+            "%s of %s %s are longer than the context of %d tokens and are cut (the longest has %d); shorten them, or "
+            "train a model with model.context_length=%d",
+            *(f"{cut:,}", f"{len(texts):,}", what, room, lengths.max(), lengths.max()),
+        )
+    return cut
+
+
 def check_texts(texts: Sequence[object]) -> None:
     """Raises ValueError, with the index, unless every entry is a str that is not blank."""
     if isinstance(texts, str):
         raise ValueError(f"texts: got one str, {texts[:40]!r}; expected a sequence of str")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"texts[{i}]: got {text!r}, expected a str that is not blank; drop or fix it")
+            advice = "decode it: text.decode('utf-8')" if isinstance(text, bytes) else "drop or fix it"
+            raise ValueError(f"texts[{i}]: got {text!r}, expected a str that is not blank; {advice}")
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: int) -> Tokenizer:

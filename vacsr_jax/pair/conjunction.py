@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.cosine import scaled
 
 TAIL = 15.0  # beyond it, log(1 + exp(-x)) equals exp(-x) in float32
 
@@ -84,11 +85,11 @@ class ConjunctionModel(PairModel):
 
     @nn.nowrap
     def with_scale(self, params, log_scale, bias=None):
-        """With a bias, the mean of the claims' logits starts as the pretrained logit."""
+        """With a bias, a pair at the base rate whose claims are alike starts with the known logit."""
         if not self.learn_scale:
             return params
-        biases = {} if bias is None else {"bias": jnp.full((self.claims,), bias, jnp.float32)}
-        return {**params, "log_scale": log_scale, **biases}
+        of_claims = None if bias is None else params["bias"] + (bias - self.initial_logit)
+        return scaled(params, log_scale, of_claims, "bias")
 
 
 def conjunction_logit(
@@ -104,13 +105,13 @@ def conjunction_logit(
     return logit_of_all(jnp.stack([scorer.scale * agreement(v, t) + bias for v, t, bias in parts]))
 
 
-def logit_of_all(logits: Float[Array, "k r c"]) -> Float[Array, "r c"]:
-    """logit(prod_k sigmoid(a^k)): the log odds that k independent statements, with logits a^k, all hold.
+def logit_of_all(logits: Float[Array, "*k"], log_weights: Array | float = 0.0, axis: int = 0) -> Float[Array, "*r"]:
+    """logit(prod_k sigmoid(a^k)^w_k): the log odds that independent statements, of logits a^k along `axis`, all hold.
 
-    = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)). u is kept as a logarithm. The value, and the gradient
-    sigmoid(-a^k) / sigmoid(-a), are therefore finite for every finite a^k.
+    = -log(exp(u) - 1), u = sum_k w_k log(1 + exp(-a^k)). u is kept as a logarithm. The value, and the gradient
+    w_k sigmoid(-a^k) / sigmoid(-a), are therefore finite for every finite a^k and log w_k.
     """
-    log_u = jax.scipy.special.logsumexp(log_softplus(-logits), axis=0)
+    log_u = jax.scipy.special.logsumexp(log_softplus(-logits) + log_weights, axis=axis)
     small = log_u < -TAIL
     u = jnp.exp(jnp.where(small, 0, log_u))
     return jnp.where(small, -log_u, -u - jnp.log(-jnp.expm1(-u)))

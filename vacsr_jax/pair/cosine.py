@@ -66,10 +66,13 @@ class CosineModel(PairModel):
 
     @nn.nowrap
     def with_scale(self, params, log_scale, bias=None):
-        if not self.learn_scale:
-            return params
-        has_bias = self.initial_logit is not None and bias is not None
-        return {**params, "log_scale": log_scale, **({"bias": bias} if has_bias else {})}
+        return scaled(params, log_scale, bias, "bias") if self.learn_scale else params
+
+
+def scaled(params, log_scale, bias, name: str):
+    """`PairModel.with_scale` of a model with log_scale and, maybe, a bias of this name."""
+    known = bias is not None and name in params
+    return {**params, "log_scale": log_scale, **({name: jnp.full_like(params[name], bias)} if known else {})}
 
 
 def scaled_cosine(config, dim: int, initial_logit: float) -> CosineModel:

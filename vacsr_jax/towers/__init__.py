@@ -10,6 +10,7 @@ from typing import Any
 from vacsr_jax.towers.base import TowersConfig, check_tokens
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, load_nothing
 from vacsr_jax.towers.hf import CONFIG, OPEN_CLIP_CONFIG, find_folder, read_object
 from vacsr_jax.towers.open_clip import load_open_clip, open_clip_tokenizer
 from vacsr_jax.towers.siglip import load_hf_siglip, refuse_naflex
@@ -40,6 +41,7 @@ TOWERS = {
     "clip": TowerFamily(CLIPConfig, load_hf_clip),
     "siglip": TowerFamily(CLIPConfig, load_hf_siglip, lambda folder: {"kind": "siglip"}, ids=False),
     "open_clip": TowerFamily(CLIPConfig, load_open_clip, open_clip_tokenizer, ids=False),
+    "embeddings": TowerFamily(EmbeddingsConfig, load_nothing),
 }
 
 

@@ -28,7 +28,8 @@ def read_workdir(workdir: Path, checkpoint: str) -> Loaded:
         model, params, config = restore_model(checkpoints, step)
     finally:
         checkpoints.close()
-    return Loaded(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
+    tokenizer = None if model.towers_config.takes_vectors else load_tokenizer(workdir / TOKENIZER)
+    return Loaded(model, params, tokenizer, config, step)
 
 
 def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:

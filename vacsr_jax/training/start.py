@@ -25,7 +25,22 @@ def read_start(config: ConfigDict) -> Loaded | None:
         return None
     name = config.model.pretrained
     found = read_workdir(Path(name), "best") if (Path(name) / CHECKPOINTS).is_dir() else read_folder(name)
+    if found.tokenizer is None:
+        raise ValueError(f"model.pretrained: {name} is a model on embeddings, without towers; see model.adapter")
     return found.at_image_size(config.model.image_size)
+
+
+def as_cosine(config: ConfigDict, start: Loaded) -> ConfigDict:
+    """The config for building a model on these towers: an adapter on towers with a bias (SigLIP) is residual.
+
+    Such an adapter's logit starts as the towers' own, scale cos + bias, unless the embeddings are raw or pooled by GPO.
+    """
+    adapter, pooling = config.adapter, config.model.pooling
+    if "logit_bias" not in start.params["towers"] or adapter.embeddings != "unit" or pooling != "clip":
+        return config
+    config = config.copy_and_resolve_references()
+    config.adapter.residual = True
+    return config.lock()
 
 
 def warm_start(config: ConfigDict, model: ImageTextModel, params: Any, start: Loaded) -> Any:

@@ -121,6 +121,7 @@ def get_config() -> ConfigDict:
     config.optim.warmup_steps = 300  # with 50, VACSR loses a fifth of its mAP@R on scenes
     config.optim.schedule = "cosine"  # after the warm-up. cosine: to 0 | step: to a tenth
     config.optim.step_at = 0.6  # share of the run after which the schedule "step" falls
+    config.optim.extension_lr = 0.0  # the highest rate of an extension, which has a warm-up and a schedule of its own
     config.optim.weight_decay = 0.01  # decoupled, as in AdamW
     config.optim.decayed = "matrices"  # what decays. matrices | all: vectors too, but not single numbers
     config.optim.clip_norm = 1.0  # a longer gradient (norm over all parameters) is shortened to this
@@ -144,6 +145,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 1500  # number of batches
+    config.train.extended_from = 0  # steps of the finished run in the workdir that this run extends to train.steps
     config.train.epochs = 0  # passes over the training captions (of classes: images) in place of steps; 0: use steps
     config.train.batch_size = 64  # of all devices and processes together
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory; on a CPU it fits the cache (1.7x faster)

@@ -30,7 +30,7 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, model: Loa
 
 
 def preprocessing_of(vision: VisionConfig) -> str:
-    """"clip": the centre square; "pcmepp": squashed, with ImageNet's statistics; "squash": with others (SigLIP)."""
+    """ "clip": the centre square; "pcmepp": squashed, with ImageNet's statistics; "squash": with others (SigLIP)."""
     if vision.resize != "squash":
         return "clip"
     return "pcmepp" if vision.pixel_mean == IMAGENET_PIXEL_MEAN else "squash"

@@ -36,6 +36,10 @@ from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 # These fields change how a machine computes and tells, but not what: a run may be resumed with other values.
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
 
+# These fields may differ where a finished run is extended.
+EXTENSION = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
+EXTENSION += ("optim.extension_lr:", "optim.schedule:", "optim.step_at:", "optim.warmup_steps:")
+
 
 class DivergedError(ValueError):
     """The loss is no longer finite."""
@@ -99,6 +103,7 @@ def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
             run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
             write_noise(workdir / NOISE, run.noise.index)
+    if config.train.extended_from or not (workdir / CONFIG).exists():  # an extension replaces the config of its run
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))
 
 
@@ -112,9 +117,14 @@ def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
 
 
 def check_claim(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError if the workdir holds a run of another config; the message names the fields."""
+    """Raises ValueError if the workdir holds a run of another config; the message names the fields.
+
+    A finished run may be extended (train.extended_from): with more steps, and a schedule for them.
+    """
     file = workdir / CONFIG
     if not file.exists():
+        if config.train.extended_from:
+            raise ValueError(f"train.extended_from: {workdir} holds no run to extend; leave it at 0 to start one")
         return
     try:
         saved = parse_json(file.read_bytes())
@@ -124,10 +134,30 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         raise ValueError(f"{file} is damaged ({error}); remove it to continue with the given config") from error
     differences = config_differences(saved, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
+    if any(difference.startswith("train.extended_from:") for difference in differences):
+        check_finished(workdir, config.train.extended_from)
+        differences = [difference for difference in differences if not difference.startswith(EXTENSION)]
     if differences:
+        longer = any(difference.startswith(("train.steps:", "train.epochs:")) for difference in differences)
+        hint = ". To train a finished run further, set train.extended_from and optim.extension_lr" if longer else ""
         raise ValueError(
             f"{workdir} holds a run of another config: {'; '.join(differences)}. "
-            "Give that config again to resume it, or another --workdir"
+            f"Give that config again to resume it, or another --workdir{hint}"
+        )
+
+
+def check_finished(workdir: Path, steps: int) -> None:
+    """Raises ValueError unless the workdir holds a run of this many steps that is finished."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        last = checkpoints.last_step()
+        planned = None if last is None else checkpoints.description(last)["config"]["train"]["steps"]
+    finally:
+        checkpoints.close()
+    if last != steps or last != planned:
+        raise ValueError(
+            f"train.extended_from: got {steps}, but {workdir} is at step {last} of {planned}; finish that run first, "
+            "with its own config, and give its number of steps"
         )
 
 

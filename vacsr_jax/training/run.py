@@ -78,7 +78,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         return set_up_on_embeddings(config, train, validation)
     texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
     start = read_start(config)
-    if start is not None:
+    if start is not None and start.tokenizer is not None:
         shape, tokenizer = start.model.towers_config, start.tokenizer
     else:
         shape = preset(config)
@@ -205,8 +205,8 @@ def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
     if config.model.preprocess == "clip":
         return vision
     if config.model.preprocess == "pcmepp":
-        statistics = {"pixel_mean": IMAGENET_PIXEL_MEAN, "pixel_std": IMAGENET_PIXEL_STD}
-        return dataclasses.replace(vision, resize="squash", interpolation="", resize_size=0, **statistics)
+        vision = dataclasses.replace(vision, resize="squash", interpolation="", resize_size=0)
+        return dataclasses.replace(vision, pixel_mean=IMAGENET_PIXEL_MEAN, pixel_std=IMAGENET_PIXEL_STD)
     raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
 
 

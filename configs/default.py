@@ -128,6 +128,9 @@ def get_config() -> ConfigDict:
     config.optim.image_lr = 1.0  # the image tower's learning rate, as a multiple of lr; heads and pair model have lr
     config.optim.text_lr = 1.0  # the same of the text tower
     config.optim.layer_decay = 1.0  # multiplies the rate of block k = 0 .. n - 1 of a tower by layer_decay^(n - k)
+    config.optim.lora = 0  # rank of adapters on the towers' linear layers, in whose place the towers learn; 0: none
+    config.optim.lora_alpha = 16.0  # the adapters' product is multiplied by this over the rank
+    config.optim.lora_on = ("attention/query", "attention/value")  # which layers: patterns for the end of their path
     config.optim.frozen = ()  # patterns of parameters that do not learn, such as "towers/text/*"
     config.optim.image_blocks = -1  # n: only the first n blocks of the image tower learn; -1: all of it
     config.optim.text_blocks = -1  # the same of the text tower

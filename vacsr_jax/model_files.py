@@ -15,6 +15,7 @@ from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.towers import check_tokens, find_family
 from vacsr_jax.towers.base import adapt_towers
 from vacsr_jax.towers.hf import OPEN_CLIP_CONFIG, find_folder, read_object
+from vacsr_jax.towers.peft import SETTINGS, merge_peft
 from vacsr_jax.towers.positions import at_image_size
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
@@ -54,9 +55,21 @@ def read_folder(folder_or_hub_name: str | Path) -> Loaded:
         return read_export(folder, description) if "vacsr_jax" in description else read_towers(folder)
     if (folder / OPEN_CLIP_CONFIG).is_file():
         return read_towers(folder)
+    if (folder / SETTINGS).is_file():
+        return read_adapted(folder)
     raise ValueError(
         f"{folder} holds no {CHECKPOINTS}/ (a training run) and no {DESCRIPTION} (an export or a pretrained model)"
     )
+
+
+def read_adapted(folder: Path) -> Loaded:
+    """Reads low-rank adapters in peft's files, and adds them to the model that they were trained on."""
+    base = read_object(folder / SETTINGS).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"{folder / SETTINGS}: base_model_name_or_path: got {base!r}, expected a folder or a hub name")
+    loaded = read_folder(base)
+    towers = merge_peft(folder, loaded.model.towers_config, loaded.params["towers"])
+    return loaded._replace(params={**loaded.params, "towers": towers})
 
 
 def read_export(folder: Path, description: dict[str, Any]) -> Loaded:

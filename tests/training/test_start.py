@@ -60,7 +60,7 @@ def test_methods_start_as_the_logit_of_a_siglip(method, towers):
     extra = {"conjunction__claims": 1} if method == "conjunction" else {}
     _, model, params = started(config_of(method, model__pretrained=str(SIGLIP), **extra))
     items = [model.pair.from_unit(jax.numpy.asarray(x)) for x in towers[:2]]
-    scorer = model.pair.apply({"params": params["pair"]}, method="scorer")
+    scorer = model.pair.apply({"params": jax.tree.map(jax.numpy.asarray, params["pair"])}, method="scorer")
     found = scorer.score_tile(*items).logit
     np.testing.assert_allclose(found, towers[2], rtol=0, atol=2e-5)
     assert np.ptp(towers[2]) > 0.5

@@ -23,6 +23,8 @@ safetensors: model.safetensors, config.json and tokenizer/, which vacsr_jax.load
 transformers: the towers as a CLIP or a SigLIP of Hugging Face, with scale and bias of a cosine, for
 transformers.AutoModel and vacsr_jax.load. Towers of another shape (the presets tiny) cannot be written so.
 
+peft: the low-rank adapters of a run with optim.lora, for peft.PeftModel and vacsr_jax.load.
+
 stablehlo, onnx: the functions image, text and score as a file each, tokenizer/, and functions.json, which says what
 they take and give. They run without this library: with jax.export.deserialize, or ONNX Runtime. Their pictures are RGB
 bytes [n, size, size, 3]; normalization is inside. Each file is read again and compared with the model."""
@@ -34,13 +36,16 @@ def register(verbs: Verbs) -> None:
     )
     parser.add_argument("--model", help="a workdir", required=True)
     parser.add_argument("--out", help="folder to write", required=True)
-    parser.add_argument("--format", default="safetensors", choices=FORMATS, help="(default: safetensors)")
+    parser.add_argument("--format", default="safetensors", choices=(*FORMATS, "peft"), help="(default: safetensors)")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of the workdir (default: best)")
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
 
+    if options.format == "peft":
+        print(f"{options.out}: {peft(options.model, options.out, options.checkpoint)}")
+        return
     print(f"{options.out}: {FORMATS[options.format](load(options.model, checkpoint=options.checkpoint), options.out)}")
 
 
@@ -59,6 +64,13 @@ def onnx(model: Pretrained, folder: str) -> str:
     from vacsr_jax.deploy.onnx import export_onnx
 
     return functions(Path(folder), "onnx", export_onnx(model, folder))
+
+
+def peft(workdir: str, folder: str, checkpoint: str) -> str:
+    from vacsr_jax.training.saved_model import export_peft
+
+    export_peft(Path(workdir), folder, checkpoint)
+    return "adapter_config.json, adapter_model.safetensors"
 
 
 def transformers(model: Pretrained, folder: str) -> str:

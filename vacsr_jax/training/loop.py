@@ -20,6 +20,7 @@ from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
+from vacsr_jax.optim.lora import add_lora, merged
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
 from vacsr_jax.training.checks import check_config, check_step
 from vacsr_jax.training.log_to import choose_services
@@ -109,8 +110,9 @@ def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
     """Returns the state of step 0 on the mesh, and the step that updates it."""
-    optimizer = make_optimizer(run.config, run.params)
-    state = init_state(run.params, optimizer, average=run.config.optim.average_from > 0)
+    params = add_lora(run.params, run.config.optim, run.config.seed)
+    optimizer = make_optimizer(run.config, params)
+    state = init_state(params, optimizer, average=run.config.optim.average_from > 0)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory; run.params must survive
     return state, make_step(run.config, run.model, optimizer, mesh, state, run.class_tokens)
@@ -201,7 +203,7 @@ def take_steps(
     )
     with closing(data), closing(writer), watch_signals() as stop:
         if config.train.patience and start == 0:  # the start takes part in the choice of the best
-            metrics = validate(run, host_copy(state.final_params))
+            metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
             writer.write(0, metrics)
             checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
@@ -215,7 +217,7 @@ def take_steps(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                metrics = validate(run, host_copy(state.final_params))
+                metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other

@@ -350,6 +350,14 @@ def test_an_unknown_option_is_refused_with_the_near_miss(refuse, tmp_path):
     assert "(did you mean --workdir?)" in " ".join(refuse(*arguments).split())
 
 
+def test_braces_that_the_shell_expanded_are_noticed(refuse, tmp_path):
+    configs = [f"--config=webdataset:path={i:03d}.tar" for i in range(3)]
+    error = " ".join(refuse("train", *configs, f"--workdir={tmp_path}").split())
+    assert (
+        "--config is given more than once; quote an argument with braces: '--config=webdataset:path=001.tar'" in error
+    )
+
+
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["embed", "--config.seed=1", "--model=a", "--out=b"]])
 def test_incomplete_commands_end_with_status_two(arguments, capsys):
     with pytest.raises(SystemExit) as ended:

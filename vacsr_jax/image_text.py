@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from vacsr_jax.pair import build_pair_model, describe_pair_model, find_method, pair_model_from
-from vacsr_jax.pair.base import Item, PairModel, Scorer
+from vacsr_jax.pair.base import Explained, Item, PairModel, Scorer
 from vacsr_jax.towers import TOWERS, describe_towers
 from vacsr_jax.towers.base import Encoded, Images, Tokens, TowerOutput, TowersConfig, check_numbers, field_types
 from vacsr_jax.towers.pooling import POOLING, GPOHead, LogVarBranch
@@ -92,6 +92,10 @@ class ImageTextModel(nn.Module):
         """Uses every parameter, so that `init` makes all of them."""
         self(images, tokens)
         self.scorer()
+
+    def explain(self, images: Item, texts: Item) -> Explained:
+        """Which places the tokens of each text found in its image; see `PairModel.explain`."""
+        return self.pair.explain(images, texts)
 
     def scorer(self) -> Scorer:
         """What scoring needs of the pair model."""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.decoding import FILES, Picture, as_array, decode_picture
 from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, warn_if_cut
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
@@ -34,6 +34,9 @@ from vacsr_jax.scoring.sampling import Samples, sample_similarity
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
+
+if TYPE_CHECKING:
+    from vacsr_jax.evaluation.explanation import Explanation
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
@@ -68,6 +71,7 @@ class Pretrained:
     tokenizer: Tokenizer
     config: dict[str, Any] | None = None
     step: int | None = None
+    _cut: list[bool] = dataclasses.field(default_factory=list, repr=False, compare=False)  # not empty once it was said
 
     def preprocess(self, image: Picture) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
@@ -110,8 +114,9 @@ class Pretrained:
         return embed_image_parts(self.model, self.params, source, part_size=part_size, skipped=skipped)
 
     def encode_texts(self, texts: str | Sequence[str] | np.ndarray) -> Item:
-        """The m texts as items, ready to be scored; see `encode_images`. Warns if texts are longer than the context.
+        """The m texts as items, ready to be scored; see `encode_images`.
 
+        Texts longer than the context are cut, which is logged once.
         Texts may also be given as the token ids int32 [m, l] that `tokenizer` makes of them.
 
         Raises:
@@ -121,7 +126,8 @@ class Pretrained:
             return embed_texts(self.model, self.params, texts)
         texts = as_texts(texts)
         tokens = self.tokenizer(texts)
-        warn_if_cut(self.tokenizer, texts, "texts")
+        if not self._cut:  # said once, not with each call
+            self._cut.extend([True] * bool(report_cut(self.tokenizer, texts, "texts")))
         return embed_texts(self.model, self.params, tokens)
 
     def score(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item) -> Scores:
@@ -136,6 +142,20 @@ class Pretrained:
         scores = score_pairs(self.model, self.params, images, texts)
         probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    def explain(self, image: ImageLike, text: str) -> Explanation:
+        """Which places the words of a text found in an image, and how that makes the probability of their match.
+
+        Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes (only the method tokens does not).
+        """
+        from vacsr_jax.evaluation.explanation import explain  # late: loading needs no code that evaluates
+
+        images, texts = self._encoded([image], [text])
+        picture = GivenImages([image], self, draft=False).image(0)
+        return explain(self.model, self.params, self.tokenizer, images, texts, picture, text)
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Compiles (or fetches) all that calls with these numbers of images or texts need, so that none of them waits.

@@ -30,13 +30,16 @@ def reference_file(out: Path, seed: int) -> Path:
 
 
 def measure(model: Pretrained, config, folder: Path) -> dict:
-    """Returns numbers of the test split for the result file; needs the file that `measure_reference` writes.
+    """Returns numbers of the test split for the result file, and saves the model in `folder`.
+
+    It needs the file that `measure_reference` writes.
 
     `common` holds the AUROC on the reference model's pairs, pooled and within captions: every model of a seed is asked
     about the same pairs, so that a better model does not get harder ones. `t2i` holds the mAP@R of captions with a
     relation, with a side, and of the others. `probability` holds the mean match probability of labelled pairs,
     unlabelled matches and true negatives.
     """
+    model.save(folder)
     test = open_split(config, "test")
     found = evaluate_captions(model, test)
     score, labels, matches = found.scores.by_match(), found.labels, found.relevance == 1

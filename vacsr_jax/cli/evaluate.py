@@ -45,10 +45,23 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
         if model.config is None:
             raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
         config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
+        check_there(config, options.model)
     print_metrics = on_classes if config.data.name == "classification" else on_captions
     metrics = print_metrics(model, config, options.split)
     if options.out:
         write_text(Path(options.out), to_json(metrics))
+
+
+def check_there(config: ConfigDict, model: str) -> None:
+    """Raises ValueError if the data of a model's run are no longer where the run found them."""
+    from vacsr_jax.data.datasets import missing_paths
+
+    missing = missing_paths(config)
+    if missing:
+        raise ValueError(
+            f"{model}: its run read data at {missing[0]}, where nothing is now; say where they are with "
+            "--config.data.path=FOLDER"
+        )
 
 
 def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
@@ -60,7 +73,7 @@ def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, 
 
     source = open_split(config, None if split == "all" else split)
     evaluation = evaluate_captions(model, source, caption_truth(config, split))
-    protocol = describe_protocol(config, source, split, model.model.towers_config.vision)
+    protocol = describe_protocol(config, source, split, model)
     print(printed_table({split: evaluation.metrics}))
     print(f"\n{protocol_line(protocol)}")
     return {**evaluation.metrics, "distributions": distributions_as_json(evaluation), "protocol": protocol}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vacsr_jax.cli.verbs import Once, Verbs
 from vacsr_jax.config_files import described_fields, load_config
@@ -14,6 +14,8 @@ from vacsr_jax.workdir import EVALUATION, METRICS, REPORT, SHOTS
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from vacsr_jax.data.source import Source
+    from vacsr_jax.metrics.coco import CaptionTruth
     from vacsr_jax.pretrained import Pretrained
     from vacsr_jax.training.run import Run
 
@@ -111,48 +113,85 @@ def train_and_evaluate(config: ConfigDict, workdir: Path, *, command: str = "", 
     import jax
 
     from vacsr_jax.pretrained import load_workdir
+    from vacsr_jax.training.checks import check_config
     from vacsr_jax.training.loop import train
     from vacsr_jax.training.multihost import connect, ending_together
 
     if distributed:
         connect(distributed)
+    check_config(config)
+    tests = open_tests(config)
     with ending_together():
         finished, _ = train(config, workdir)
     if jax.process_index() > 0:
         return
     best = load_workdir(workdir, "best")
-    if finished.class_tokens is None:
-        evaluate_on_captions(config, finished, best, workdir, command=command)
+    if isinstance(tests, CaptionTest):
+        evaluate_on_captions(config, tests, finished, best, workdir, command=command)
     else:
         evaluate_on_classes(config, finished, best, workdir)
 
 
+class CaptionTest(NamedTuple):
+    """The test split of a run on captions, and COCO's ground truth for it if the config names that."""
+
+    source: Source
+    truth: CaptionTruth | None
+
+
+def open_tests(config: ConfigDict) -> CaptionTest | None:
+    """Opens what the run will be evaluated on, before it trains; None for classes, whose tests are opened by name.
+
+    Raises:
+      ValueError: if there is no test split, it or its ground truth cannot be read, or the two do not belong together.
+    """
+    from vacsr_jax.data.classification.protocol import find_template
+    from vacsr_jax.data.datasets import open_class_split, open_split
+    from vacsr_jax.evaluation.loaded_model import caption_truth
+    from vacsr_jax.evaluation.retrieval import check_truth
+
+    if config.data.name == "classification":
+        for name in config.data.tests:
+            find_template(open_class_split(config, name).benchmark, config.data.template)
+        return None
+    try:
+        test = CaptionTest(open_split(config, "test"), caption_truth(config, "test"))
+    except ValueError as error:
+        raise ValueError(f"{error} (the split test is evaluated after training, so it is opened first)") from error
+    if test.truth is not None:
+        check_truth(test.source, test.truth)
+    return test
+
+
 def evaluate_on_captions(
-    config: ConfigDict, finished: Run, best: Pretrained, workdir: Path, *, command: str = ""
+    config: ConfigDict, test: CaptionTest, finished: Run, best: Pretrained, workdir: Path, *, command: str = ""
 ) -> None:
     """Writes and prints the metrics of the best and the untrained model on the test split, and writes the page."""
     from vacsr_jax.atomic_files import to_json, write_text
-    from vacsr_jax.data.datasets import open_split
-    from vacsr_jax.evaluation.loaded_model import caption_truth, distributions_as_json, evaluate_captions
+    from vacsr_jax.evaluation.loaded_model import distributions_as_json, evaluate_captions
     from vacsr_jax.evaluation.protocol import describe_protocol, protocol_line
     from vacsr_jax.report.html import write_report
     from vacsr_jax.report.run_report import build_report, printed_table
     from vacsr_jax.training.metric_writer import read_metrics
 
-    test, truth = open_split(config, "test"), caption_truth(config, "test")
+    source, truth = test
     untrained = dataclasses.replace(best, params=finished.params)
-    evaluation = evaluate_captions(best, test, truth)
-    columns = {"untrained": evaluate_captions(untrained, test, truth).metrics, "trained": evaluation.metrics}
-    protocol = describe_protocol(config, test, "test", best.model.towers_config.vision)
+    evaluation = evaluate_captions(best, source, truth)
+    columns = {"untrained": evaluate_captions(untrained, source, truth).metrics, "trained": evaluation.metrics}
+    protocol = describe_protocol(config, source, "test", best)
     facts = {
         "distributions": distributions_as_json(evaluation),
         "protocol": protocol,
         "noise": finished.noise.facts if finished.noise else None,
+        "cut training captions": finished.cut,
     }
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
-    write_report(workdir / REPORT, build_report(title, test, evaluation, columns, curves, best.config or {}, command))
+    explain = best.explain if best.model.pair.explains else None
+    write_report(
+        workdir / REPORT, build_report(title, source, evaluation, columns, curves, best.config or {}, command, explain)
+    )
     print(printed_table(columns))
     print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")
@@ -171,7 +210,13 @@ def evaluate_on_classes(config: ConfigDict, finished: Run, last: Pretrained, wor
     untrained = dataclasses.replace(last, params=finished.params)
     columns = {"untrained": evaluate_tests(untrained, config), "trained": evaluate_tests(last, config)}
     drawn = drawn_images(config)
-    values = {"step": last.step, **describe_few_shot(config, drawn), **columns, "config": last.config}
+    values = {
+        "step": last.step,
+        "cut class prompts": finished.cut,
+        **describe_few_shot(config, drawn),
+        **columns,
+        "config": last.config,
+    }
     values |= {f"{name}_summary": summary(results) for name, results in columns.items()}
     write_text(workdir / EVALUATION, to_json(values))
     if drawn is not None:

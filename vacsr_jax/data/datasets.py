@@ -13,7 +13,7 @@ from vacsr_jax.data.embedding_files import read_pairs
 from vacsr_jax.data.hub_dataset import read_hub_dataset
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scene_web import make_web
-from vacsr_jax.data.scenes import make_scenes
+from vacsr_jax.data.scenes import JITTER, make_scenes
 from vacsr_jax.data.source import Source, concatenate
 from vacsr_jax.data.webdataset import read_webdataset
 
@@ -38,7 +38,8 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
         return make_web(split, data[f"{split}_size"], seed=config.seed)
     if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
-        return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, held_out=data.held_out)
+        drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.get("jitter", JITTER)}
+        return make_scenes(split or "all", size, seed=config.seed, **drawn)
     if data.name in OWN:
         return open_own(config, split)
     if data.name == "captions":
@@ -84,6 +85,13 @@ def open_own(config: ConfigDict, split: str | None) -> Source:
             f"--config=base_to_novel:dataset={Path(data.path).name},root={Path(data.path).parent}"
         )
     return source
+
+
+def missing_paths(config: ConfigDict) -> list[str]:
+    """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
+    return [
+        path for path in config.data.get("path", "").split(",") if Path(path).is_absolute() and not Path(path).exists()
+    ]
 
 
 def open_validation(config: ConfigDict) -> Source | None:

@@ -28,7 +28,7 @@ from vacsr_jax.data.scenes import (
 from vacsr_jax.data.source import ArraySource
 
 BACKGROUNDS = {"beige": (0.86, 0.80, 0.68), "brown": (0.42, 0.30, 0.22), "navy": (0.10, 0.13, 0.32)}
-SHIFT = 1.5  # pixels by which an object may be off the centre of its cell; .5 in scenes
+JITTER = 1.5  # pixels; see `draw_images`
 FACTS = (0.7, 0.3, 0.0)  # odds of 1, 2 and 3 facts in a text
 WRONG = 0.1  # share of texts that were written for another picture
 CHATTER = (
@@ -61,7 +61,7 @@ def make_web(split: str, n: int, *, seed: int) -> ArraySource:
     written_for[moved] = np.roll(moved, 1)
     colours = np.array(list(BACKGROUNDS.values()))
     parts = [layout.take(slice(i, i + PICTURES_AT_ONCE)) for i in range(0, n, PICTURES_AT_ONCE)]
-    images = np.concatenate([draw_images(rng, part, colours, SHIFT) for part in parts])
+    images = np.concatenate([draw_images(rng, part, JITTER, colours) for part in parts])
     images.setflags(write=False)  # the cached array is shared
     scenes = list(map(Layout._make, zip(*(part.tolist() for part in layout), strict=True)))
     texts = [web_text(words, scenes[i]) for i in written_for]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -95,18 +95,18 @@ class Tokenizer:
         (folder / LENGTHS).write_text(json.dumps(lengths, indent=2) + "\n")
 
 
-def warn_if_cut(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> int:
-    """Returns how many texts are longer than the context and lose their end, and warns if there are any.
+def report_cut(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> int:
+    """Returns how many texts are longer than the context and lose their end, and logs one line if there are any.
 
     Two texts that differ only after the cut become the same to the model.
     """
     lengths, room = tokenizer.lengths(texts), tokenizer.context_length
     cut = int((lengths > room).sum())
     if cut:
-        warnings.warn(
-            f"{cut:,} of {len(texts):,} {what} are longer than the context of {room} tokens and are cut (the longest "
-            f"has {lengths.max()}); shorten them, or train a model with model.context_length={lengths.max()}",
-            stacklevel=3,
+        logging.getLogger(__name__).warning(
+            "%s of %s %s are longer than the context of %d tokens and are cut (the longest has %d); shorten them, or "
+            "train a model with model.context_length=%d",
+            *(f"{cut:,}", f"{len(texts):,}", what, room, lengths.max(), lengths.max()),
         )
     return cut
 

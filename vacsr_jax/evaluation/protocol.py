@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
-from vacsr_jax.data.source import Source
-from vacsr_jax.towers.base import VisionConfig
+from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.loaded_model import LoadedModel
 
 TIES = "among equal scores a wrong item ranks first"
 
 
-def describe_protocol(config: ConfigDict, source: Source, split: str, vision: Any) -> dict[str, str | int]:
+def describe_protocol(config: ConfigDict, source: Source, split: str, model: LoadedModel) -> dict[str, str | int]:
     """Describes the data, split, counts, choice of captions, preprocessing, ground truth and treatment of ties.
 
-    `vision` is the config of the model's image tower, or of its image embeddings.
+    `cut captions` are longer than the model's context and lose their end. A model on embeddings has neither.
     """
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
-    if isinstance(vision, VisionConfig):
+    vision, tokenizer = model.model.towers_config.vision, model.tokenizer
+    if tokenizer is not None:
+        lengths = tokenizer.lengths(caption_pairs(source)[0])
+        data["cut captions"] = int((lengths > tokenizer.context_length).sum())
         data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
         data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"

@@ -19,7 +19,7 @@ from vacsr_jax.evaluation.uncertainty_figures import (
 )
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
-from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
+from vacsr_jax.metrics.coco import CaptionTruth, check_ids, coco_metrics, eccv_precision
 from vacsr_jax.metrics.uncertainty import Distribution
 from vacsr_jax.pair.base import PairScores
 from vacsr_jax.scoring.embed import embed_images, embed_texts
@@ -85,6 +85,12 @@ def caption_ids(source: Source) -> tuple[list[int], list[int]]:
             "data.ground_truth: it is for COCO's captions, but these data have no caption ids; leave it empty"
         )
     return [int(i) for i in source.ids], [i for ids in source.caption_ids for i in ids]
+
+
+def check_truth(source: Source, truth: CaptionTruth) -> None:
+    """Raises ValueError if a source's images and captions are not those of COCO's ground truth."""
+    images, captions = caption_ids(source)
+    check_ids(images, captions, truth)
 
 
 def score_source(

@@ -67,6 +67,23 @@ class PairScores(NamedTuple):
         return self.logit if self.match_score is None else self.match_score
 
 
+class Explained(NamedTuple):
+    """Which places the tokens of a text found in an image, for b images with a text each.
+
+    Attributes:
+      weight: [b, l] how much a token counts, 0 to 1; 0 for pads.
+      probability: [b, l] that the token has a place in the image. The product of probability^weight is the match
+        probability.
+      share: [b, l, p] how much of that is due to each place; sums to 1 over the places.
+      regions: for each place the cells that it spans, counted row by row; none of them: the whole image.
+    """
+
+    weight: Float[Leaf, "b l"]
+    probability: Float[Leaf, "b l"]
+    share: Float[Leaf, "b l p"]
+    regions: tuple[tuple[int, ...], ...]
+
+
 class Meaning(NamedTuple):
     """What the numbers of a pair model mean, in one sentence each; None for a number that the model does not give."""
 
@@ -130,6 +147,11 @@ class PairModel(nn.Module):
         return False
 
     @property
+    def explains(self) -> bool:
+        """Whether the model can say which token found which place (`explain`)."""
+        return False
+
+    @property
     def meaning(self) -> Meaning:
         """What the logit, the probability and the uncertainty mean."""
         raise NotImplementedError(f"{type(self).__name__} must say what its scores mean (`meaning`)")
@@ -181,6 +203,17 @@ class PairModel(nn.Module):
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int) -> Float[Array, "n r c"]:
         """n draws of every pair's match logit, for a model that `has_latent`."""
         raise NotImplementedError(f"{type(self).__name__} must have sample(key, images, texts, n)")
+
+    def explain(self, images: Item, texts: Item) -> Explained:
+        """Which places the tokens of each text found in its image, for as many images as texts.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes.
+        """
+        raise ValueError(
+            f"{type(self).__name__} compares an image and a text as wholes, so there is nothing to explain; "
+            "load a model of method tokens, or of propensity.match=tokens"
+        )
 
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""

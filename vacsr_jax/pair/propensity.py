@@ -15,6 +15,7 @@ from vacsr_jax.ops.pairwise import PairTerms
 from vacsr_jax.pair.adapter import DETERMINISTIC, scale_embedding
 from vacsr_jax.pair.base import (
     Batch,
+    Explained,
     Item,
     Items,
     Leaf,
@@ -158,6 +159,10 @@ class PropensityModel(PairModel):
         return self.match.has_latent
 
     @property
+    def explains(self) -> bool:
+        return self.match.explains
+
+    @property
     def meaning(self) -> Meaning:
         return Meaning(
             "log odds that the text is true of the image, whether or not it got the label",
@@ -208,6 +213,9 @@ class PropensityModel(PairModel):
 
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int):
         return self.match.sample(key, match_part(images), match_part(texts), n)
+
+    def explain(self, images: Item, texts: Item) -> Explained:
+        return self.match.explain(match_part(images), match_part(texts))
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

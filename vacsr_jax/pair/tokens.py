@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.ops.vectors import unit
-from vacsr_jax.pair.base import Items, Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.base import Explained, Items, Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
 from vacsr_jax.pair.conjunction import logit_of_all
 from vacsr_jax.towers.base import Encoded
 
@@ -57,6 +57,11 @@ class TokensScorer(Scorer):
         found = jax.nn.logsumexp(fits.reshape(r, p, length * c) + log(images.weights)[:, :, None], axis=1)
         return found.reshape(r, length, c) + texts.biases.T
 
+    def explain(self, images: Places, texts: Claims) -> tuple[Float[Array, "b l"], Float[Array, "b l p"]]:
+        """The probability of each claim in the text's own image, and the share that each place has in it."""
+        fits = jnp.einsum("bpd,bld->blp", images.vectors, self.scale * texts.vectors) + log(images.weights)[:, None]
+        return nn.sigmoid(jax.nn.logsumexp(fits, axis=-1) + texts.biases), nn.softmax(fits)
+
     def in_precision(self, dtype: Any) -> TokensScorer:
         return self.replace(dtype=dtype)
 
@@ -89,6 +94,7 @@ class TokensModel(PairModel):
       gate: whether tokens have weights; False: w_l = 1.
     """
 
+    explains = True
     dim: int
     places: str
     places_at_most: int
@@ -145,6 +151,16 @@ class TokensModel(PairModel):
         biases = self.claim_bias(tokens)[..., 0] if self.token_bias else jnp.full(valid.shape, self.shared_bias)
         weights = nn.sigmoid(self.weight(tokens)[..., 0]) if self.gate else 1
         return Claims(unit(self.claim(tokens)), weights * valid, biases)
+
+    def explain(self, images: Places, texts: Claims) -> Explained:
+        return Explained(texts.weights, *self.scorer().explain(images, texts), self.regions(images.vectors.shape[1]))
+
+    @nn.nowrap
+    def regions(self, places: int) -> tuple[tuple[int, ...], ...]:
+        """The cells that each of an image's places spans; none for the pooled image."""
+        cells = {"whole": 0, "cells": places - 1, "pairs": math.isqrt(places - 1)}[self.places]
+        pairs = zip(*(x.tolist() for x in ordered_pairs(cells)), strict=True) if self.places == "pairs" else ()
+        return ((), *((i,) for i in range(cells)), *pairs)
 
     def scorer(self) -> TokensScorer:
         return TokensScorer(jnp.exp(self.log_scale))

@@ -33,9 +33,7 @@ def start_at_cosine(config: ConfigDict, model: ImageTextModel, params: Any, pair
     return {**params, "pair": model.pair.with_scale(params["pair"], np.float32(np.log(scale)), np.float32(level))}
 
 
-def sample(
-    model: ImageTextModel, params: Any, pairs: Pairs, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample(model: ImageTextModel, params: Any, pairs: Pairs, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors of the images and the texts of up to `PAIRS` training pairs, float64 [p, d], and their groups [p]."""
     index = np.random.default_rng(seed).permutation(len(pairs))[:PAIRS]
     batch = pairs.take(index)

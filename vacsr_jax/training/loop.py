@@ -20,7 +20,8 @@ from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
-from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_differences, config_to_dict
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
+from vacsr_jax.training.checks import check_config, check_step
 from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
@@ -45,21 +46,24 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
-        damaged, or the config does not fit the data or devices.
+        damaged, or the config does not fit the data or devices. A run that is refused leaves nothing in a new workdir.
       OSError: if a checkpoint or a record cannot be written.
       DivergedError: if the loss is not finite; it names the step, the ids of its batch, and the last checkpoint.
       Stopped: after SIGTERM or Ctrl-C, once the checkpoint of the last step is written.
     """
     workdir = Path(workdir)
-    choose_services(config.train.log_to)  # so that a mistake in it is reported at once
+    check_config(config)
+    check_path(workdir)
     with hold(workdir):
         check_claim(workdir, config)
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
         check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))
-        on_first_process(lambda: claim(workdir, config, run))
         state, step = start(run, mesh)
+        if not (workdir / CONFIG).exists():
+            check_step(run.config, run.pairs, state, step)
+        on_first_process(lambda: claim(workdir, config, run))
         checkpoints = Checkpoints(workdir)
         try:
             last, pending = checkpoints.last_step(), []

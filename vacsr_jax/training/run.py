@@ -23,7 +23,7 @@ from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut, train_tokenizer
 from vacsr_jax.image_text import ImageTextModel, build_model, init_params
 from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.base import (
@@ -36,9 +36,12 @@ from vacsr_jax.towers.base import (
 )
 from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.presets import PRESETS
+from vacsr_jax.training.checks import fit_warmup
 from vacsr_jax.training.cosine_start import start_at_cosine
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
+# Fields that name files or folders; data.path may name several, separated by commas.
+PATHS = (("data", "path"), ("data", "tfds"), ("data", "ground_truth"), ("data", "noise_file"), ("model", "pretrained"))
 MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 
 
@@ -46,7 +49,9 @@ MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 class Run:
     """Everything about a run that training does not change; `params` are those of step 0.
 
-    In `config`, `train.epochs` has been converted to `train.steps`.
+    In `config`, `train.epochs` has been converted to `train.steps`, the warm-up fits into them, and the paths of the
+    data are absolute, so that the run can be evaluated from any folder. `cut` is the number of training texts that are
+    longer than the context.
     """
 
     config: ConfigDict
@@ -57,6 +62,7 @@ class Run:
     validation: Source | None
     noise: Noise | None
     class_tokens: np.ndarray | None = None  # int32 [c, l], one text per class, if the texts are classes
+    cut: int = 0
 
 
 def set_up(config: ConfigDict, workdir: Path) -> Run:
@@ -91,6 +97,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     augmentation = make_augmentation(config, shape, tokenizer)
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
+    cut = report_cut(tokenizer, texts, "training captions" if image_index is not None else "class prompts")
     noise = noise_of(config, image_index)
     resize_train: Callable | None = resize
     if config.augment.images == "none":  # otherwise each step takes a new crop of the full image
@@ -105,7 +112,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     else:
         shown = image_index if noise is None else noise.index
         pairs = Pairs(train, tokens, shown, resize_train, augmentation)
-    return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
+    config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
+    return Run(config, model, params, tokenizer, pairs, validation, noise, class_tokens, cut)
 
 
 def set_up_on_embeddings(config: ConfigDict, train: EmbeddingSource, validation: Source | None) -> Run:
@@ -121,7 +129,8 @@ def set_up_on_embeddings(config: ConfigDict, train: EmbeddingSource, validation:
     noise = noise_of(config, image_index)
     pairs = Pairs(train, texts, image_index if noise is None else noise.index)
     params = start_at_cosine(config, model, init_params(model, config.seed), pairs)
-    return Run(with_steps(config, len(pairs)), model, jax.device_get(params), None, pairs, validation, noise)
+    config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
+    return Run(config, model, jax.device_get(params), None, pairs, validation, noise)
 
 
 def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsConfig:
@@ -175,6 +184,17 @@ def with_steps(config: ConfigDict, items: int) -> ConfigDict:
         return config
     config = config.copy_and_resolve_references()
     config.train.steps = config.train.epochs * max(items // config.train.batch_size, 1)
+    return config.lock()
+
+
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+    """Makes the paths in the config absolute where they exist; a name of the hub stays as it is."""
+    config = config.copy_and_resolve_references()
+    for group, field in PATHS:
+        paths = config[group][field].split(",")
+        config[group][field] = ",".join(
+            str(Path(path).resolve()) if path and Path(path).exists() else path for path in paths
+        )
     return config.lock()
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from vacsr_jax.atomic_files import write_text
 from vacsr_jax.training.multihost import on_first_process
 
-LOCK = ".lock"  # in a workdir; never removed
+LOCK = ".lock"  # in a workdir
 HOLDER = ".lock_holder"  # names the process that holds the lock, for messages
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -25,8 +25,11 @@ def hold(workdir: Path) -> Iterator[None]:
     """Holds the workdir while the block runs; the operating system releases it, even if the process is killed.
 
     The lock is the system's own (`flock`; on Windows `LockFile`). NFS passes it on to its server, so hosts exclude each
-    other too. On a file system without locks, a warning is given. The file is never removed, because a lock on a
-    removed file would exclude nobody. Among the processes of one run, the first holds the lock for all.
+    other too. On a file system without locks, a warning is given. Among the processes of one run, the first holds the
+    lock for all.
+
+    The lock's file stays, unless the block leaves nothing else in the workdir: a run that was refused leaves no trace.
+    A process that gets the lock of a file that was removed meanwhile tries again, since that lock excludes nobody.
 
     Raises:
       ValueError: if another process holds it; the message names the process and its host.
@@ -38,6 +41,7 @@ def hold(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold(workdir: Path) -> Iterator[None]:
+    made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(workdir / LOCK, timeout=0), workdir / HOLDER
     try:
@@ -58,4 +62,9 @@ def _hold(workdir: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if {x.name for x in workdir.iterdir()} <= {LOCK}:
+            with contextlib.suppress(OSError):  # Windows removes the file of a lock when it is released
+                (workdir / LOCK).unlink(missing_ok=True)
+                if made:
+                    workdir.rmdir()
         lock.release()

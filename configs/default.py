@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
     config.model.pretrained = ""  # start from this Hugging Face CLIP (a folder or a hub name) instead
+    config.model.adapter = ""  # start the pair model from this run on these towers' embeddings (configs/embeddings.py)
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
     config.model.embedding_dim = 0  # with pooling gpo; 0: the towers' own

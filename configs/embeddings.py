@@ -24,6 +24,7 @@ def get_config(argument: str = ""):
     config.train.steps = 2000
     config.train.patience = 5
     config.train.tile_pairs = 1 << 16
-    config.optim.warmup_steps = 100
+    config.optim.lr = 3e-4
+    config.optim.warmup_steps = 50
     config.checkpoint.every = 50
     return config

@@ -12,6 +12,7 @@ import warnings
 
 from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    calibrate,
     classify,
     configs,
     data_check,
@@ -35,6 +36,7 @@ from vacsr_jax.compilation_cache import keep_compiled
 VERBS = (
     train,
     evaluate,
+    calibrate,
     embed,
     export,
     push,

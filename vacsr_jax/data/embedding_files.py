@@ -143,7 +143,7 @@ def pairs_of_embedded(path: Path) -> EmbeddingPairs:
         wrong = next((i for i, name in enumerate(named) if name not in number), None)
         if wrong is not None:
             raise ValueError(
-                f"{path}: answers: text {str(ids[texts[wrong]])!r} names {named[wrong]!r}, which is no image of the file"
+                f"{path}: answers: text {str(ids[texts[wrong]])!r} names {named[wrong]!r}, which is no image here"
             )
         image_of = np.array([number[name] for name in named])
     elif len(images) == len(texts):

@@ -74,8 +74,8 @@ class EmbeddingPairs:
             raise ValueError(
                 f"image_of: row {row} points to image {self.image_of[row]}, but the images are 0 to {n - 1}"
             )
-        if self.image_ids is not None and len(np.unique(self.image_ids)) < n:
-            names, first = np.unique(self.image_ids, return_index=True)
+        first = range(n) if self.image_ids is None else np.unique(self.image_ids, return_index=True)[1]
+        if self.image_ids is not None and len(first) < n:
             row = int(np.setdiff1d(np.arange(n), first)[0])
             raise ValueError(f"image_ids: row {row} repeats {str(self.image_ids[row])!r}; ids must be unique")
 

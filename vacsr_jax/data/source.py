@@ -31,8 +31,8 @@ class Source(Protocol):
     that one saves two copies; see `picture` below. A source in memory may have `gather(index)`, all of a batch's images
     at once.
 
-    In a source of embeddings an image is a vector. It has `text_inputs()`, the vectors of its texts, and `shown(index)`,
-    what stands for an image on a page.
+    In a source of embeddings an image is a vector. It has `text_inputs()`, the vectors of its texts, and
+    `shown(index)`, what stands for an image on a page.
     """
 
     @property

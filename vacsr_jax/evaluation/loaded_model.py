@@ -7,15 +7,17 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
+from vacsr_jax.calibration import Calibration
 from vacsr_jax.data.classification.source import ClassSource
 from vacsr_jax.data.datasets import open_class_split
 from vacsr_jax.data.source import Source
 from vacsr_jax.data.tokenizer import Tokenizer
 from vacsr_jax.evaluation.classification import classify, result_of
 from vacsr_jax.evaluation.coco import read_caption_truth
-from vacsr_jax.evaluation.retrieval import Evaluation, evaluate
+from vacsr_jax.evaluation.retrieval import Evaluation, evaluate, score_source
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.coco import CaptionTruth
+from vacsr_jax.pair.base import PairScores
 
 Results = dict[str, dict[str, Any]]  # name of a test set -> its `result_of`
 
@@ -29,14 +31,27 @@ class LoadedModel(Protocol):
     def params(self) -> Any: ...
     @property
     def tokenizer(self) -> Tokenizer | None: ...
+    @property
+    def calibration(self) -> Calibration | None: ...
     def preprocess(self, image: Any) -> np.ndarray: ...
 
 
 def evaluate_captions(model: LoadedModel, source: Source, truth: CaptionTruth | None = None) -> Evaluation:
     """Scores all images of a source against all its captions; see `evaluate`."""
+    return evaluate(
+        model.model, model.params, source, *inputs_of(model, source), truth=truth, calibration=model.calibration
+    )
+
+
+def score_captions(model: LoadedModel, source: Source) -> tuple[PairScores, np.ndarray]:
+    """The scores of all images of a source with all its captions, and their labels; see `score_source`."""
+    return score_source(model.model, model.params, source, *inputs_of(model, source))
+
+
+def inputs_of(model: LoadedModel, source: Source) -> tuple[Any, Any]:
+    """The tokenizer and the preprocessing of a model's inputs; None for embeddings."""
     check_kind(model, source)
-    preprocess = None if model.model.towers_config.takes_vectors else model.preprocess
-    return evaluate(model.model, model.params, source, model.tokenizer, preprocess, truth)
+    return model.tokenizer, None if model.model.towers_config.takes_vectors else model.preprocess
 
 
 def check_kind(model: LoadedModel, source: Source) -> None:

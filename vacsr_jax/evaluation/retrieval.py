@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from vacsr_jax.calibration import Calibration
 from vacsr_jax.data.source import Source, text_inputs
 from vacsr_jax.evaluation.coco import flat_metrics
 from vacsr_jax.evaluation.uncertainty_figures import (
@@ -58,14 +59,16 @@ def evaluate(
     tokenize: Callable[[list[str]], np.ndarray] | None,
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     truth: CaptionTruth | None = None,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Scores all images of a source against all its captions and computes every metric; see `all_metrics`.
 
-    With COCO's `truth` it also computes `coco_metrics`; ValueError if the source's ids are not those of the truth.
+    A `calibration` gives the probability in place of the model. With COCO's `truth` it also computes `coco_metrics`;
+    ValueError if the source's ids are not those of the truth.
     """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
-    probability = probabilities(model, scores)
+    probability = probabilities(model, scores) if calibration is None else calibration.probability(scores.logit)
     metrics = all_metrics(scores, probability, labels, relevance)
     curves = quality_curves(scores, labels, relevance)
     if truth is not None:

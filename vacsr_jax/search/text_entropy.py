@@ -147,8 +147,8 @@ def make_reference_images(
     Take some hundreds of training images, or other images that nobody will search with, similar to future queries.
 
     Args:
-      scale: the model's exp(logit_scale), 100 for CLIP. If it is not known, `metrics.scale.fit_scale` finds one from validation
-        pairs.
+      scale: the model's exp(logit_scale), 100 for CLIP. If it is not known, `metrics.scale.fit_scale` finds one from
+        validation pairs.
       ids: the ids of the images; "0", "1", ... by default.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Starts a pair model at the cosine of embeddings that were trained before: its scale and bias fit the training pairs."""
+"""Starts a pair model at the cosine of embeddings that were trained before, with a scale and bias that fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start_at_cosine(config: ConfigDict, model: ImageTextModel, params: Any, pair
 
 
 def sample(model: ImageTextModel, params: Any, pairs: Pairs, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors of the images and the texts of up to `PAIRS` training pairs, float64 [p, d], and their groups [p]."""
+    """Unit vectors of the images and texts of up to `PAIRS` training pairs, float64 [p, d], and their groups [p]."""
     index = np.random.default_rng(seed).permutation(len(pairs))[:PAIRS]
     batch = pairs.take(index)
     items = jax.jit(model.apply)({"params": params}, batch["images"], batch["tokens"])

@@ -38,6 +38,7 @@ from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.checks import fit_warmup
 from vacsr_jax.training.cosine_start import start_at_cosine
+from vacsr_jax.training.warm_start import adapter_params
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
 # Fields that name files or folders; data.path may name several, separated by commas.
@@ -91,6 +92,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         params = {**params, "towers": keep_known(towers, params["towers"])}
         if not config.cosine.scale:  # a scale in the config overrides the pretrained one
             params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
+    if config.model.adapter:
+        params = {**params, "pair": adapter_params(Path(config.model.adapter), model)}
     params = jax.device_get(params)
 
     resize = functools.partial(preprocess, image_size=shape.vision.image_size, resize=shape.vision.resize)
@@ -149,8 +152,8 @@ def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsC
     kept = [side.dim for side in sides if side.projection != "linear"]
     if len(set(kept)) > 1:
         raise ValueError(
-            f"{pairs.path}: image embeddings have {kept[0]} numbers and text embeddings {kept[1]}; to compare them, set "
-            "--config.model.text_projection=linear (or image_projection)"
+            f"{pairs.path}: image embeddings have {kept[0]} numbers and text embeddings {kept[1]}; to compare them, "
+            "set --config.model.text_projection=linear (or image_projection)"
         )
     return EmbeddingsConfig(*sides, model.embedding_dim or min(kept or [side.dim for side in sides]))
 

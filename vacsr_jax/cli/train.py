@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.cli.verbs import Once, Verbs
 from vacsr_jax.config_files import described_fields, load_config
 from vacsr_jax.workdir import EVALUATION, METRICS, REPORT, SHOTS
 
@@ -66,6 +66,7 @@ def register(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--config",
+        action=Once,
         metavar="NAME|FILE[:ARGS]",
         help="a published config or a file, and its argument string",
         required=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scene_web import make_web
 from vacsr_jax.data.scenes import JITTER, make_scenes
 from vacsr_jax.data.source import Source, concatenate
-from vacsr_jax.data.webdataset import read_webdataset
+from vacsr_jax.data.webdataset import read_webdataset, split_outside_braces
 
 # People's own pictures with captions: name of the form -> an example of `data.path`.
 OWN = {
@@ -89,9 +90,21 @@ def open_own(config: ConfigDict, split: str | None) -> Source:
 
 def missing_paths(config: ConfigDict) -> list[str]:
     """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
-    return [
-        path for path in config.data.get("path", "").split(",") if Path(path).is_absolute() and not Path(path).exists()
-    ]
+    paths = split_outside_braces(config.data.get("path", ""))
+    return [path for path in paths if Path(path).is_absolute() and not _known_part(path).exists()]
+
+
+def absolute_paths(paths: str) -> str:
+    """Paths, separated by commas, made absolute where they exist; a name of the hub stays as it is."""
+    return ",".join(
+        (os.path.abspath(path) if "{" in path else str(Path(path).resolve())) if _known_part(path).exists() else path
+        for path in split_outside_braces(paths)
+    )
+
+
+def _known_part(path: str) -> Path:
+    """The path or, of a pattern with braces, the folder before the first of them."""
+    return Path(path.partition("{")[0] + "x").parent if "{" in path else Path(path)
 
 
 def open_validation(config: ConfigDict) -> Source | None:

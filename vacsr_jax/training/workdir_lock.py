@@ -17,6 +17,7 @@ from vacsr_jax.training.multihost import on_first_process
 
 LOCK = ".lock"  # in a workdir
 HOLDER = ".lock_holder"  # names the process that holds the lock, for messages
+PATIENCE = 0.3  # seconds; enough to try again where the lock's file was removed meanwhile
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -43,7 +44,7 @@ def hold(workdir: Path) -> Iterator[None]:
 def _hold(workdir: Path) -> Iterator[None]:
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(workdir / LOCK, timeout=0), workdir / HOLDER
+    lock, holder = FileLock(workdir / LOCK, timeout=PATIENCE), workdir / HOLDER
     try:
         lock.acquire()
     except Timeout:

@@ -17,13 +17,13 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, model: Loa
     """
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
-    texts, tokenizer = caption_pairs(source)[0], model.tokenizer
-    data["cut captions"] = int((tokenizer.lengths(texts) > tokenizer.context_length).sum())
     vision = model.model.towers_config.vision
     data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
     data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known
+    texts, tokenizer = caption_pairs(source)[0], model.tokenizer
+    data["cut captions"] = int((tokenizer.lengths(texts) > tokenizer.context_length).sum())
     return data | {"ties": TIES}
 
 

@@ -8,17 +8,20 @@ BOOLS = {"1": True, "true": True, "0": False, "false": False}
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial parameters, the batches, the noise and drawn data
-    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | deterministic | vacsr | propensity, or
-    # my_package.my_module:MyMethod (experiments/extending)
+    # infonce | cross_entropy | sigmoid | triplet | pcmepp | conjunction | tokens | deterministic | vacsr | propensity,
+    # or my_package.my_module:MyMethod (experiments/extending)
     config.method = "vacsr"
 
     config.model = ConfigDict()
     config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
     config.model.pretrained = ""  # start from this Hugging Face CLIP (a folder or a hub name) instead
+    config.model.adapter = ""  # start the pair model from this run on these towers' embeddings (configs/embeddings.py)
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
     config.model.embedding_dim = 0  # with pooling gpo; 0: the towers' own
     config.model.dtype = "float32"  # of computation: float32 | bfloat16; parameters are always float32
+    config.model.image_projection = "none"  # of image embeddings, with data.name embeddings: none | linear | residual
+    config.model.text_projection = "none"  # the same of text embeddings
     config.model.vocab_size = 1024  # of the tokenizer that is trained on the captions; unused with `pretrained`
     config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
     config.model.context_length = 0  # tokens; 0: the preset's. Unused with `pretrained`
@@ -30,6 +33,7 @@ def get_config() -> ConfigDict:
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
+    config.adapter.residual = False  # logit = scale cos + bias + m(z), where m is 0 at the start; False: m(z) alone
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
 
     config.cosine = ConfigDict()  # of the methods infonce, sigmoid and conjunction
@@ -38,6 +42,15 @@ def get_config() -> ConfigDict:
 
     config.conjunction = ConfigDict()  # see vacsr_jax/pair/conjunction.py
     config.conjunction.claims = 4  # equal parts of an embedding, all of which must agree
+
+    config.tokens = ConfigDict()  # see vacsr_jax/pair/tokens.py
+    config.tokens.dim = 32  # of the vectors of places and of text tokens
+    config.tokens.places = "cells"  # whole: the pooled image | cells: and its patches | pairs: and pairs of patches
+    config.tokens.places_at_most = 64  # more patches than this are averaged over a coarser grid
+    config.tokens.scale = 10.0  # of cosines, at the start
+    config.tokens.bias = -3.0  # of a token's log odds, at the start
+    config.tokens.token_bias = True  # each token has its own bias; False: all share one
+    config.tokens.gate = True  # each token has a weight from 0 to 1; False: 1
 
     config.triplet = ConfigDict()  # VSE-infinity's loss
     config.triplet.margin = 0.2  # between cosines
@@ -49,10 +62,12 @@ def get_config() -> ConfigDict:
     config.pcmepp.variance = 0.1  # of an item at the start, summed over dimensions
 
     config.propensity = ConfigDict()  # see vacsr_jax/pair/propensity.py
-    config.propensity.match = "cosine"  # cosine | conjunction | deterministic | vacsr, or my_package.my_module:Name
+    # cosine | conjunction | tokens | deterministic | vacsr, or my_package.my_module:Name
+    config.propensity.match = "cosine"
     config.propensity.plateau = True  # log sigmoid of the match logit; False: the logit itself (an ablation)
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image
+    config.propensity.unit = False  # propensities see an embedding's direction alone; False: its length too
     config.propensity.noise_floor = True  # learn the share of wrong labels
 
     config.loss = ConfigDict()  # VACSR's loss: the weights of its terms
@@ -65,7 +80,8 @@ def get_config() -> ConfigDict:
     config.loss.reduction = "row"  # of the reconstruction. row: sum over pairs / batch size | mean: over all pairs
 
     config.data = ConfigDict()
-    config.data.name = "scenes"  # scenes | image_folder | captions | classification
+    # scenes | scene_web | image_folder | webdataset | csv | datasets | captions | embeddings | classification
+    config.data.name = "scenes"
     config.data.positives = "image"  # image: pairs that share an image | diagonal: only the pairs as drawn
     config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
@@ -73,13 +89,17 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # loader processes; 0: threads
     # scenes
     config.data.train_size = 12_000  # images; each has five captions
-    config.data.validation_size = 300  # images. Of caption data sets: the first of the validation split; 0: all
-    config.data.test_size = 500  # images
+    config.data.validation_size = 300  # images. Of captions and embeddings: the first of the validation split; 0: all
+    config.data.test_size = 500  # images. Of embeddings: the first of the test split; 0: all
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
+    config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
     config.data.held_out = False  # train without some combinations of colour and shape
-    # image_folder
-    config.data.path = ""  # one folder, or several separated by commas
+    # people's own: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md); embeddings
+    config.data.path = ""  # a folder, a pattern of shards, a table, a repository, a file; several folders: a,b
     config.data.on_error = "raise"  # at a bad record: raise | skip (and count it)
+    config.data.image_key = ""  # the column of the pictures, in csv and datasets; "": a usual name
+    config.data.caption_key = ""  # the column or JSON field of the captions; "": a usual name
+    config.data.separator = ""  # of csv; "": a tab if the first line has one, else a comma
     # captions: COCO, Flickr30k, Flickr8k or your own in their form; data.path is the folder
     config.data.dataset = ""  # coco | flickr30k | flickr8k: counts are checked; "": a part of these, or your own
     config.data.form = "karpathy"  # karpathy: dataset_*.json and images | annotations: COCO's own | tfds: array_record
@@ -126,7 +146,9 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 64  # of all devices and processes together
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory; on a CPU it fits the cache (1.7x faster)
     config.train.text_chunk = 128  # class texts encoded at once; sets the memory with many classes
+    config.train.patience = 0  # checkpoints without a better validation rsum before training stops; 0: never stops
     config.train.log_every = 50  # steps between two records of the losses
+    config.train.log_to = ""  # also send the records to some of tensorboard, wandb, trackio, separated by commas
     config.train.shard_params = False  # split parameters over devices instead of copying them
 
     config.checkpoint = ConfigDict()

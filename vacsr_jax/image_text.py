@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from vacsr_jax.pair import build_pair_model, describe_pair_model, find_method, pair_model_from
-from vacsr_jax.pair.base import Item, PairModel, Scorer
+from vacsr_jax.pair.base import Explained, Item, PairModel, Scorer
 from vacsr_jax.towers import TOWERS, describe_towers
 from vacsr_jax.towers.base import Encoded, Images, Tokens, TowerOutput, TowersConfig, check_numbers, field_types
 from vacsr_jax.towers.pooling import POOLING, GPOHead, LogVarBranch
@@ -68,7 +68,8 @@ class ImageTextModel(nn.Module):
         else:
             embedding = self.towers.project_image(out.pooled)
         log_var = self._log_var("image_spread", out, valid)
-        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var))
+        class_tokens = self.towers_config.vision.tokens - self.towers_config.vision.patches
+        return self.pair.prepare_image(Encoded(embedding, out.tokens, valid, log_var, class_tokens))
 
     def encode_text(self, tokens: Tokens) -> Item:
         """Turns token ids [b l] into the items that the pair model takes."""
@@ -92,6 +93,10 @@ class ImageTextModel(nn.Module):
         self(images, tokens)
         self.scorer()
 
+    def explain(self, images: Item, texts: Item) -> Explained:
+        """Which places the tokens of each text found in its image; see `PairModel.explain`."""
+        return self.pair.explain(images, texts)
+
     def scorer(self) -> Scorer:
         """What scoring needs of the pair model."""
         return self.pair.scorer()
@@ -114,10 +119,7 @@ def param_shapes(model: ImageTextModel):
 
 
 def _init(model: ImageTextModel, key: jax.Array):
-    vision, text = model.towers_config.vision, model.towers_config.text
-    images = jnp.zeros((2, vision.image_size, vision.image_size, 3), jnp.uint8)
-    tokens = jnp.full((2, text.context_length), text.end_id, jnp.int32)
-    return model.init(key, images, tokens, method="touch_all")["params"]
+    return model.init(key, *model.towers_config.example_inputs(2), method="touch_all")["params"]
 
 
 OPTIONS = ("pooling", "dim", "initial_log_var")
@@ -180,6 +182,8 @@ def build_model(config: ConfigDict, towers: TowersConfig, texts: int = 0) -> Ima
     """
     model = config.model
     check_choices(model.dtype, model.pooling)
+    if towers.takes_vectors and model.pooling == "gpo":
+        raise ValueError("model.pooling: gpo pools tokens, and an embedding is one vector; set model.pooling=clip")
     if model.pooling == "clip" and model.embedding_dim not in (0, towers.embedding_dim):
         raise ValueError(
             f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "

@@ -10,8 +10,11 @@ import signal
 import sys
 import warnings
 
+from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    calibrate,
     classify,
+    configs,
     data_check,
     data_shots,
     embed,
@@ -20,6 +23,7 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    push,
     search,
     standardize,
     train,
@@ -32,8 +36,10 @@ from vacsr_jax.compilation_cache import keep_compiled
 VERBS = (
     train,
     evaluate,
+    calibrate,
     embed,
     export,
+    push,
     index,
     search,
     standardize,
@@ -42,6 +48,7 @@ VERBS = (
     evaluate_matrix,
     data_check,
     data_shots,
+    configs,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -67,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
+    parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)

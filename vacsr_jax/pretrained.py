@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,29 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
+from vacsr_jax.calibration.calibration import Calibration, read_calibration
 from vacsr_jax.compilation_cache import keep_compiled
 from vacsr_jax.data.decoding import FILES, Picture, as_array, decode_picture
+from vacsr_jax.data.embeddings import Embeddings, unit_rows
 from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
+from vacsr_jax.data.source import Source
 from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut
 from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
+from vacsr_jax.scoring.given_vectors import SIDES, Prepared, encode_given, side_of, unwrapped, wants
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
 from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
+
+if TYPE_CHECKING:
+    from vacsr_jax.evaluation.explanation import Explanation
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
@@ -60,7 +69,8 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Pretrained:
     """A trained model with all it needs. `config` and `step` are the run's resolved config and the checkpoint's
-    step where they are known. `load` puts the parameters on the device: arrays of numpy are copied there by each call.
+    step where they are known. A `calibration` (`vacsr calibrate`) gives the probability of a match. `load` puts the
+    parameters on the device: arrays of numpy are copied there by each call.
     """
 
     model: ImageTextModel
@@ -68,6 +78,7 @@ class Pretrained:
     tokenizer: Tokenizer
     config: dict[str, Any] | None = None
     step: int | None = None
+    calibration: Calibration | None = None
     _cut: list[bool] = dataclasses.field(default_factory=list, repr=False, compare=False)  # not empty once it was said
 
     def preprocess(self, image: Picture) -> np.ndarray:
@@ -110,6 +121,11 @@ class Pretrained:
         source = GivenImages(images, self.preprocess, self.model.towers_config.vision.image_size if draft else 0)
         return embed_image_parts(self.model, self.params, source, part_size=part_size, skipped=skipped)
 
+    def encode_source_parts(self, source: Source, part_size: int) -> Iterator[Item]:
+        """The images of a source as items, `part_size` at a time; see `encode_images`."""
+        parts = embed_image_parts(self.model, self.params, source, self.preprocess, part_size=part_size)
+        return (items for items in parts if items is not None)
+
     def encode_texts(self, texts: str | Sequence[str] | np.ndarray) -> Item:
         """The m texts as items, ready to be scored; see `encode_images`.
 
@@ -137,8 +153,25 @@ class Pretrained:
         """
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        probability = probabilities(self.model, scores)
+        if self.calibration is not None:
+            probability = self.calibration.probability(scores.logit)
+        else:
+            probability = probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
+
+    def explain(self, image: Picture, text: str) -> Explanation:
+        """Which places the words of a text found in an image, and how that makes the probability of their match.
+
+        Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes (only the method tokens does not).
+        """
+        from vacsr_jax.evaluation.explanation import explain  # late: loading needs no code that evaluates
+
+        images, texts = self._encoded([image], [text])
+        picture = GivenImages([image], self.preprocess, 0).image(0)
+        return explain(self.model, self.params, self.tokenizer, images, texts, picture, text)
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Compiles (or fetches) all that calls with these numbers of images or texts need, so that none of them waits.
@@ -162,7 +195,8 @@ class Pretrained:
     @property
     def meaning(self) -> Meaning:
         """What logit, probability and uncertainty of this model mean, in one sentence each."""
-        return self.model.pair.meaning
+        found = self.model.pair.meaning
+        return found if self.calibration is None else found._replace(probability=self.calibration.meaning)
 
     def top_k(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item, k: int) -> TopK:
         """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
@@ -193,12 +227,17 @@ class Pretrained:
         """Writes safetensors and JSON that `load` reads, without Orbax."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / TOKENIZER)
+        self._save_tokenizer(folder)
         flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
         replace_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(flat)))
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )
+        if self.calibration is not None:
+            self.calibration.save(folder)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        self.tokenizer.save(folder / TOKENIZER)
 
     def _encoded(self, images, texts) -> tuple[Item, Item]:
         images = self._fitting("images", images, 0) if _is_encoded(images) else self.encode_images(images)
@@ -227,6 +266,101 @@ class Pretrained:
         return jax.eval_shape(self.model.apply, {"params": self.params}, image, tokens)
 
 
+@dataclass(frozen=True)
+class EmbeddingModel(Pretrained):
+    """A `Pretrained` whose images and texts are embeddings, float [n, d], of the models that it was trained on.
+
+    `encode_images` and `encode_texts` turn them into items, ready to be scored. `score`, `top_k` and
+    `sample_similarity` take embeddings or items. An embedding's length does not matter. There is no tokenizer.
+    """
+
+    tokenizer: None  # type: ignore[assignment]
+
+    def encode_images(self, images: Any, *, draft: bool = False) -> Item:
+        """The n image embeddings [n, d] as items.
+
+        Raises:
+          ValueError: for anything else; the message says which embeddings it wants.
+        """
+        return encode_given(self.model, self.params, "image", images)
+
+    def encode_texts(self, texts: Any) -> Item:
+        """The m text embeddings [m, d] as items; see `encode_images`."""
+        return encode_given(self.model, self.params, "text", texts)
+
+    def encode_image_parts(
+        self,
+        images: Sequence[Any],
+        part_size: int,
+        *,
+        draft: bool = False,
+        skipped: dict[int, str] | None = None,
+    ) -> Iterator[Item | None]:
+        """The items of `part_size` embeddings at a time."""
+        return (self.encode_images(images[i : i + part_size]) for i in range(0, len(images), part_size))
+
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Raises ValueError: embeddings need no preprocessing."""
+        raise ValueError(wants(self.model, "image"))
+
+    def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        for size in batch_sizes:
+            images, texts = self.model.towers_config.example_inputs(size)
+            self.score(images, texts)
+
+    def cosine_vectors(self, items: Item) -> np.ndarray:
+        return super().cosine_vectors(unwrapped(items))
+
+    def projected(self, given: Embeddings) -> Embeddings:
+        """A file's embeddings of images and texts as `cosine_vectors`: what an index of this model holds.
+
+        Raises:
+          ValueError: if the file names another model than this one was trained on, or holds another modality.
+        """
+        vectors = np.empty((len(given), self.model.embedding_dim), np.float32)
+        for kind in dict.fromkeys(given.modality.tolist()):
+            if kind not in SIDES:
+                raise ValueError(f"modality {kind!r}: this model compares images with texts")
+            wanted = side_of(self.model, kind).model_id
+            if given.model_id and wanted and given.model_id != wanted:
+                raise ValueError(f"got embeddings of model {given.model_id}, {wants(self.model, kind)}")
+            mine = given.modality == kind
+            encode = self.encode_images if kind == "image" else self.encode_texts
+            vectors[mine] = self.cosine_vectors(encode(given.vectors[mine]))
+        return dataclasses.replace(given, vectors=unit_rows(vectors)[0], model_id=self.fingerprint())
+
+    def score_projected(self, images: np.ndarray, texts: np.ndarray) -> Scores:
+        """Scores of all pairs of `projected` vectors, as `match_by` scores them."""
+        items = (Prepared(jax.device_get(self.model.pair.from_unit(jax.numpy.asarray(x)))) for x in (images, texts))
+        return self.score(*items)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        pass
+
+    def _encoded(self, images: Any, texts: Any) -> tuple[Item, Item]:
+        images = images if isinstance(images, Prepared) else self.encode_images(images)
+        texts = texts if isinstance(texts, Prepared) else self.encode_texts(texts)
+        return unwrapped(images), unwrapped(texts)
+
+
+def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_model: str) -> EmbeddingModel:
+    """The cosine of embeddings as a model without a probability, such as `vacsr calibrate` gives one.
+
+    Raises:
+      ValueError: if the dimensions differ.
+    """
+    if image_dim != text_dim:
+        raise ValueError(
+            f"image embeddings have {image_dim} numbers and text embeddings {text_dim}, so they have no cosine; train "
+            "a model with configs/embeddings.py first"
+        )
+    config = EmbeddingsConfig(
+        EmbeddingSide(image_dim, model_id=image_model), EmbeddingSide(text_dim, model_id=text_model), image_dim
+    )
+    params = {"towers": {"logit_scale": np.float32(0)}, "pair": {"log_scale": np.float32(0)}}
+    return EmbeddingModel(ImageTextModel(config, CosineModel(None, scale=1.0), dim=image_dim), params, None)
+
+
 def _is_encoded(x) -> bool:
     if isinstance(x, Items):
         return True
@@ -251,6 +385,11 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretraine
     keep_compiled()
     loaded = _load(path_or_hub_name, checkpoint)
     return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is what `Pretrained.save` writes."""
+    return (folder / DESCRIPTION).is_file() and "vacsr_jax" in read_object(folder / DESCRIPTION)
 
 
 def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
@@ -278,7 +417,27 @@ def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
         model, params, config = restore_model(checkpoints, step)
     finally:
         checkpoints.close()
-    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
+    loaded = with_inputs(model, params, lambda: load_tokenizer(workdir / TOKENIZER), config, step)
+    calibration = read_calibration(workdir)
+    if calibration is not None and calibration.step != step:
+        warnings.warn(
+            f"{workdir}: its calibration is of step {calibration.step}, not {step}; calibrate it again", stacklevel=2
+        )
+        return loaded
+    return dataclasses.replace(loaded, calibration=calibration)
+
+
+def with_inputs(
+    model: ImageTextModel,
+    params: Any,
+    tokenizer: Callable[[], Tokenizer],
+    config: dict[str, Any] | None,
+    step: int | None,
+) -> Pretrained:
+    """A model with its tokenizer, or one on embeddings, which has none."""
+    if model.towers_config.takes_vectors:
+        return EmbeddingModel(model, params, None, config, step)
+    return Pretrained(model, params, tokenizer(), config, step)
 
 
 def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
@@ -301,10 +460,15 @@ def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
     except Exception as error:  # a header, and a description, may say anything
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
     check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    check_tokens(tokenizer(["a"]), model.towers_config.text)
+
+    def tokenizer() -> Tokenizer:
+        found = load_tokenizer(folder / TOKENIZER)
+        check_tokens(found(["a"]), model.towers_config.text)
+        return found
+
     params = unflatten_dict(flat, sep="/")
-    return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
+    loaded = with_inputs(model, params, tokenizer, description.get("config"), description.get("step"))
+    return dataclasses.replace(loaded, calibration=read_calibration(folder))
 
 
 def read_weights(path: Path) -> dict[str, jax.Array]:

@@ -126,8 +126,10 @@ def test_without_verify_a_broken_image_is_named_when_it_is_opened(tmp_path):
 
 
 def test_a_folder_with_nothing_to_read_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"metadata\.jsonl: no such file"):
+    with pytest.raises(ValueError, match=r"no metadata\.jsonl, metadata\.csv, metadata\.parquet and no picture"):
         read_image_folder(tmp_path)
+    with pytest.raises(ValueError, match="nowhere: no such folder"):
+        read_image_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no record is left .*the file is empty"):
         read_image_folder(write(tmp_path, "\n"))
     with pytest.raises(ValueError, match=r"no record is left .*1 malformed line, 1 missing image"):

@@ -269,3 +269,29 @@ def test_more_scenes_than_there_are_is_an_error(monkeypatch):
 def test_bad_odds_are_refused(odds):
     with pytest.raises(ValueError, match="facts_per_caption: got"):
         make(odds=odds)
+
+
+def test_objects_may_leave_their_cells_and_stay_what_they_are(scenes):
+    """With jitter the facts, and what is drawn at random besides, are as without; the objects lie elsewhere."""
+    draw = inspect.unwrap(make_scenes)
+    moved = draw("test", 120, seed=0, facts_per_caption=DEFAULT_ODDS, jitter=4.0)
+    assert moved.captions == scenes.captions
+    one = np.flatnonzero((scenes.layout.shape >= 0).sum(axis=1) == 1)
+    large = [i for i in one if scenes.layout.size[i].max() == 1]
+    shifts, outside = [], 0
+    for i in large:
+        cell = int(scenes.layout.shape[i].argmax())
+        centres = []
+        for source in (scenes, moved):
+            pixels = source.images[i] / 255
+            background = np.median(pixels, axis=(0, 1))
+            covered = np.abs(pixels - background).max(axis=-1) > 0.15
+            y, x = np.nonzero(covered)
+            centres.append((x.mean() - CELL * (cell % 2) - 7.5, y.mean() - CELL * (cell // 2) - 7.5))
+            outside += source is moved and bool((x // CELL != cell % 2).any() or (y // CELL != cell // 2).any())
+        shifts.append(np.subtract(*centres))
+    assert np.abs(shifts).max() < 5.5
+    assert np.abs(shifts).max() > 3
+    assert outside > 3
+    with pytest.raises(ValueError, match=r"data\.jitter: got 9, expected 0 to 8 pixels"):
+        draw("test", 5, seed=0, facts_per_caption=DEFAULT_ODDS, jitter=9)

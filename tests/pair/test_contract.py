@@ -28,6 +28,8 @@ REFUSES_UNIT_VECTORS = {
     "pcmepp": "GaussianDistance does not score unit vectors alone",
     "pcmepp, GPO": "GaussianDistance does not score unit vectors alone",
     "vacsr, raw": "trained on raw embeddings",
+    "tokens": "TokensModel does not score unit vectors alone",
+    "propensity, tokens": "TokensModel does not score unit vectors alone",
     "outside": "TokenModel does not score unit vectors alone",
     "propensity, outside": "TokenModel does not score unit vectors alone",
 }

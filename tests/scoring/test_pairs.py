@@ -145,10 +145,12 @@ def test_the_tile_follows_the_device():
     wide = jax.eval_shape(lambda: adapter_scorer(dim=1024, width=1024).in_precision(jnp.bfloat16))
     cpu = types.SimpleNamespace(platform="cpu")
     gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 80 << 30})
-    assert 256 <= pair_scoring.pairs_per_tile(wide, cpu) <= 1024
-    assert pair_scoring.pairs_per_tile(wide, cpu) * 16 * 1024 <= pair_scoring.CACHE
-    assert 2**17 <= pair_scoring.pairs_per_tile(wide, gpu) <= 2**19
-    assert pair_scoring.pairs_per_tile(wide) == pair_scoring.pairs_per_tile(wide, jax.devices()[0])
+    assert 256 <= pair_scoring.pairs_per_tile(wide, IMAGES, TEXTS, cpu) <= 1024
+    assert pair_scoring.pairs_per_tile(wide, IMAGES, TEXTS, cpu) * 16 * 1024 <= pair_scoring.CACHE
+    assert 2**17 <= pair_scoring.pairs_per_tile(wide, IMAGES, TEXTS, gpu) <= 2**19
+    assert pair_scoring.pairs_per_tile(wide, IMAGES, TEXTS) == pair_scoring.pairs_per_tile(
+        wide, IMAGES, TEXTS, jax.devices()[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vacsr_jax.cli.embed_pairs import write_pairs
 from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.config_files import load_config
 
 if TYPE_CHECKING:
     from vacsr_jax.data.embedding_parts import Job
@@ -24,6 +26,7 @@ EXAMPLE = """example:
   vacsr embed --model=runs/scenes --images=my_pictures --texts=captions.txt --out=embeddings.npz
   vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded
   vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded --shard=3/8
+  vacsr embed --model=runs/scenes --pairs --config=configs/scenes.py --out=pairs.npz
 
 Writes embeddings float32 [n, d], ids [n] (a picture's path in the folder; file:line of a text), modality [n] (image or
 text) and model_id, which tells models apart.
@@ -38,16 +41,20 @@ counted; links to folders are followed. A picture that cannot be read stops the 
 
 --shard=I/N, I from 0, embeds every N-th part. Run one process for each I, anywhere, with the same --out; together they
 write the files of one run without --shard. A folder takes one model and one set of inputs: the pictures' names and
-sizes, and the texts."""
+sizes, and the texts.
+
+--pairs embeds all splits of a config's data, for `vacsr train --config=configs/embeddings.py:path=pairs.npz`."""
 
 PART_SIZE = 4096
 
 
 def register(verbs: Verbs) -> None:
-    parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE)
+    parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE, takes_config=True)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
+    parser.add_argument("--pairs", action="store_true", help="embed the pictures and captions of --config")
+    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data, for --pairs")
     parser.add_argument("--out", help="folder, or npz file, to write", required=True)
     parser.add_argument("--shard", metavar="I/N", help="embed only every N-th part, from the I-th, counted from 0")
     parser.add_argument("--part_size", type=int, default=PART_SIZE, help=f"items of a part (default: {PART_SIZE})")
@@ -61,6 +68,14 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
 
     out, shard = Path(options.out), read_shard(options.shard)
+    if bool(options.config) != options.pairs or (overrides and not options.pairs):
+        raise ValueError("--pairs and --config belong together: --pairs --config=FILE")
+    if options.pairs:
+        if options.images or options.texts or options.shard:
+            raise ValueError("--pairs: the config names the data; leave --images, --texts and --shard out")
+        config = load_config(options.config, overrides)
+        print(f"{out}: {write_pairs(load(options.model), config, out)} pairs")
+        return
     one_file = out.suffix == ".npz"
     if one_file and options.shard:
         raise ValueError(f"--shard: shards share a folder, {out} is one file; give --out=FOLDER")

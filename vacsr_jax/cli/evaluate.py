@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.config_files import apply_overrides, load_config
+from vacsr_jax.config_files import apply_overrides, load_config, with_new_fields
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLE = """example:
   vacsr evaluate --model=runs/scenes --split=test --out=metrics.json
   vacsr evaluate --model=runs/emoji --config.data.path=other_pictures --split=all
-  vacsr evaluate --model=openai/clip-vit-base-patch32 --config=configs/coco.py:path=COCO
+  vacsr evaluate --model=openai/clip-vit-base-patch32 --config=coco:path=COCO
 
 The last command evaluates a CLIP as it is (zero-shot) on the data of a config."""
 
@@ -25,7 +25,9 @@ The last command evaluates a CLIP as it is (zero-shot) on the data of a config."
 def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
-    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data (default: the model's)")
+    parser.add_argument(
+        "--config", metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
+    )
     parser.add_argument("--split", default="test", help="a split of the data (default: test); all: everything")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of a workdir (default: best)")
     parser.add_argument("--out", help="JSON file for the metrics")
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if config is None:
         if model.config is None:
             raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
-        config = apply_overrides(config_from_dict(model.config), overrides)
+        config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
         check_there(config, options.model)
     print_metrics = on_classes if config.data.name == "classification" else on_captions
     metrics = print_metrics(model, config, options.split)

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
         raise ValueError(f"{out}: index of model {index.model_id}, --model is {model_id}; give that model")
     with contextlib.ExitStack() as stack:
         if model is None or options.documents:
-            index = index_embeddings(Path(options.documents), model_id, index)
+            index = index_embeddings(Path(options.documents), model_id, index, projecting(model))
         else:
             inputs = find_inputs(options.images, options.texts)
             inputs = new_inputs(inputs, index) if options.add else inputs
@@ -102,6 +103,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             raise ValueError(f"--images: no picture of {options.images} could be read")
         if model and name:
             index.about["model"] = str(Path(name).resolve()) if Path(name).exists() else name
+            index.about["projected"] = hasattr(model, "projected")
         queries = fit_index(index, model, options.queries)
         index.save(out)
     if index.fits:
@@ -145,13 +147,26 @@ def new_inputs(inputs: Inputs, index: MixedIndex) -> Inputs:
     )
 
 
-def index_embeddings(path: Path, model_id: str | None, index: MixedIndex) -> MixedIndex:
+def projecting(model: Pretrained | None) -> Callable[[Embeddings], Embeddings]:
+    """What a model does to embeddings of a file: a model on embeddings projects them, any other leaves them."""
+    return getattr(model, "projected", lambda given: given)
+
+
+def index_embeddings(
+    path: Path,
+    model_id: str | None,
+    index: MixedIndex,
+    project: Callable[[Embeddings], Embeddings] = lambda given: given,
+) -> MixedIndex:
     """Adds the embeddings in an npz or a folder to an index; a folder is read part by part.
+
+    Args:
+      project: see `projecting`.
 
     Raises:
       ValueError: if the file names another model than `model_id` or the index.
     """
-    parts = read_parts(path)
+    parts = (project(part) for part in read_parts(path))
     first = next(parts)
     named = first.model_id  # the same for all parts
     if model_id and named and model_id != named:
@@ -180,7 +195,7 @@ def fit_index(index: MixedIndex, model: Pretrained | None, queries: str | None) 
     for name in index.about.pop(OWN, []):  # documents were added: the new ones stand in as well
         index.fits.pop(name, None)
     if queries and (Path(queries).suffix == ".npz" or Path(queries).is_dir()):
-        asked = read_embeddings(queries)
+        asked = projecting(model)(read_embeddings(queries))
         exclude = excluded_ids(asked, index)
         for name in dict.fromkeys(asked.modality.tolist()):
             mine = np.flatnonzero(asked.modality == name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.config_files import load_config
+from vacsr_jax.config_files import described_fields, load_config
 from vacsr_jax.workdir import CHECKPOINTS, EVALUATION, METRICS, REPORT, SHOTS
 
 if TYPE_CHECKING:
@@ -20,22 +20,56 @@ if TYPE_CHECKING:
     from vacsr_jax.training.run import Run
 
 EXAMPLE = """example:
-  vacsr train --config=configs/scenes.py --workdir=runs/scenes
-  vacsr train --config=configs/scenes.py:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
-  vacsr train --config=configs/base_to_novel.py:dataset=eurosat,root=DATA --workdir=runs/eurosat
-  vacsr train --config=configs/scenes.py --workdir=/shared/run --distributed=10.0.0.1:1234,2,0
+  vacsr train --config=scenes --workdir=runs/scenes
+  vacsr train --config=scenes:noise=0.5 --workdir=runs/noisy --config.optim.lr=5e-4 --config.seed=1
+  vacsr train --config=base_to_novel:dataset=eurosat,root=DATA --workdir=runs/eurosat
+  vacsr train --config=my_config.py --workdir=runs/mine
+  vacsr train --config=scenes --workdir=/shared/run --distributed=10.0.0.1:1234,2,0
 
-Any field of the config can be set: --config.train.steps=3000. The same command again resumes a run that was stopped
-or killed, bit for bit. SIGTERM and Ctrl-C save first. To train with several processes, start each with --distributed.
-Writes metrics.jsonl (curves), checkpoints/ (the best and the last two), evaluation.json and report.html to the
-workdir."""
+`vacsr configs` lists the published configs, and `vacsr configs show scenes` prints one to start from. The same command
+again resumes a run that was stopped or killed, bit for bit. SIGTERM and Ctrl-C save first. To train with several
+processes, start each with --distributed. Writes metrics.jsonl (curves), checkpoints/ (the best and the last two),
+evaluation.json and report.html to the workdir."""
+
+# The fields that people change most, in the order of --help.
+FIELDS = (
+    "method",
+    "seed",
+    "train.steps",
+    "train.epochs",
+    "train.batch_size",
+    "train.tile_pairs",
+    "train.log_to",
+    "optim.lr",
+    "optim.warmup_steps",
+    "optim.weight_decay",
+    "checkpoint.every",
+    "model.pretrained",
+    "model.towers",
+    "model.image_size",
+    "model.context_length",
+    "model.dtype",
+    "data.path",
+    "data.on_error",
+    "data.noise",
+    "augment.images",
+)
 
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add(
-        "train", run, "Train the model of a config, then evaluate the best checkpoint.", EXAMPLE, takes_config=True
+        "train",
+        run,
+        "Train the model of a config, then evaluate the best checkpoint.",
+        f"{EXAMPLE}\n\n{describe_fields()}",
+        takes_config=True,
     )
-    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config file, and its argument string", required=True)
+    parser.add_argument(
+        "--config",
+        metavar="NAME|FILE[:ARGS]",
+        help="a published config or a file, and its argument string",
+        required=True,
+    )
     parser.add_argument("--workdir", help="folder of the run; created if it does not exist", required=True)
     parser.add_argument(
         "--distributed",
@@ -43,6 +77,21 @@ def register(verbs: Verbs) -> None:
         const="auto",
         metavar="HOST:PORT,PROCESSES,INDEX",
         help="train as one of several processes, with the address of the first; no value on TPU pods and SLURM",
+    )
+
+
+def describe_fields() -> str:
+    """A line for each of FIELDS: how to set it, its default, and what it does."""
+    described = described_fields()
+    settings = {name: f"--config.{name}={described[name][0]}" for name in FIELDS}
+    width = max(map(len, settings.values()))
+    lines = [f"  {setting:{width}}  {described[name][1]}" for name, setting in settings.items()]
+    return "\n".join(
+        [
+            "Fields that people change most, with their defaults (a config may set others):",
+            *lines,
+            "`vacsr configs show default` prints all fields.",
+        ]
     )
 
 
@@ -144,7 +193,10 @@ def evaluate_on_captions(
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
     title = f"{config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
-    write_report(workdir / REPORT, build_report(title, source, evaluation, columns, curves, best.config or {}, command))
+    explain = best.explain if best.model.pair.explains else None
+    write_report(
+        workdir / REPORT, build_report(title, source, evaluation, columns, curves, best.config or {}, command, explain)
+    )
     print(printed_table(columns))
     print(f"\n{protocol_line(protocol)}")
     print(f"\n{workdir / REPORT} shows what it retrieves and how sure it is; load it: vacsr_jax.load({str(workdir)!r})")

@@ -29,12 +29,14 @@ COLOURS = {
 }
 SIZES = {"small": 4.4, "large": 6.8}  # radius in pixels
 BACKGROUNDS = {"white": 0.93, "grey": 0.50, "black": 0.08}
+GREYS = np.repeat(np.array(list(BACKGROUNDS.values()))[:, None], 3, axis=1)
 COUNTS = ("no", "one", "two", "three")
 SIDES = ("left", "right", "top", "bottom")
 RELATIONS = ("left of", "right of", "above", "below")
 EMPTY = -1
 
 CELL = 16  # pixels; a cell is one patch of the tiny tower
+JITTER = 0.5  # pixels between an object and the middle of its cell, at most
 IMAGE_SIZE = 2 * CELL
 CAPTIONS_PER_SCENE = 5
 MAX_WORDS = 18
@@ -260,30 +262,48 @@ def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float])
     return captions
 
 
-def draw_images(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise."""
+def draw_images(
+    rng: np.random.Generator, layout: Layout, jitter: float = JITTER, backgrounds: np.ndarray = GREYS
+) -> np.ndarray:
+    """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise.
+
+    An object lies at most `jitter` pixels from the middle of its cell in each direction. Beyond 1 pixel, large objects
+    leave their cells, and of two objects that overlap, the one in the later cell covers the other. `backgrounds` [k, 3]
+    are their colours, 0 to 1.
+    """
     n = len(layout.background)
-    grey = np.array(list(BACKGROUNDS.values()))[layout.background][:, None] + rng.normal(0, 0.03, (n, 3))
-    cells = np.repeat(grey[:, None, None, None, :], 4, axis=1) * np.ones((1, 1, CELL, CELL, 1))
+    ground = backgrounds[layout.background] + rng.normal(0, 0.03, (n, 3))
+    pixels = ground[:, None, None, :] * np.ones((1, IMAGE_SIZE, IMAGE_SIZE, 1))
     scene, cell = np.nonzero(layout.shape != EMPTY)
-    inside = _coverage(
-        layout.shape[scene, cell],
-        np.array(list(SIZES.values()))[layout.size[scene, cell]],
-        rng.uniform(-0.5, 0.5, (2, len(scene))),
-    )[..., None]
+    centre = rng.uniform(-jitter, jitter, (2, len(scene)))
     colours = np.array(list(COLOURS.values()))[layout.colour[scene, cell]]
     colours = (colours + rng.normal(0, 0.03, colours.shape))[:, None, None, :]
-    cells[scene, cell] = inside * colours + (1 - inside) * cells[scene, cell]
-    pixels = cells.reshape(n, 2, 2, CELL, CELL, 3).swapaxes(2, 3).reshape(n, IMAGE_SIZE, IMAGE_SIZE, 3)
-    pixels = pixels + rng.normal(0, 0.02, pixels.shape)
+    radius = np.array(list(SIZES.values()))[layout.size[scene, cell]]
+    for c in range(4):
+        at, where = cell == c, scene[cell == c]
+        inside = _coverage(layout.shape[where, c], radius[at], c, centre[:, at])[..., None]
+        if jitter <= JITTER:  # the tip of a large triangle passes its cell's edge by a fraction of a pixel
+            inside = inside * _own_cell(c)[..., None]
+        pixels[where] = inside * colours[at] + (1 - inside) * pixels[where]
+    pixels += rng.normal(0, 0.02, pixels.shape)
     return np.clip(np.round(255 * pixels), 0, 255).astype(np.uint8)
 
 
-def _coverage(shape: np.ndarray, radius: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Returns the share of each pixel that an object covers, [k, 16, 16], from the signed distance to its outline."""
-    grid = np.arange(CELL) - (CELL - 1) / 2
-    x = (grid[None, None, :] - centre[0][:, None, None]) * np.ones((1, CELL, 1))
-    y = (grid[None, :, None] - centre[1][:, None, None]) * np.ones((1, 1, CELL))
+def _own_cell(cell: int) -> np.ndarray:
+    """bool [32, 32]: which pixels lie in a cell."""
+    place = np.arange(IMAGE_SIZE) // CELL
+    return (place[:, None] == cell // 2) & (place == cell % 2)
+
+
+def _coverage(shape: np.ndarray, radius: np.ndarray, cell: int, centre: np.ndarray) -> np.ndarray:
+    """Returns the share of each pixel that an object covers, [k, 32, 32], from the signed distance to its outline.
+
+    `centre` [2, k] is relative to the middle of the cell.
+    """
+    grid = np.arange(IMAGE_SIZE) - (CELL - 1) / 2
+    column, row = grid - CELL * (cell % 2), grid - CELL * (cell // 2)
+    x = (column[None, None, :] - centre[0][:, None, None]) * np.ones((1, IMAGE_SIZE, 1))
+    y = (row[None, :, None] - centre[1][:, None, None]) * np.ones((1, 1, IMAGE_SIZE))
     r = radius[:, None, None]
     ax, ay = np.abs(x), np.abs(y)
     slope = np.sqrt(0.75)
@@ -316,7 +336,13 @@ class SceneSource(ArraySource):
 
 @functools.lru_cache(maxsize=4)
 def make_scenes(
-    split: str, n: int, *, seed: int, facts_per_caption: tuple[float, float, float], held_out: bool = False
+    split: str,
+    n: int,
+    *,
+    seed: int,
+    facts_per_caption: tuple[float, float, float],
+    held_out: bool = False,
+    jitter: float = JITTER,
 ) -> SceneSource:
     """Makes n scenes of a split with five captions each. Equal arguments give equal scenes; recent results are cached.
 
@@ -329,10 +355,14 @@ def make_scenes(
         these odds set the share of false negatives. Captions of more than MAX_WORDS words are drawn again, so .25,
         .40, .35 become about .27, .45, .28.
       held_out: whether training and validation scenes leave out the six held-out colour x shape combinations.
+      jitter: pixels between an object and the middle of its cell, at most; see `draw_images`.
 
     Raises:
-      ValueError: if `split` is unknown, n is too large, or the odds are not three non-negative numbers.
+      ValueError: if `split` is unknown, n is too large, the odds are not three non-negative numbers, or an object
+        could leave its cell altogether.
     """
+    if not 0 <= jitter <= CELL / 2:
+        raise ValueError(f"data.jitter: got {jitter}, expected 0 to {CELL // 2} pixels, half a cell")
     weights = facts_per_caption
     if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
         raise ValueError(
@@ -341,7 +371,7 @@ def make_scenes(
     rng = np.random.default_rng([seed, SPLITS.index(split) if split in SPLITS else 0])
     layout = distinct_layouts(rng, n, split, held_out)
     captions = write_captions(random.Random(f"{seed} {split}"), layout, weights)
-    images = draw_images(rng, layout)
+    images = draw_images(rng, layout, jitter)
     images.setflags(write=False)  # the cached array is shared
     return SceneSource(
         images=images,

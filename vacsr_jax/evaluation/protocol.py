@@ -13,17 +13,18 @@ TIES = "among equal scores a wrong item ranks first"
 def describe_protocol(config: ConfigDict, source: Source, split: str, model: LoadedModel) -> dict[str, str | int]:
     """Describes the data, split, counts, choice of captions, preprocessing, ground truth and treatment of ties.
 
-    `cut captions` are longer than the model's context and lose their end.
+    `cut captions` are longer than the model's context and lose their end. A model on embeddings has neither.
     """
     counts = {"images": len(source), "captions": sum(map(len, source.captions))}
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
-    vision = model.model.towers_config.vision
-    data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
-    data["training images"] = config.get("augment", {}).get("images", "none")
+    vision, tokenizer = model.model.towers_config.vision, model.tokenizer
+    if tokenizer is not None:
+        data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
+        data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known
-    texts, tokenizer = caption_pairs(source)[0], model.tokenizer
-    data["cut captions"] = int((tokenizer.lengths(texts) > tokenizer.context_length).sum())
+    if tokenizer is not None:
+        data["cut captions"] = int((tokenizer.lengths(caption_pairs(source)[0]) > tokenizer.context_length).sum())
     return data | {"ties": TIES}
 
 

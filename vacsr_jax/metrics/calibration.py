@@ -64,3 +64,25 @@ def expected_calibration_error(
     curve = reliability(probabilities, labels, bins, equal_mass)
     gap = np.abs(curve.accuracy - curve.confidence)
     return float(np.sum(curve.count * gap) / np.sum(curve.count))
+
+
+def wilson_interval(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the interval of a share of `count` independent trials (Wilson 1927); 95 % by default.
+
+    >>> [round(float(x), 3) for x in wilson_interval(np.array(0.0), np.array(10))]
+    [0.0, 0.278]
+    """
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def ece_by_chance(probabilities: np.ndarray, bins: int = 15, equal_mass: bool = False, draws: int = 200) -> float:
+    """The 95 % quantile of the ECE that labels drawn from the probabilities themselves would have.
+
+    A perfectly calibrated model has an ECE above 0, since the share in a bin varies. An ECE below this number does not
+    speak against the probabilities. Arguments as in `reliability`.
+    """
+    p, rng = np.asarray(probabilities, np.float64).ravel(), np.random.default_rng(0)
+    found = [expected_calibration_error(p, rng.random(len(p)) < p, bins, equal_mass) for _ in range(draws)]
+    return float(np.quantile(found, 0.95))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import CROSS_ENTROPY, INFONCE, SIGMOID, TRIPLET
 from vacsr_jax.pair.pcmepp import PCMEPP
 from vacsr_jax.pair.propensity import PROPENSITY
+from vacsr_jax.pair.tokens import TOKENS
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import check_numbers, field_types
 
@@ -24,6 +26,7 @@ METHODS: dict[str, Method] = {
     "triplet": TRIPLET,
     "pcmepp": PCMEPP,
     "conjunction": CONJUNCTION,
+    "tokens": TOKENS,
     "deterministic": DETERMINISTIC,
     "vacsr": VACSR,
     "propensity": PROPENSITY,
@@ -85,7 +88,10 @@ def check_saveable(pair: Any) -> None:
 
 def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
     """Describes a pair model in plain JSON values; `pair_model_from` is the inverse."""
+    defaults = {f.name: f.default for f in dataclasses.fields(type(pair))}
     values = {name: getattr(pair, name) for name in field_types(type(pair))}
+    # An option that is off by default is not written: models described before there was one stay as they were.
+    values = {name: x for name, x in values.items() if x is not False or defaults[name] is not False}
     described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
     return {"type": type_name(type(pair))} | described
 
@@ -111,7 +117,8 @@ def pair_model_from(description: dict[str, Any] | None) -> PairModel:
     else:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
     fields = field_types(model)
-    differing = set(values) ^ set(fields)
+    off = {f.name for f in dataclasses.fields(model) if f.default is False}
+    differing = (set(values) ^ set(fields)) - (off - set(values))
     if differing:
         raise ValueError(
             f"model description: {kind} has the fields {', '.join(fields)}; "

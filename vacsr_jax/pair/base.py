@@ -67,6 +67,23 @@ class PairScores(NamedTuple):
         return self.logit if self.match_score is None else self.match_score
 
 
+class Explained(NamedTuple):
+    """Which places the tokens of a text found in an image, for b images with a text each.
+
+    Attributes:
+      weight: [b, l] how much a token counts, 0 to 1; 0 for pads.
+      probability: [b, l] that the token has a place in the image. The product of probability^weight is the match
+        probability.
+      share: [b, l, p] how much of that is due to each place; sums to 1 over the places.
+      regions: for each place the cells that it spans, counted row by row; none of them: the whole image.
+    """
+
+    weight: Float[Leaf, "b l"]
+    probability: Float[Leaf, "b l"]
+    share: Float[Leaf, "b l p"]
+    regions: tuple[tuple[int, ...], ...]
+
+
 class Meaning(NamedTuple):
     """What the numbers of a pair model mean, in one sentence each; None for a number that the model does not give."""
 
@@ -107,8 +124,8 @@ class Scorer(struct.PyTreeNode):
         """The scorer with `dtype` for the matrices that multiply pairs; sums and biases stay float32."""
         return self
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        """How many pairs fit in a tile of `tile_bytes` of memory."""
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        """How many pairs of these items fit in a tile of `tile_bytes` of memory."""
         return 1 << 20
 
 
@@ -127,6 +144,11 @@ class PairModel(nn.Module):
     @property
     def has_latent(self) -> bool:
         """Whether a pair has a latent, from which training and `sample` draw."""
+        return False
+
+    @property
+    def explains(self) -> bool:
+        """Whether the model can say which token found which place (`explain`)."""
         return False
 
     @property
@@ -182,12 +204,26 @@ class PairModel(nn.Module):
         """n draws of every pair's match logit, for a model that `has_latent`."""
         raise NotImplementedError(f"{type(self).__name__} must have sample(key, images, texts, n)")
 
+    def explain(self, images: Item, texts: Item) -> Explained:
+        """Which places the tokens of each text found in its image, for as many images as texts.
+
+        Raises:
+          ValueError: if the model compares an image and a text as wholes.
+        """
+        raise ValueError(
+            f"{type(self).__name__} compares an image and a text as wholes, so there is nothing to explain; "
+            "load a model of method tokens, or of propensity.match=tokens"
+        )
+
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""
         return None
 
-    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale."""
+    def with_scale(self, params: Params, log_scale: Leaf, cosine: Leaf = 0.0) -> Params:
+        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale.
+
+        The bias, if there is one, is lowered by scale x cosine: a pair of that cosine has the model's first logit.
+        """
         return params
 
 

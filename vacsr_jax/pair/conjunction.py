@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.cosine import scaled
 
 TAIL = 15.0  # beyond it, log(1 + exp(-x)) equals exp(-x) in float32
 
@@ -83,8 +84,8 @@ class ConjunctionModel(PairModel):
         return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, cosine=0.0):
+        return scaled(params, log_scale, cosine, "bias") if self.learn_scale else params
 
 
 def conjunction_logit(
@@ -100,13 +101,13 @@ def conjunction_logit(
     return logit_of_all(jnp.stack([scorer.scale * agreement(v, t) + bias for v, t, bias in parts]))
 
 
-def logit_of_all(logits: Float[Array, "k r c"]) -> Float[Array, "r c"]:
-    """logit(prod_k sigmoid(a^k)): the log odds that k independent statements, with logits a^k, all hold.
+def logit_of_all(logits: Float[Array, "*k"], log_weights: Array | float = 0.0, axis: int = 0) -> Float[Array, "*r"]:
+    """logit(prod_k sigmoid(a^k)^w_k): the log odds that independent statements, of logits a^k along `axis`, all hold.
 
-    = -log(exp(u) - 1), u = sum_k log(1 + exp(-a^k)). u is kept as a logarithm. The value, and the gradient
-    sigmoid(-a^k) / sigmoid(-a), are therefore finite for every finite a^k.
+    = -log(exp(u) - 1), u = sum_k w_k log(1 + exp(-a^k)). u is kept as a logarithm. The value, and the gradient
+    w_k sigmoid(-a^k) / sigmoid(-a), are therefore finite for every finite a^k and log w_k.
     """
-    log_u = jax.scipy.special.logsumexp(log_softplus(-logits), axis=0)
+    log_u = jax.scipy.special.logsumexp(log_softplus(-logits) + log_weights, axis=axis)
     small = log_u < -TAIL
     u = jnp.exp(jnp.where(small, 0, log_u))
     return jnp.where(small, -log_u, -u - jnp.log(-jnp.expm1(-u)))

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 from vacsr_jax.losses.propensity import add_noise_floor
 from vacsr_jax.ops.pairwise import PairTerms
-from vacsr_jax.pair.adapter import DETERMINISTIC
+from vacsr_jax.pair.adapter import DETERMINISTIC, scale_embedding
 from vacsr_jax.pair.base import (
     Batch,
+    Explained,
     Item,
     Items,
     Leaf,
@@ -29,12 +30,19 @@ from vacsr_jax.pair.base import (
 )
 from vacsr_jax.pair.conjunction import CONJUNCTION
 from vacsr_jax.pair.cosine import SIGMOID
+from vacsr_jax.pair.tokens import TOKENS
 from vacsr_jax.pair.vacsr_objective import VACSR
 from vacsr_jax.towers.base import Encoded
 
 START = 0.1  # the share of wrong labels at the start
 NOISE_SPEED = 10.0  # Adam moves a number by the learning rate a step, and 10 % to 50 % of noise is far in log odds
-MATCHES = {"cosine": SIGMOID, "conjunction": CONJUNCTION, "deterministic": DETERMINISTIC, "vacsr": VACSR}
+MATCHES = {
+    "cosine": SIGMOID,
+    "conjunction": CONJUNCTION,
+    "tokens": TOKENS,
+    "deterministic": DETERMINISTIC,
+    "vacsr": VACSR,
+}
 
 
 class WithPropensity(Items):
@@ -102,8 +110,8 @@ class PropensityScorer(Scorer):
     def in_precision(self, dtype: Any) -> PropensityScorer:
         return self.replace(match=self.match.in_precision(dtype))
 
-    def pairs_per_tile(self, tile_bytes: int) -> int:
-        return self.match.pairs_per_tile(tile_bytes)
+    def pairs_per_tile(self, tile_bytes: int, images: Item, texts: Item) -> int:
+        return self.match.pairs_per_tile(tile_bytes, match_part(images), match_part(texts))
 
 
 @functools.cache
@@ -131,6 +139,7 @@ class PropensityModel(PairModel):
       plateau: whether r contains log sigmoid(a); False: a itself (an ablation).
       text_propensity, image_propensity: whether there is a g and an f. Without both, the label's odds only saturate.
       noise_floor: whether the loss learns the share of wrong labels; see `losses.propensity`.
+      unit: whether g and f see sqrt(d) x / |x| in place of an embedding x.
     """
 
     match: PairModel
@@ -139,6 +148,7 @@ class PropensityModel(PairModel):
     text_propensity: bool
     image_propensity: bool
     noise_floor: bool
+    unit: bool = False
 
     @property
     def wants_log_var(self) -> bool:
@@ -147,6 +157,10 @@ class PropensityModel(PairModel):
     @property
     def has_latent(self) -> bool:
         return self.match.has_latent
+
+    @property
+    def explains(self) -> bool:
+        return self.match.explains
 
     @property
     def meaning(self) -> Meaning:
@@ -165,13 +179,18 @@ class PropensityModel(PairModel):
 
     def prepare_image(self, encoded: Encoded) -> Item:
         """[match.prepare_image(v), f(v)]."""
-        propensity = propensity_by(self.image_head, encoded.embedding)
+        propensity = propensity_by(self.image_head, self.seen(encoded.embedding))
         return append_propensity(self.match.prepare_image(encoded), propensity)
 
     def prepare_text(self, encoded: Encoded) -> Item:
         """[match.prepare_text(t), g(t)]."""
-        propensity = propensity_by(self.text_head, encoded.embedding)
+        propensity = propensity_by(self.text_head, self.seen(encoded.embedding))
         return append_propensity(self.match.prepare_text(encoded), propensity)
+
+    @nn.nowrap
+    def seen(self, embedding: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        """What the propensities see of embeddings."""
+        return scale_embedding(embedding, "unit" if self.unit else "raw")
 
     def __call__(self, images: Item, texts: Item, noise: Any = ()) -> Float[Array, "r c"] | PairTerms:
         """What `match` returns for every pair, with the label logit r in place of the match logit."""
@@ -195,13 +214,18 @@ class PropensityModel(PairModel):
     def sample(self, key: jax.Array, images: Item, texts: Item, n: int):
         return self.match.sample(key, match_part(images), match_part(texts), n)
 
+    def explain(self, images: Item, texts: Item) -> Explained:
+        return self.match.explain(match_part(images), match_part(texts))
+
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         return jax.nn.sigmoid(noise_logit(params)) if self.noise_floor else None
 
     @nn.nowrap
-    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        return {**params, "match": self.match.with_scale(params["match"], log_scale)} if "match" in params else params
+    def with_scale(self, params: Params, log_scale: Leaf, cosine: Leaf = 0.0) -> Params:
+        if "match" not in params:
+            return params
+        return {**params, "match": self.match.with_scale(params["match"], log_scale, cosine)}
 
     def scorer(self) -> PropensityScorer:
         return PropensityScorer(self.match.scorer(), self.bias, jnp.asarray(self.plateau))
@@ -271,6 +295,7 @@ def build(config, dim: int, initial_logit: float) -> PropensityModel:
         text_propensity=config.propensity.text,
         image_propensity=config.propensity.image,
         noise_floor=config.propensity.noise_floor,
+        unit=config.propensity.unit,
     )
 
 

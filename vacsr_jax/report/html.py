@@ -56,6 +56,15 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """A pair whose match probability is explained; the drawing is an <svg>."""
+
+    status: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the page shows. For an empty field the page says that it is missing.
 
@@ -73,6 +82,7 @@ class Report:
     uncertainty_histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
     uncertainty: Mapping[str, Mapping[str, UncertaintyBins]] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
+    explanations: Sequence[Explained] = ()
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -93,6 +103,7 @@ def render(report: Report) -> str:
         ("Metrics", _tables(report)),
         ("Text to image", _retrievals(report, report.text_to_image)),
         ("Image to text", _retrievals(report, report.image_to_text)),
+        ("Words and places", _explanations(report)),
         ("Scores", _scores(report)),
         ("Uncertainty", _uncertainty(report)),
         ("Calibration", _calibration(report)),
@@ -175,6 +186,23 @@ def _candidate(candidate: Candidate) -> str:
     )
     badge = f'<b class="badge">{sign} {escape(candidate.status)}</b>'
     return f'<li class="{kind}">{show(candidate.content, "candidate")}<div class="facts">{badge}{shown}</div></li>'
+
+
+def _explanations(report: Report) -> str:
+    if not report.explanations:
+        return _absent("This model compares an image and a text as wholes, so it cannot say which word found what.")
+    note = (
+        "For captions spread over the split, the image that ranks first. Each word looks for its place: the lit part "
+        "of the picture is where it was found, a frame means the picture as a whole. The bar is what the word "
+        "multiplies the match probability by. Words that hardly count are left out."
+    )
+    return f'<p class="note">{note}</p>' + "".join(map(_explained, report.explanations))
+
+
+def _explained(explained: Explained) -> str:
+    sign, kind = STATUSES[explained.status]
+    badge = f'<p class="{kind}"><b class="badge">{sign} {escape(explained.status)}</b></p>'
+    return f'<article class="explained">{badge}{_figure(explained.svg, explained.text)}</article>'
 
 
 def show(content: np.ndarray | str, role: str) -> str:
@@ -278,6 +306,7 @@ q{overflow-wrap:anywhere}
 .query img{width:112px}
 img{display:block;max-width:100%;border-radius:4px;background:var(--grid)}
 .pixels{image-rendering:pixelated}
+.explained svg{width:100%;max-width:none}.explained p{margin:0 0 8px;font-size:.9rem}
 ol{list-style:none;margin:0;padding:0;display:grid;gap:10px}
 .pictures{grid-template-columns:repeat(auto-fill,minmax(136px,1fr))}
 .pictures img{width:100%;aspect-ratio:1;object-fit:contain}

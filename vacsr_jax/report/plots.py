@@ -49,7 +49,7 @@ def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", 
     axes.set(xlabel=xlabel, ylabel="density", xlim=(edges[0], edges[-1]))
     axes.set_ylim(0, 1.35 * axes.dataLim.ymax or 1)  # room for the legend
     _legend(axes)
-    return _svg(figure, "histogram")
+    return to_svg(figure, "histogram")
 
 
 def uncertainty_svg(curves: dict[str, UncertaintyBins], metric: str = "R@1") -> str:
@@ -61,7 +61,7 @@ def uncertainty_svg(curves: dict[str, UncertaintyBins], metric: str = "R@1") -> 
     axes.set(xlabel=f"mean uncertainty of the best {'pair' if metric == 'R@1' else 'pairs'}", ylabel=metric)
     axes.set_ylim(0, 1.4 * max(0.05, *(float(np.max(bins.quality)) for bins in curves.values())))
     _legend(axes)
-    return _svg(figure, f"uncertainty {metric}")
+    return to_svg(figure, f"uncertainty {metric}")
 
 
 def reliability_svg(curves: dict[str, Reliability]) -> str:
@@ -76,7 +76,7 @@ def reliability_svg(curves: dict[str, Reliability]) -> str:
     bottom.vlines(first.confidence, 0.5, first.count, color=SERIES[2], linewidth=5)
     bottom.set(xlabel="predicted match probability", ylabel="pairs", yscale="log", xlim=(-0.02, 1.02))
     bottom.set_ylim(0.5, 3 * float(np.max(first.count)))
-    return _svg(figure, "reliability")
+    return to_svg(figure, "reliability")
 
 
 def curve_svg(name: str, steps: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> str:
@@ -92,7 +92,7 @@ def curve_svg(name: str, steps: Sequence[float] | np.ndarray, values: Sequence[f
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes.plot(steps[width // 2 :][: len(smooth)], smooth, color=SERIES[0], linewidth=1.6)
     axes.set_xlabel("step")
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
 def image_address(image: np.ndarray) -> tuple[str, bool]:
@@ -142,7 +142,7 @@ def _legend(axes) -> None:
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _svg(figure, salt: str) -> str:
+def to_svg(figure, salt: str) -> str:
     """Returns the figure as an <svg> that scales, without metadata, fonts, or ids that clash with another figure's."""
     from matplotlib import rc_context
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.evaluation.explanation import Explanation
 from vacsr_jax.evaluation.retrieval import Evaluation
 from vacsr_jax.evaluation.uncertainty_figures import pair_classes
 from vacsr_jax.metrics.calibration import reliability
-from vacsr_jax.report.html import Candidate, Report, Retrieval, Table
+from vacsr_jax.report.explanation import explanation_svg
+from vacsr_jax.report.html import Candidate, Explained, Report, Retrieval, Table
 from vacsr_jax.report.tables import Cell, format_table
 
 SHOWN = 6  # queries per direction
@@ -65,8 +67,12 @@ def build_report(
     curves: list[dict[str, float]],
     config: Mapping,
     command: str,
+    explain: Callable[[np.ndarray, str], Explanation] | None = None,
 ) -> Report:
-    """Builds the page of a run: `evaluation` is its best model on `source`, `columns` are the metrics to compare."""
+    """Builds the page of a run: `evaluation` is its best model on `source`, `columns` are the metrics to compare.
+
+    `explain` is the model's explanation of an image and a text, if it has one.
+    """
     labels, relevance, uncertainty = evaluation.labels, evaluation.relevance, evaluation.scores.uncertainty
     note = (
         "Metrics under true/ use the known truth, the others the labels, which name one image per caption. AUROC: "
@@ -86,6 +92,7 @@ def build_report(
         uncertainty_histograms={} if uncertainty is None else pair_classes(uncertainty, labels, relevance),
         uncertainty=evaluation.curves,
         reliability=_reliability(evaluation),
+        explanations=_explanations(source, evaluation, explain) if explain else (),
         curves=_curves(curves),
         config=config,
         command=command,
@@ -104,12 +111,17 @@ def _status(evaluation: Evaluation, i: int, j: int) -> str:
 def _candidate(source: Source, texts: list[str], evaluation: Evaluation, i: int, j: int, transpose: bool) -> Candidate:
     uncertainty = evaluation.scores.uncertainty
     return Candidate(
-        content=source.image(i) if transpose else texts[j],
+        content=shown(source, i) if transpose else texts[j],
         logit=float(evaluation.scores.by_match()[i, j]),
         status=_status(evaluation, i, j),
         probability=None if evaluation.probability is None else float(evaluation.probability[i, j]),
         uncertainty=None if uncertainty is None else float(uncertainty[i, j]),
     )
+
+
+def shown(source: Source, index: int) -> np.ndarray | str:
+    """An image's pixels, or what a source of embeddings shows in place of them."""
+    return source.shown(index) if hasattr(source, "shown") else source.image(index)
 
 
 def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> list[Retrieval]:
@@ -121,7 +133,22 @@ def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> l
         best = np.argsort(-score[query])[:CANDIDATES]
         pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
         candidates = [_candidate(source, texts, evaluation, i, j, transpose) for i, j in pairs]
-        found.append(Retrieval(texts[query] if transpose else source.image(int(query)), candidates))
+        found.append(Retrieval(texts[query] if transpose else shown(source, int(query)), candidates))
+    return found
+
+
+def _explanations(source: Source, evaluation: Evaluation, explain: Callable) -> list[Explained]:
+    """Explains captions with the image that ranks first: half where that is a match, half where it is not."""
+    texts, _ = caption_pairs(source)
+    score = evaluation.scores.by_match()
+    first = score.argmax(axis=0)
+    truth = evaluation.labels if evaluation.relevance is None else evaluation.relevance == 1
+    right = truth[first, np.arange(len(first))]
+    found = []
+    for group in (np.flatnonzero(right), np.flatnonzero(~right)):
+        for j in group[np.linspace(0, len(group) - 1, min(SHOWN // 2, len(group))).astype(int)]:
+            drawn = explanation_svg(explain(source.image(int(first[j])), texts[j]))
+            found.append(Explained(_status(evaluation, int(first[j]), int(j)), texts[j], drawn))
     return found
 
 

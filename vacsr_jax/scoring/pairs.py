@@ -40,7 +40,7 @@ class TopK(NamedTuple):
 
 def score_all(scorer: Scorer, images: Item, texts: Item, *, tile_pairs: int | None = None) -> PairScores:
     """Scores of all pairs of n images and m texts: float32 [n m]; the uncertainty in the same pass."""
-    size = tile_pairs or pairs_per_tile(scorer)
+    size = tile_pairs or pairs_per_tile(scorer, images, texts)
     score = functools.partial(_score_rows, scorer, tile_pairs=size, score=scorer.tile_function())
     blocks = list(_row_blocks(score, images, texts, "scoring"))
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
@@ -59,7 +59,7 @@ def top_k(scorer: Scorer, images: Item, texts: Item, k: int, *, tile_pairs: int 
     if not 1 <= k <= count(texts):
         raise ValueError(f"top_k: got k = {k}, expected 1 to {count(texts)} (the number of texts)")
     alone = scorer.for_ranking()
-    size = tile_pairs or pairs_per_tile(alone)
+    size = tile_pairs or pairs_per_tile(alone, images, texts)
     best = functools.partial(_best_rows, alone, k=k, tile_pairs=size, score=alone.tile_function())
     blocks = list(_row_blocks(best, images, texts, "ranking"))
     score, index = (np.concatenate(x) for x in zip(*blocks, strict=True))
@@ -84,7 +84,7 @@ def score_candidates(scorer: Scorer, images: Item, texts: Item, candidates: np.n
         # Only the texts that are asked for go to the device: for few pairs, all of them cost more than the scores.
         texts = jax.tree.map(lambda x: x[candidates.ravel()], texts)
         candidates = np.arange(candidates.size, dtype=np.int32).reshape(candidates.shape)
-    score = functools.partial(_score_candidates, scorer, tile_pairs=pairs_per_tile(scorer))
+    score = functools.partial(_score_candidates, scorer, tile_pairs=pairs_per_tile(scorer, images, texts))
     blocks = list(_row_blocks(score, images, texts, "re-ranking", candidates))
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
 
@@ -101,9 +101,9 @@ def rerank(scorer: Scorer, images: Item, texts: Item, candidates: np.ndarray) ->
     return TopK(in_order(scores.by_match()), in_order(candidates.astype(np.int32)), uncertainty)
 
 
-def pairs_per_tile(scorer: Scorer, device: Any = None) -> int:
-    """Pairs of a tile that suit the device: as many as its cache (a CPU) or a share of its memory holds."""
-    return scorer.pairs_per_tile(_tile_bytes(device or jax.devices()[0]))
+def pairs_per_tile(scorer: Scorer, images: Item, texts: Item, device: Any = None) -> int:
+    """Pairs of a tile that suit items and device: as many as its cache (a CPU) or a share of its memory holds."""
+    return scorer.pairs_per_tile(_tile_bytes(device or jax.devices()[0]), images, texts)
 
 
 def _tile_bytes(device) -> int:

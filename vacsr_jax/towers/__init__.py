@@ -10,6 +10,7 @@ from typing import Any
 from vacsr_jax.towers.base import TowersConfig, check_tokens
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, load_nothing
 from vacsr_jax.towers.hf import CONFIG, find_folder, read_object
 
 
@@ -28,7 +29,10 @@ class TowerFamily:
 
 
 # The key is Hugging Face's `model_type`. It is also the name in a model's description.
-TOWERS = {"clip": TowerFamily(CLIPConfig, load_hf_clip)}
+TOWERS = {
+    "clip": TowerFamily(CLIPConfig, load_hf_clip),
+    "embeddings": TowerFamily(EmbeddingsConfig, load_nothing),
+}
 
 
 def load_towers(folder_or_hub_name: str | Path) -> tuple[TowersConfig, dict[str, Any]]:

@@ -145,12 +145,14 @@ class Encoded(NamedTuple):
       tokens: [b, l, w] all tokens after the tower's final norm, in the compute dtype; w differs between the towers.
       valid: bool [b, l] which tokens are the item's own.
       log_var: [b, d] log sigma^2 of the item, if the pair model wants it (`PairModel.wants_log_var`), else None.
+      class_tokens: how many of the first tokens are no patch of an image but stand for all of it; 0 for texts.
     """
 
     embedding: Float[Array, "b d"]
     tokens: Float[Array, "b l w"]
     valid: Bool[Array, "b l"]
     log_var: Float[Array, "b d"] | None = None
+    class_tokens: int = 0
 
 
 class Towers(Protocol):
@@ -202,6 +204,17 @@ class TowersConfig:
     def build(self, dtype: Any, *, vision_norm: bool = True) -> nn.Module:
         """Builds the module with the methods of `Towers`. `vision_norm`: whether the image tower has a final norm."""
         raise NotImplementedError(f"{type(self).__name__} must have build(dtype, vision_norm)")
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether an image and a text are embeddings of other models, in place of pixels and token ids."""
+        return False
+
+    def example_inputs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """n images and n texts of the shapes and types that the towers take, for making parameters."""
+        size = self.vision.image_size
+        tokens = np.full((n, self.text.context_length), self.text.end_id, np.int32)
+        return np.zeros((n, size, size, 3), np.uint8), tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a nested plain dict that survives JSON; `from_dict` is the inverse."""

@@ -1,5 +1,7 @@
 """The shapes of well-known two-tower models, by name, to train from scratch."""
 
+import dataclasses
+
 from vacsr_jax.towers.base import TextConfig, TowersConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
 
@@ -60,3 +62,7 @@ PRESETS: dict[str, TowersConfig] = {
         embedding_dim=64,
     ),
 }
+# The same with four times as many patches, none of which is a cell of a scene.
+PRESETS["tiny/8"] = dataclasses.replace(
+    PRESETS["tiny"], vision=dataclasses.replace(PRESETS["tiny"].vision, patch_size=8)
+)

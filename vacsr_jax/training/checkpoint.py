@@ -126,6 +126,12 @@ class Checkpoints:
             raise ValueError(f"{self.folder}: every checkpoint is damaged ({found[steps[0]]})")
         return None
 
+    def best_step(self) -> int | None:
+        """The step with the best value so far, or None; does not read what else a checkpoint holds."""
+        values = {step: self._value(step) for step in self._manager.all_steps()}
+        values = {step: value for step, value in values.items() if value > -np.inf}
+        return max(values, key=lambda step: (values[step], -step)) if values else None
+
     def _value(self, step: int) -> float:
         try:
             return selected_value(self._manager.metrics(step))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.loader import TrainingItems, batch_at
 from vacsr_jax.optim.factory import learning_rate
 from vacsr_jax.pair import find_method
+from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.state import TrainState
 from vacsr_jax.training.step import Step
 
@@ -43,6 +44,7 @@ def check_config(config: ConfigDict) -> None:
         if value < minimum:
             raise ValueError(f"{name}: got {value}, expected {minimum} or more")
     find_method(config.method)
+    choose_services(config.train.log_to)
     if not config.train.epochs:
         learning_rate(fit_warmup(config, say=False))
 

@@ -22,6 +22,7 @@ from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
 from vacsr_jax.training.checks import check_config, check_step
+from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
 from vacsr_jax.training.run import Run, set_up
@@ -32,8 +33,8 @@ from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
 from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
-# These fields change how a machine computes, but not what: a run may be resumed with other values.
-PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
+# These fields change how a machine computes and tells, but not what: a run may be resumed with other values.
+PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
 
 
 class DivergedError(ValueError):
@@ -58,8 +59,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
-        tokens = run.pairs.tokens if isinstance(run.pairs, Pairs) else np.asarray(run.class_tokens)
-        check_same(config.to_json(), tokens, len(run.pairs.source))
+        check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))
         state, step = start(run, mesh)
         if not (workdir / CONFIG).exists():
             check_step(run.config, run.pairs, state, step)
@@ -69,7 +69,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
             last, pending = checkpoints.last_step(), []
             if last is not None:
                 state, pending = checkpoints.restore(last, state), restore_terms(checkpoints.description(last))
-            if int(state.step) < run.config.train.steps:
+            if int(state.step) < run.config.train.steps and not out_of_patience(run.config, last, checkpoints):
                 state = take_steps(
                     run, state, step, mesh=mesh, checkpoints=checkpoints, records=workdir / METRICS, pending=pending
                 )
@@ -78,10 +78,25 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     return run, state
 
 
+def content_to_compare(run: Run) -> np.ndarray:
+    """Numbers that are the same for processes that have read the same data: tokens, or which vectors there are."""
+    if not isinstance(run.pairs, Pairs):
+        return np.asarray(run.class_tokens)
+    tokens = run.pairs.tokens
+    return tokens if isinstance(tokens, np.ndarray) else tokens.rows
+
+
+def out_of_patience(config: ConfigDict, step: int | None, checkpoints: Checkpoints) -> bool:
+    """Whether the best checkpoint is `train.patience` checkpoints older than that of this step."""
+    best = checkpoints.best_step() if config.train.patience and step is not None else None
+    return best is not None and step is not None and step - best >= config.train.patience * config.checkpoint.every
+
+
 def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
     """Writes the run's files, once. The config is written last, so that if it exists, the other files do too."""
     if not (workdir / CONFIG).exists():
-        run.tokenizer.save(workdir / TOKENIZER)
+        if run.tokenizer is not None:
+            run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
             write_noise(workdir / NOISE, run.noise.index)
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))
@@ -147,8 +162,18 @@ def take_steps(
         shard=shard,
         workers=config.data.workers,
     )
-    writer = MetricWriter(records if jax.process_index() == 0 else None, start=start, total=config.train.steps)
+    writer = MetricWriter(
+        records if jax.process_index() == 0 else None,
+        start=start,
+        total=config.train.steps,
+        services=choose_services(config.train.log_to),
+        config=description["config"],
+    )
     with closing(data), closing(writer), watch_signals() as stop:
+        if config.train.patience and start == 0:  # the start takes part in the choice of the best
+            metrics = validate(run, host_copy(state.final_params))
+            writer.write(0, metrics)
+            checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")
             state, terms = step(state, shard_batch(batch, mesh))
@@ -166,6 +191,10 @@ def take_steps(
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
                 kept = finite_terms(pending, number, run, checkpoints)
                 checkpoints.save(state, {**description, "terms": kept}, None)
+            if save and config.train.patience:
+                checkpoints.wait()
+                if out_of_patience(config, number, checkpoints):
+                    break
             if stopped_by:
                 checkpoints.wait()
                 raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)

@@ -18,6 +18,7 @@ from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
 from vacsr_jax.data.datasets import open_split, open_validation
+from vacsr_jax.data.embedding_pairs import EmbeddingSource
 from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
@@ -33,8 +34,11 @@ from vacsr_jax.towers.base import (
     adapt_towers,
     longest_text,
 )
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.presets import PRESETS
 from vacsr_jax.training.checks import fit_warmup
+from vacsr_jax.training.cosine_start import start_at_cosine
+from vacsr_jax.training.warm_start import adapter_params
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
 # Fields that name files or folders; data.path may name several, separated by commas.
@@ -54,7 +58,7 @@ class Run:
     config: ConfigDict
     model: ImageTextModel
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None: images and texts are embeddings
     pairs: TrainingItems
     validation: Source | None
     noise: Noise | None
@@ -70,6 +74,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     """
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
     train, validation = open_split(config, "train"), open_validation(config)
+    if isinstance(train, EmbeddingSource):
+        return set_up_on_embeddings(config, train, validation)
     texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
     if config.model.pretrained:
         shape, towers = load_towers(config.model.pretrained)
@@ -86,6 +92,8 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         params = {**params, "towers": keep_known(towers, params["towers"])}
         if not config.cosine.scale:  # a scale in the config overrides the pretrained one
             params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
+    if config.model.adapter:
+        params = {**params, "pair": adapter_params(Path(config.model.adapter), model)}
     params = jax.device_get(params)
 
     resize = functools.partial(preprocess, image_size=shape.vision.image_size, resize=shape.vision.resize)
@@ -109,6 +117,45 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         pairs = Pairs(train, tokens, shown, resize_train, augmentation)
     config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
     return Run(config, model, params, tokenizer, pairs, validation, noise, class_tokens, cut)
+
+
+def set_up_on_embeddings(config: ConfigDict, train: EmbeddingSource, validation: Source | None) -> Run:
+    """`set_up` without towers: the model is the projections and the pair model, which starts as a cosine if it can."""
+    augment = config.augment
+    if augment.images != "none" or augment.tokens or augment.mix or augment.image_tokens:
+        raise ValueError("augment: embeddings have no pixels and tokens to change; leave all but label_smoothing off")
+    if config.model.pretrained:
+        raise ValueError("model.pretrained: embeddings come without towers; leave it empty")
+    shape = embedding_towers(config, train)
+    model = build_model(config, shape)
+    texts, image_index = train.text_inputs()
+    noise = noise_of(config, image_index)
+    pairs = Pairs(train, texts, image_index if noise is None else noise.index)
+    params = start_at_cosine(config, model, init_params(model, config.seed), pairs)
+    config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
+    return Run(config, model, jax.device_get(params), None, pairs, validation, noise)
+
+
+def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsConfig:
+    """The sides of a model on a file's embeddings, and the dimension in which they are compared.
+
+    The dimension is that of a side without a linear projection; if both have one, the smaller of the two.
+    """
+    model, pairs = config.model, source.pairs
+    sides = [
+        EmbeddingSide(vectors.shape[1], projection, model_id)
+        for vectors, projection, model_id in (
+            (pairs.images, model.image_projection, pairs.image_model),
+            (pairs.texts, model.text_projection, pairs.text_model),
+        )
+    ]
+    kept = [side.dim for side in sides if side.projection != "linear"]
+    if len(set(kept)) > 1:
+        raise ValueError(
+            f"{pairs.path}: image embeddings have {kept[0]} numbers and text embeddings {kept[1]}; to compare them, "
+            "set --config.model.text_projection=linear (or image_projection)"
+        )
+    return EmbeddingsConfig(*sides, model.embedding_dim or min(kept or [side.dim for side in sides]))
 
 
 def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:

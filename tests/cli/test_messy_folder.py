@@ -104,6 +104,14 @@ def test_index_goes_on_after_a_broken_picture(refuse, model_folder, messy, tmp_p
     assert not out.with_name("index.parts").exists()
 
 
+def test_one_part_has_nothing_to_keep_but_says_how_to_go_on(refuse, model_folder, messy, tmp_path):
+    break_some(messy)
+    for verb, out in (("embed", "e.npz"), ("index", "index")):
+        error = refuse(verb, f"--model={model_folder}", f"--images={messy}", f"--out={tmp_path / out}")
+        assert "replace or remove it, or give --on_error=skip to leave out what cannot be read" in error
+        assert sorted(x.name for x in tmp_path.iterdir()) == ["elsewhere", "messy"]
+
+
 def smaller_parts(self, model_id, *, part_size=2, draft=False):
     return embedding_parts.Job(model_id, self.hash, len(self.pictures), len(self.texts), part_size, draft)
 

@@ -184,9 +184,13 @@ def kept_parts(out: Path, model: Pretrained, inputs: Inputs, job: Job, on_error:
     has nothing to keep.
     """
     from vacsr_jax.data import embedding_parts
+    from vacsr_jax.data.given import UnreadablePictureError
 
     if len(job) == 1:
-        yield embed_parts(model, inputs, job, [0], on_error)
+        try:
+            yield embed_parts(model, inputs, job, [0], on_error)
+        except UnreadablePictureError as error:
+            raise ValueError(f"{error}, or give --on_error=skip to leave out what cannot be read") from error
         return
     folder = out.with_name(f"{out.name}.parts")
     if (folder / embedding_parts.MANIFEST).is_file() and embedding_parts.read_manifest(folder) != job:

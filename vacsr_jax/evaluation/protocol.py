@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.evaluation.loaded_model import LoadedModel
+from vacsr_jax.towers.base import IMAGENET_PIXEL_MEAN, VisionConfig
 
 TIES = "among equal scores a wrong item ranks first"
 
@@ -19,13 +20,20 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, model: Loa
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
     vision, tokenizer = model.model.towers_config.vision, model.tokenizer
     if tokenizer is not None:
-        data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
+        data["preprocess"] = preprocessing_of(vision)  # the model's; the config may differ
         data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known
     if tokenizer is not None:
         data["cut captions"] = int((tokenizer.lengths(caption_pairs(source)[0]) > tokenizer.context_length).sum())
     return data | {"ties": TIES}
+
+
+def preprocessing_of(vision: VisionConfig) -> str:
+    """ "clip": the centre square; "pcmepp": squashed, with ImageNet's statistics; "squash": with others (SigLIP)."""
+    if vision.resize != "squash":
+        return "clip"
+    return "pcmepp" if vision.pixel_mean == IMAGENET_PIXEL_MEAN else "squash"
 
 
 def protocol_line(protocol: dict[str, str | int]) -> str:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.run(options, overrides)
         sys.stdout.flush()
     except KeyboardInterrupt as stopped:
-        advice = str(stopped) or "run the same command again to continue from the last checkpoint"
+        advice = str(stopped) or "nothing was kept; the same command begins again"
         print(f"\nvacsr: stopped; {advice}", file=sys.stderr)
         sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # how a shell reports a program ended by a signal
     except BrokenPipeError:  # the reader of the output has ended, as `head` does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -88,23 +89,24 @@ def open_own(config: ConfigDict, split: str | None) -> Source:
     return source
 
 
+def absolute_paths(paths: str) -> str:
+    """Makes the paths in a comma-separated text absolute where they exist; a name of the hub stays as it is.
+
+    Of a pattern of shards (`shards/{000..099}.tar`), the folder above the pattern must exist.
+    """
+    parts = split_outside_braces(paths) if paths else []
+    return ",".join(os.path.abspath(x) if Path(_without_pattern(x)).exists() else x for x in parts)
+
+
 def missing_paths(config: ConfigDict) -> list[str]:
     """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
-    paths = split_outside_braces(config.data.get("path", ""))
-    return [path for path in paths if Path(path).is_absolute() and not _known_part(path).exists()]
+    paths = map(_without_pattern, split_outside_braces(config.data.get("path", "")))
+    return [path for path in paths if os.path.isabs(path) and not Path(path).exists()]
 
 
-def absolute_paths(paths: str) -> str:
-    """Paths, separated by commas, made absolute where they exist; a name of the hub stays as it is."""
-    return ",".join(
-        (os.path.abspath(path) if "{" in path else str(Path(path).resolve())) if _known_part(path).exists() else path
-        for path in split_outside_braces(paths)
-    )
-
-
-def _known_part(path: str) -> Path:
-    """The path or, of a pattern with braces, the folder before the first of them."""
-    return Path(path.partition("{")[0] + "x").parent if "{" in path else Path(path)
+def _without_pattern(path: str) -> str:
+    fixed = re.split(r"[{*?\[]", path, maxsplit=1)[0]
+    return path if fixed == path else os.path.dirname(fixed) or "."
 
 
 def open_validation(config: ConfigDict) -> Source | None:

@@ -57,10 +57,15 @@ def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
     The model's first logit is the base rate of positives, log(1 / (texts - 1)), unless `adapter.base_rate_bias` is off.
     `texts` is the number of texts that each image is compared with; 0 means the batch size.
     """
-    base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
-    pair = find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
+    pair = find_method(config.method).build(config, dim, first_logit(config, texts))
     check_saveable(pair)
     return pair
+
+
+def first_logit(config: ConfigDict, texts: int = 0) -> float:
+    """The logit at which a pair model starts; see `build_pair_model`."""
+    base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
+    return base_rate if config.adapter.base_rate_bias else 0.0
 
 
 def check_saveable(pair: Any) -> None:

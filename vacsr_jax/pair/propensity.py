@@ -225,10 +225,11 @@ class PropensityModel(PairModel):
         return jax.nn.sigmoid(noise_logit(params)) if self.noise_floor else None
 
     @nn.nowrap
-    def with_scale(self, params: Params, log_scale: Leaf, cosine: Leaf = 0.0) -> Params:
+    def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
         if "match" not in params:
             return params
-        return {**params, "match": self.match.with_scale(params["match"], log_scale, cosine)}
+        of_match = (log_scale,) if bias is None else (log_scale, bias)  # a method of another package may know only one
+        return {**params, "match": self.match.with_scale(params["match"], *of_match)}
 
     def scorer(self) -> PropensityScorer:
         return PropensityScorer(self.match.scorer(), self.bias, jnp.asarray(self.plateau))

@@ -161,7 +161,7 @@ def memory(folder: Path, n: int) -> None:
     """Prints the peak memory of this process after `vacsr train` on a file of n pairs."""
     path = write_pairs(folder, n)
     size = sum(file.stat().st_size for file in path.rglob("*.npy"))
-    fields = ["--config.train.batch_size=1024", "--config.train.steps=600", "--config.checkpoint.every=200"]
+    fields = ["--config.train.batch_size=1024", "--config.train.steps=60", "--config.checkpoint.every=60"]
     vacsr(["train", f"--config=configs/embeddings.py:path={path}", f"--workdir={folder / 'memory'}", *fields])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{n:,} pairs of 2 x {D} numbers, {size / 2**30:.1f} GiB on disk: peak memory {peak:.2f} GiB")

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 CHUNK = 1 << 16  # rows that are checked at once
-RESIDENT = 1 << 28  # bytes of a mapped file that stay in memory
+RESIDENT = 1 << 28  # bytes of all mapped parts together that stay in memory
 TOUCHED = 1 << 16  # bytes that reading one row of a mapped file may bring into memory
 
 
@@ -61,7 +61,7 @@ class Vectors:
         found = np.asarray(array[rows]).astype(np.float32)
         if isinstance(array, np.memmap):
             self.touched[part] += np.size(rows) * max(TOUCHED, found.shape[-1] * array.itemsize)
-            if self.touched[part] > RESIDENT:
+            if self.touched[part] > RESIDENT // len(self.parts):
                 # Otherwise every page that was ever read counts as this process's memory. The system's cache keeps it.
                 self.touched[part] = 0
                 array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

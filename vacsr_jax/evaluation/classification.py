@@ -44,11 +44,17 @@ def classify(
     model: ImageTextModel,
     params: Any,
     source: ClassSource,
-    tokenize: Callable[[list[str]], np.ndarray],
+    tokenize: Callable[[list[str]], np.ndarray] | None,
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     template: str,
 ) -> Classified:
-    """Scores every image against the prompt of every class of the source's label space."""
+    """Scores every image against the prompt of every class of the source's label space.
+
+    Raises:
+      ValueError: for a model on embeddings, which has no tokenizer.
+    """
+    if tokenize is None:
+        raise ValueError("the model compares embeddings, and classes are texts; give a model of pictures and texts")
     texts = prompts(source.class_names, find_template(source.benchmark, template))
     scores = score_classes(model, params, source, tokenize(texts), preprocess)
     return Classified(scores.logit, source.labels, texts)

@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image
     config.propensity.unit = False  # propensities see an embedding's direction alone; False: its length too
+    config.propensity.head_width = 0  # hidden units of a propensity; 0: the embedding's dimension
     config.propensity.noise_floor = True  # learn the share of wrong labels
 
     config.loss = ConfigDict()  # VACSR's loss: the weights of its terms

@@ -53,6 +53,7 @@ ALLOWED = {
         "calibration",
         "data",
         "evaluation",
+        "scoring",
         "search",
         "report",
         "metrics",

@@ -150,10 +150,8 @@ class Pretrained:
         """
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        if self.calibration is not None:
-            probability = self.calibration.probability(scores.logit)
-        else:
-            probability = probabilities(self.model, scores)
+        calibrated = self.calibration.probability if self.calibration is not None else None
+        probability = calibrated(scores.logit) if calibrated else probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
 
     def explain(self, image: Picture, text: str) -> Explanation:
@@ -351,9 +349,10 @@ def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_m
             f"image embeddings have {image_dim} numbers and text embeddings {text_dim}, so they have no cosine; train "
             "a model with configs/embeddings.py first"
         )
-    config = EmbeddingsConfig(
-        EmbeddingSide(image_dim, model_id=image_model), EmbeddingSide(text_dim, model_id=text_model), image_dim
+    image, text = (
+        EmbeddingSide(dim, model_id=name) for dim, name in ((image_dim, image_model), (text_dim, text_model))
     )
+    config = EmbeddingsConfig(vision=image, text=text, embedding_dim=image_dim)
     params = {"towers": {"logit_scale": np.float32(0)}, "pair": {"log_scale": np.float32(0)}}
     return EmbeddingModel(ImageTextModel(config, CosineModel(None, scale=1.0), dim=image_dim), params, None)
 

@@ -141,7 +141,7 @@ def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsC
     The dimension is that of a side without a linear projection; if both have one, the smaller of the two.
     """
     model, pairs = config.model, source.pairs
-    sides = [
+    image, text = sides = [
         EmbeddingSide(vectors.shape[1], projection, model_id)
         for vectors, projection, model_id in (
             (pairs.images, model.image_projection, pairs.image_model),
@@ -154,7 +154,8 @@ def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsC
             f"{pairs.path}: image embeddings have {kept[0]} numbers and text embeddings {kept[1]}; to compare them, "
             "set --config.model.text_projection=linear (or image_projection)"
         )
-    return EmbeddingsConfig(*sides, model.embedding_dim or min(kept or [side.dim for side in sides]))
+    dim = model.embedding_dim or min(kept or [side.dim for side in sides])
+    return EmbeddingsConfig(vision=image, text=text, embedding_dim=dim)
 
 
 def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:

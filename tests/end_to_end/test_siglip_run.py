@@ -34,10 +34,8 @@ def test_embed_index_search_standardize_evaluate_and_classify(pictures, tmp_path
     capsys.readouterr()
     main(["search", f"--index={tmp_path / 'index'}", "--text=a cat", "--k=3"])
     assert "a cat" in capsys.readouterr().out
-    main(
-        ["standardize", "fit", f"--queries={tmp_path / 'x.npz'}", f"--documents={tmp_path / 'x.npz'}"]
-        + [f"--out={tmp_path / 'stats.json'}"]
-    )
+    sides = [f"--{side}={tmp_path / 'x.npz'}" for side in ("queries", "documents")]
+    main(["standardize", "fit", *sides, f"--out={tmp_path / 'stats.json'}"])
     out = tmp_path / "metrics.json"
     main(["evaluate", model, "--config=configs/scenes.py", "--config.data.test_size=10", f"--out={out}"])
     metrics = json.loads(out.read_text())

@@ -24,7 +24,7 @@ The last command evaluates a CLIP as it is (zero-shot) on the data of a config."
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
+    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
     parser.add_argument(
         "--config", action=Once, metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
     )

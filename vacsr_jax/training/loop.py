@@ -40,7 +40,7 @@ from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
 
 # These fields may differ where a finished run is extended.
-EXTENSION = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
+EXTENSION: tuple[str, ...] = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
 EXTENSION += ("optim.extension_lr:", "optim.schedule:", "optim.step_at:", "optim.warmup_steps:")
 
 

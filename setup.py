@@ -94,6 +94,7 @@ setup(
         "search": SEARCH,
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
+        "parquet": ["pyarrow>=15"],  # embeddings in parquet files
         "datasets": DATASETS,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         "tensorboard": TENSORBOARD,

@@ -14,7 +14,9 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.towers = "tiny"  # a preset of vacsr_jax/towers/presets.py, for training from scratch
-    config.model.pretrained = ""  # start from this Hugging Face CLIP (a folder or a hub name) instead
+    config.model.pretrained = ""  # start from this instead: a CLIP, SigLIP or OpenCLIP (folder or hub name), a workdir
+    # or an export
+    config.model.parts = "towers"  # what to take from `pretrained`. towers | all: the pair model too
     config.model.adapter = ""  # start the pair model from this run on these towers' embeddings (configs/embeddings.py)
     config.model.preprocess = "clip"  # clip: centre square, the tower's pixel statistics | pcmepp: squashed, ImageNet's
     config.model.pooling = "clip"  # clip: the towers' own | gpo: every token projected, then GPO
@@ -23,7 +25,7 @@ def get_config() -> ConfigDict:
     config.model.image_projection = "none"  # of image embeddings, with data.name embeddings: none | linear | residual
     config.model.text_projection = "none"  # the same of text embeddings
     config.model.vocab_size = 1024  # of the tokenizer that is trained on the captions; unused with `pretrained`
-    config.model.image_size = 0  # pixels; 0: the preset's. Unused with `pretrained`
+    config.model.image_size = 0  # pixels; 0: as the preset or `pretrained`, whose positions are resampled otherwise
     config.model.context_length = 0  # tokens; 0: the preset's. Unused with `pretrained`
 
     config.adapter = ConfigDict()  # of the methods vacsr and deterministic
@@ -68,6 +70,7 @@ def get_config() -> ConfigDict:
     config.propensity.text = True  # learn how likely a match of each text is to get the label
     config.propensity.image = True  # the same of each image
     config.propensity.unit = False  # propensities see an embedding's direction alone; False: its length too
+    config.propensity.head_width = 0  # hidden units of a propensity; 0: the embedding's dimension
     config.propensity.noise_floor = True  # learn the share of wrong labels
 
     config.loss = ConfigDict()  # VACSR's loss: the weights of its terms
@@ -119,12 +122,16 @@ def get_config() -> ConfigDict:
     config.optim.warmup_steps = 300  # with 50, VACSR loses a fifth of its mAP@R on scenes
     config.optim.schedule = "cosine"  # after the warm-up. cosine: to 0 | step: to a tenth
     config.optim.step_at = 0.6  # share of the run after which the schedule "step" falls
+    config.optim.extension_lr = 0.0  # the highest rate of an extension, which has a warm-up and a schedule of its own
     config.optim.weight_decay = 0.01  # decoupled, as in AdamW
     config.optim.decayed = "matrices"  # what decays. matrices | all: vectors too, but not single numbers
     config.optim.clip_norm = 1.0  # a longer gradient (norm over all parameters) is shortened to this
     config.optim.image_lr = 1.0  # the image tower's learning rate, as a multiple of lr; heads and pair model have lr
     config.optim.text_lr = 1.0  # the same of the text tower
     config.optim.layer_decay = 1.0  # multiplies the rate of block k = 0 .. n - 1 of a tower by layer_decay^(n - k)
+    config.optim.lora = 0  # rank of adapters on the towers' linear layers, in whose place the towers learn; 0: none
+    config.optim.lora_alpha = 16.0  # the adapters' product is multiplied by this over the rank
+    config.optim.lora_on = ("attention/query", "attention/value")  # which layers: patterns for the end of their path
     config.optim.frozen = ()  # patterns of parameters that do not learn, such as "towers/text/*"
     config.optim.image_blocks = -1  # n: only the first n blocks of the image tower learn; -1: all of it
     config.optim.text_blocks = -1  # the same of the text tower
@@ -142,6 +149,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 1500  # number of batches
+    config.train.extended_from = 0  # steps of the finished run in the workdir that this run extends to train.steps
     config.train.epochs = 0  # passes over the training captions (of classes: images) in place of steps; 0: use steps
     config.train.batch_size = 64  # of all devices and processes together
     config.train.tile_pairs = 512  # pairs worked on at once: sets the memory; on a CPU it fits the cache (1.7x faster)

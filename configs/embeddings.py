@@ -20,6 +20,7 @@ def get_config(argument: str = ""):
     config.model.text_projection = chosen["text"]
     config.adapter.residual = True
     config.propensity.unit = True
+    config.propensity.head_width = 64
     config.train.batch_size = 256
     config.train.steps = 2000
     config.train.patience = 5

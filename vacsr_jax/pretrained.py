@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import safe_open
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
@@ -27,8 +26,9 @@ from vacsr_jax.data.embeddings import Embeddings, unit_rows
 from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import Source
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut
-from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
+from vacsr_jax.data.tokenizer import Tokenizer, report_cut
+from vacsr_jax.image_text import ImageTextModel, describe
+from vacsr_jax.model_files import DESCRIPTION, WEIGHTS, Loaded, read_folder
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
@@ -36,15 +36,12 @@ from vacsr_jax.scoring.given_vectors import SIDES, Prepared, encode_given, side_
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
-from vacsr_jax.towers import check_tokens, load_towers
 from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
 if TYPE_CHECKING:
     from vacsr_jax.evaluation.explanation import Explanation
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
 
 
 class Scores(NamedTuple):
@@ -85,7 +82,7 @@ class Pretrained:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
         vision = self.model.towers_config.vision
         pixels: Any = decode_picture(image) if isinstance(image, FILES) else image
-        return preprocess(pixels, image_size=vision.image_size, resize=vision.resize)
+        return preprocess(pixels, **vision.preprocessing)
 
     def encode_images(self, images: Picture | Sequence[Picture], *, draft: bool = False) -> Item:
         """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
@@ -153,10 +150,8 @@ class Pretrained:
         """
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        if self.calibration is not None:
-            probability = self.calibration.probability(scores.logit)
-        else:
-            probability = probabilities(self.model, scores)
+        calibrated = self.calibration.probability if self.calibration is not None else None
+        probability = calibrated(scores.logit) if calibrated else probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
 
     def explain(self, image: Picture, text: str) -> Explanation:
@@ -354,9 +349,10 @@ def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_m
             f"image embeddings have {image_dim} numbers and text embeddings {text_dim}, so they have no cosine; train "
             "a model with configs/embeddings.py first"
         )
-    config = EmbeddingsConfig(
-        EmbeddingSide(image_dim, model_id=image_model), EmbeddingSide(text_dim, model_id=text_model), image_dim
+    image, text = (
+        EmbeddingSide(dim, model_id=name) for dim, name in ((image_dim, image_model), (text_dim, text_model))
     )
+    config = EmbeddingsConfig(vision=image, text=text, embedding_dim=image_dim)
     params = {"towers": {"logit_scale": np.float32(0)}, "pair": {"log_scale": np.float32(0)}}
     return EmbeddingModel(ImageTextModel(config, CosineModel(None, scale=1.0), dim=image_dim), params, None)
 
@@ -371,19 +367,23 @@ def _numbers(items: Item) -> str:
     return " and ".join(" x ".join(map(str, x.shape[1:])) for x in jax.tree.leaves(items)) + " numbers"
 
 
-def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:
-    """A model from a training workdir, an exported folder, or a Hugging Face CLIP (folder or hub name).
+def load(path_or_hub_name: str | Path, *, checkpoint: str = "best", image_size: int = 0) -> Pretrained:
+    """A model from a training workdir, an exported folder, or pretrained towers (folder or hub name).
+
+    Pretrained towers are a CLIP or a SigLIP in Hugging Face's files, or a vision transformer in OpenCLIP's.
 
     Args:
-      path_or_hub_name: where it is. A hub repository may hold an export or a CLIP.
+      path_or_hub_name: where it is. A hub repository may hold an export or pretrained towers.
       checkpoint: best or last, of a workdir.
+      image_size: pixels per side that the image tower takes; the position embeddings are resampled
+        (`towers.positions`). 0: as the model was trained.
 
     Raises:
       ValueError: if there is nothing to load, or what is there does not fit this version; the message names the
         difference.
     """
     keep_compiled()
-    loaded = _load(path_or_hub_name, checkpoint)
+    loaded = _load(path_or_hub_name, checkpoint, image_size)
     return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
 
 
@@ -392,107 +392,30 @@ def is_export(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file() and "vacsr_jax" in read_object(folder / DESCRIPTION)
 
 
-def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
+def _load(path_or_hub_name: str | Path, checkpoint: str, image_size: int) -> Pretrained:
     if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
-        return load_workdir(Path(path_or_hub_name), checkpoint)
+        return load_workdir(Path(path_or_hub_name), checkpoint, image_size)
     folder = find_folder(path_or_hub_name, None)
-    if not (folder / DESCRIPTION).is_file():
-        raise ValueError(
-            f"{folder} holds no {CHECKPOINTS}/ (a training run) and no {DESCRIPTION} (an export or a pretrained model)"
-        )
-    description = read_object(folder / DESCRIPTION)
-    return load_export(folder, description) if "vacsr_jax" in description else load_pretrained_towers(folder)
+    return with_inputs(read_folder(folder).at_image_size(image_size), read_calibration(folder))
 
 
-def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
-    from vacsr_jax.training.checkpoint import Checkpoints  # late: an export needs no Orbax
+def load_workdir(workdir: Path, checkpoint: str, image_size: int = 0) -> Pretrained:
+    """The model of a training workdir; see `load`."""
+    from vacsr_jax.training.saved_model import read_workdir  # late: an export needs no Orbax
 
-    checkpoints = Checkpoints(workdir, read_only=True)
-    try:
-        step = checkpoints.choose(checkpoint)
-        if step is None:
-            raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
-        model, params, config = restore_model(checkpoints, step)
-    finally:
-        checkpoints.close()
-    loaded = with_inputs(model, params, lambda: load_tokenizer(workdir / TOKENIZER), config, step)
+    loaded = read_workdir(workdir, checkpoint).at_image_size(image_size)
     calibration = read_calibration(workdir)
-    if calibration is not None and calibration.step != step:
+    if calibration is not None and calibration.step != loaded.step:
         warnings.warn(
-            f"{workdir}: its calibration is of step {calibration.step}, not {step}; calibrate it again", stacklevel=2
+            f"{workdir}: its calibration is of step {calibration.step}, not {loaded.step}; calibrate it again",
+            stacklevel=2,
         )
-        return loaded
-    return dataclasses.replace(loaded, calibration=calibration)
+        calibration = None
+    return with_inputs(loaded, calibration)
 
 
-def with_inputs(
-    model: ImageTextModel,
-    params: Any,
-    tokenizer: Callable[[], Tokenizer],
-    config: dict[str, Any] | None,
-    step: int | None,
-) -> Pretrained:
+def with_inputs(loaded: Loaded, calibration: Calibration | None) -> Pretrained:
     """A model with its tokenizer, or one on embeddings, which has none."""
-    if model.towers_config.takes_vectors:
-        return EmbeddingModel(model, params, None, config, step)
-    return Pretrained(model, params, tokenizer(), config, step)
-
-
-def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
-    """Model, parameters and config of a step; ValueError, naming it, for whatever does not fit or is damaged."""
-    try:
-        description = checkpoints.description(step)
-        model = from_description(description["model"])
-        like = abstract_params(model)
-        check_shapes("saved", checkpoints.shapes(step), like)
-        return model, checkpoints.restore_params(step, like), description["config"]
-    except Exception as error:  # Orbax raises half a dozen types for damaged files
-        raise ValueError(f"{checkpoints.folder}: step {step} cannot be loaded: {error}") from error
-
-
-def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
-    model = from_description(description["vacsr_jax"])
-    try:
-        flat = read_weights(folder / WEIGHTS)
-        like = param_shapes(model)
-    except Exception as error:  # a header, and a description, may say anything
-        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
-    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-
-    def tokenizer() -> Tokenizer:
-        found = load_tokenizer(folder / TOKENIZER)
-        check_tokens(found(["a"]), model.towers_config.text)
-        return found
-
-    params = unflatten_dict(flat, sep="/")
-    loaded = with_inputs(model, params, tokenizer, description.get("config"), description.get("step"))
-    return dataclasses.replace(loaded, calibration=read_calibration(folder))
-
-
-def read_weights(path: Path) -> dict[str, jax.Array]:
-    """The arrays of a safetensors file, on the device; one array at a time is in memory twice."""
-    with safe_open(path, framework="numpy") as file:
-        return {name: jax.device_put(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
-
-
-def load_pretrained_towers(folder: Path) -> Pretrained:
-    """Pretrained towers as they are: cosine times their learned scale, no probability and no uncertainty."""
-    config, towers = load_towers(folder)
-    tokenizer = load_tokenizer(folder, context_length=config.text.context_length)
-    check_tokens(tokenizer(["a"]), config.text)
-    params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
-    return Pretrained(ImageTextModel(config, CosineModel(None)), params, tokenizer)
-
-
-def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None:
-    """Raises ValueError, listing each parameter that is missing, unknown or of another shape than in `like`."""
-    wanted = {name: tuple(leaf.shape) for name, leaf in flatten_dict(like, sep="/").items()}
-    lines = [
-        f"{name}: saved {got.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-        for name in sorted(got.keys() | wanted.keys())
-        if got.get(name) != wanted.get(name)
-    ]
-    if lines:
-        raise ValueError(f"{where}: the parameters do not fit the model it describes:\n  " + "\n  ".join(lines))
+    if loaded.model.towers_config.takes_vectors:
+        return EmbeddingModel(*loaded, calibration)  # type: ignore[arg-type]
+    return Pretrained(*loaded, calibration)  # type: ignore[arg-type]

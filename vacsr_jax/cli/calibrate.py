@@ -127,6 +127,7 @@ def by_labels(model: Pretrained, options: argparse.Namespace) -> tuple[Calibrati
 
     images, texts, match = read_labels(Path(options.labels))
     chosen_images, chosen_texts = list(dict.fromkeys(images)), list(dict.fromkeys(texts))
+    given: tuple[Any, Any]
     if options.embeddings:
         given = vectors_named(options.embeddings, chosen_images, chosen_texts)
     else:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vacsr_jax.cli.embed_pairs import write_pairs
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.config_files import load_config
 
@@ -60,10 +59,11 @@ def register(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
+    from vacsr_jax.scoring.data_pairs import write_pairs
 
     out, shard = Path(options.out), read_shard(options.shard)
     if bool(options.config) != options.pairs or (overrides and not options.pairs):
-        raise ValueError("--pairs and --config belong together: --pairs --config=FILE")
+        options.parser.error("--pairs and --config belong together: --pairs --config=FILE")
     if options.pairs:
         if options.images or options.texts or options.shard:
             raise ValueError("--pairs: the config names the data; leave --images, --texts and --shard out")

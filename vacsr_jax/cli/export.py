@@ -16,8 +16,14 @@ EXAMPLE = """example:
   python -c "import vacsr_jax; print(vacsr_jax.load('exported').score(['a.png'], ['a red square']))"
   vacsr export --model=runs/scenes --out=exported --format=stablehlo
   vacsr export --model=runs/scenes --out=exported --format=onnx
+  vacsr export --model=runs/siglip --out=exported --format=transformers
 
 safetensors: model.safetensors, config.json and tokenizer/, which vacsr_jax.load reads, without Orbax.
+
+transformers: the towers as a CLIP or a SigLIP of Hugging Face, with scale and bias of a cosine, for
+transformers.AutoModel and vacsr_jax.load. Towers of another shape (the presets tiny) cannot be written so.
+
+peft: the low-rank adapters of a run with optim.lora, for peft.PeftModel and vacsr_jax.load.
 
 stablehlo, onnx: the functions image, text and score as a file each, tokenizer/, and functions.json, which says what
 they take and give. They run without this library: with jax.export.deserialize, or ONNX Runtime. Their pictures are RGB
@@ -25,16 +31,21 @@ bytes [n, size, size, 3]; normalization is inside. Each file is read again and c
 
 
 def register(verbs: Verbs) -> None:
-    parser = verbs.add("export", run, "Write a trained model as safetensors, StableHLO or ONNX.", EXAMPLE)
+    parser = verbs.add(
+        "export", run, "Write a trained model as safetensors, StableHLO or ONNX, or for transformers.", EXAMPLE
+    )
     parser.add_argument("--model", help="a workdir", required=True)
     parser.add_argument("--out", help="folder to write", required=True)
-    parser.add_argument("--format", default="safetensors", choices=FORMATS, help="(default: safetensors)")
+    parser.add_argument("--format", default="safetensors", choices=(*FORMATS, "peft"), help="(default: safetensors)")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of the workdir (default: best)")
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
 
+    if options.format == "peft":
+        print(f"{options.out}: {peft(options.model, options.out, options.checkpoint)}")
+        return
     print(f"{options.out}: {FORMATS[options.format](load(options.model, checkpoint=options.checkpoint), options.out)}")
 
 
@@ -55,6 +66,21 @@ def onnx(model: Pretrained, folder: str) -> str:
     return functions(Path(folder), "onnx", export_onnx(model, folder))
 
 
+def peft(workdir: str, folder: str, checkpoint: str) -> str:
+    from vacsr_jax.training.saved_model import export_peft
+
+    export_peft(Path(workdir), folder, checkpoint)
+    return "adapter_config.json, adapter_model.safetensors"
+
+
+def transformers(model: Pretrained, folder: str) -> str:
+    from vacsr_jax.deploy.transformers import export_transformers
+
+    missing = export_transformers(model, folder)
+    files = "config.json, model.safetensors, preprocessor_config.json, tokenizer.json, tokenizer_config.json"
+    return f"{files}; {missing}" if missing else files
+
+
 def functions(folder: Path, suffix: str, difference: float) -> str:
     """What was written, with sizes, and how exact it is."""
     files = ", ".join(
@@ -64,4 +90,4 @@ def functions(folder: Path, suffix: str, difference: float) -> str:
 
 
 # --format -> what writes it; returns what it wrote.
-FORMATS = {"safetensors": safetensors, "stablehlo": stablehlo, "onnx": onnx}
+FORMATS = {"safetensors": safetensors, "stablehlo": stablehlo, "onnx": onnx, "transformers": transformers}

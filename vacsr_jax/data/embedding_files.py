@@ -228,7 +228,7 @@ def _columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """
     try:
         import pyarrow
-        import pyarrow.parquet
+        import pyarrow.parquet  # a file of its own, which `import pyarrow` does not load
     except ImportError as error:
         raise ValueError(f"{path}: reading parquet needs pyarrow; pip install 'vacsr_jax[parquet]'") from error
     try:

@@ -38,7 +38,7 @@ class EmbeddingPairs:
     image_of: np.ndarray
     image_ids: np.ndarray | None = None
     text_ids: np.ndarray | None = None
-    strings: Sequence[str] | None = None
+    strings: Sequence[str] | np.ndarray | None = None
     split: np.ndarray | None = None
     image_model: str = ""
     text_model: str = ""

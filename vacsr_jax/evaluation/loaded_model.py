@@ -77,6 +77,8 @@ def distributions_as_json(evaluation: Evaluation) -> dict[str, dict[str, dict[st
 
 def evaluate_classes(model: LoadedModel, source: ClassSource, template: str) -> dict[str, Any]:
     """The accuracy on one test set, and what it depends on; see `result_of`."""
+    if model.tokenizer is None:
+        raise ValueError("the model compares embeddings, and classes are texts; give a model of pictures and texts")
     classified = classify(model.model, model.params, source, model.tokenizer, model.preprocess, template)
     return result_of(source, classified, template)
 

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.evaluation.loaded_model import LoadedModel
+from vacsr_jax.towers.base import IMAGENET_PIXEL_MEAN, VisionConfig
 
 TIES = "among equal scores a wrong item ranks first"
 
@@ -21,11 +22,18 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, model: Loa
     if tokenizer is not None:
         lengths = tokenizer.lengths(caption_pairs(source)[0])
         data["cut captions"] = int((lengths > tokenizer.context_length).sum())
-        data["preprocess"] = "pcmepp" if vision.resize == "squash" else "clip"  # the model's; the config may differ
+        data["preprocess"] = preprocessing_of(vision)  # the model's; the config may differ
         data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known
     return data | {"ties": TIES}
+
+
+def preprocessing_of(vision: VisionConfig) -> str:
+    """ "clip": the centre square; "pcmepp": squashed, with ImageNet's statistics; "squash": with others (SigLIP)."""
+    if vision.resize != "squash":
+        return "clip"
+    return "pcmepp" if vision.pixel_mean == IMAGENET_PIXEL_MEAN else "squash"
 
 
 def protocol_line(protocol: dict[str, str | int]) -> str:

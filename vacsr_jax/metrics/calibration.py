@@ -39,6 +39,25 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, e
     return Reliability(confidence, accuracy, count[full])
 
 
+def reliability_by_positives(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> Reliability:
+    """`reliability` in bins that each hold about as many expected positives: for positives that are rare.
+
+    Where one pair in a thousand is a match, bins of equal mass all lie near 0, and those of equal width are nearly
+    empty. Equal probabilities share a bin, as in `reliability`.
+
+    >>> reliability_by_positives(np.array([0.1, 0.1, 0.2, 0.4]), np.array([False, False, True, True]), 2).count.tolist()
+    [3, 1]
+    """
+    p, y = _check_probabilities(probabilities, labels)
+    values, inverse, count = np.unique(p, return_inverse=True, return_counts=True)
+    mass = np.cumsum(values * count)
+    index = np.minimum((bins * (mass - values * count / 2) / max(mass[-1], 1e-300)).astype(int), bins - 1)[inverse]
+    total = np.bincount(index, minlength=bins)
+    full = total > 0
+    confidence, accuracy = (np.bincount(index, weights=x, minlength=bins)[full] / total[full] for x in (p, y))
+    return Reliability(confidence, accuracy, total[full])
+
+
 def _check_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(probabilities), np.asarray(labels)
     if p.shape != y.shape or p.size == 0:

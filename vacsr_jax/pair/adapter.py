@@ -220,8 +220,8 @@ class DeterministicAdapter(AdapterModel):
         return AdapterScorer(self.trunk_kernel, self.trunk_bias, self.head, self.bias, scale=self.scale)
 
     @nn.nowrap
-    def with_scale(self, params, log_scale, cosine=0.0):
-        return scaled(params, log_scale, cosine, "bias") if self.residual else params
+    def with_scale(self, params, log_scale, bias=None):
+        return scaled(params, log_scale, bias, "bias") if self.residual else params
 
 
 def trunk_parameters(module: nn.Module) -> tuple[Array, Array]:

@@ -84,8 +84,12 @@ class ConjunctionModel(PairModel):
         return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale, cosine=0.0):
-        return scaled(params, log_scale, cosine, "bias") if self.learn_scale else params
+    def with_scale(self, params, log_scale, bias=None):
+        """With a bias, a pair at the base rate whose claims are alike starts with the known logit."""
+        if not self.learn_scale:
+            return params
+        of_claims = None if bias is None else params["bias"] + (bias - self.initial_logit)
+        return scaled(params, log_scale, of_claims, "bias")
 
 
 def conjunction_logit(

@@ -142,8 +142,8 @@ class VariationalAdapter(AdapterModel):
         return 0.0 if self.scale is None else self.scale / self.dim * (images @ texts.T)
 
     @nn.nowrap
-    def with_scale(self, params, log_scale, cosine=0.0):
-        return scaled(params, log_scale, cosine, "decoder_bias") if self.residual else params
+    def with_scale(self, params, log_scale, bias=None):
+        return scaled(params, log_scale, bias, "decoder_bias") if self.residual else params
 
     @nn.nowrap
     def draw_noise(self, key: jax.Array, n: int, m: int) -> PairNoise:

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from vacsr_jax.atomic_files import replace_whole
-from vacsr_jax.metrics.calibration import reliability, wilson_interval
+from vacsr_jax.metrics.calibration import Reliability, reliability, reliability_by_positives, wilson_interval
 
 BINS = 10
+RARE = 0.1  # a share of positives below which bins hold equally many of them, instead of equally many pairs
 
 
 def draw_reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]], kind: str) -> None:
-    """Draws the share of positives against the predicted probability, in bins of equal mass, with 95 % intervals.
+    """Draws the share of positives against the predicted probability, with 95 % intervals.
+
+    The bins hold equally many pairs or, where positives are rare, equally many expected positives.
 
     Args:
       path: a name that ends in .png, .svg or .pdf.
@@ -26,7 +29,8 @@ def draw_reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, label="perfectly calibrated")
     for (name, (probability, label)), marker in zip(curves.items(), "os^", strict=False):
-        curve = reliability(probability, label, BINS, equal_mass=True)
+        rare = np.mean(label) < RARE
+        curve = (reliability_by_positives if rare else equal_bins)(probability, label, BINS)
         low, high = wilson_interval(curve.accuracy, curve.count)
         axes.errorbar(
             curve.confidence,
@@ -42,3 +46,7 @@ def draw_reliability(path: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]
     axes.legend(loc="upper left", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
+
+
+def equal_bins(probability: np.ndarray, label: np.ndarray, bins: int) -> Reliability:
+    return reliability(probability, label, bins, equal_mass=True)

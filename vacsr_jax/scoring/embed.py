@@ -68,7 +68,9 @@ def embed_texts(model: ImageTextModel, params, tokens: TextInputs, *, shorten: b
 
 
 def text_lengths(config: TextConfig) -> list[int]:
-    """The lengths that rows of tokens are cut to: 8, 16, 32, ... and the context's."""
+    """The lengths that rows of tokens are cut to: 8, 16, 32, ... and the context's; only that one with pool "last"."""
+    if config.pool == "last":
+        return [config.context_length]
     shorter = (8 << i for i in range(config.context_length.bit_length()))
     return [*(length for length in shorter if length < config.context_length), config.context_length]
 

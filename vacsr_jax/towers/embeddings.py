@@ -45,7 +45,7 @@ class EmbeddingSide:
     projection: str = "none"
     model_id: str = ""
 
-    layers = heads = tokens = context_length = 1
+    layers = heads = patches = tokens = context_length = 1
     activation = "gelu"
 
     def __post_init__(self):
@@ -145,14 +145,17 @@ class EmbeddingTowers(nn.Module):
 
 
 class ResidualProjection(nn.Module):
-    """x + W2 gelu(W1 x + b): the identity at the start, as W2 is 0."""
+    """x + W2 gelu(W1 x + b): the identity at the start, as W2 is 0. The hidden layer has a quarter of the units of x.
+
+    CLIP-Adapter (Gao et al. 2021) has the same bottleneck.
+    """
 
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b d"]:
         d = x.shape[-1]
-        hidden = nn.gelu(nn.Dense(d, dtype=self.dtype, name="hidden")(x))
+        hidden = nn.gelu(nn.Dense(max(d // 4, 1), dtype=self.dtype, name="hidden")(x))
         out = nn.Dense(d, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")
         return x + out(hidden)
 

@@ -51,7 +51,7 @@ def check_config(config: ConfigDict) -> None:
 
 def fit_warmup(config: ConfigDict, *, say: bool = True) -> ConfigDict:
     """The config with a warm-up of a fifth of the run where the given one is as long as the run; `say` warns of it."""
-    given, steps = config.optim.warmup_steps, config.train.steps
+    given, steps = config.optim.warmup_steps, config.train.steps - config.train.extended_from
     if given < steps:
         return config
     config = config.copy_and_resolve_references()

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.loader import Pairs
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics.scale import fit_scale
+from vacsr_jax.pair import first_logit
 
 PAIRS = 512  # from which the scale is fitted
 
@@ -29,8 +30,8 @@ def start_at_cosine(config: ConfigDict, model: ImageTextModel, params: Any, pair
     if labels.all():
         return params
     scale = config.cosine.scale or fit_scale(cosines, labels)
-    level = float(cosines[~labels].mean())
-    return {**params, "pair": model.pair.with_scale(params["pair"], np.float32(np.log(scale)), np.float32(level))}
+    bias = first_logit(config) - scale * cosines[~labels].mean()
+    return {**params, "pair": model.pair.with_scale(params["pair"], np.float32(np.log(scale)), np.float32(bias))}
 
 
 def sample(model: ImageTextModel, params: Any, pairs: Pairs, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
+from vacsr_jax.optim.lora import add_lora, merged
 from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
 from vacsr_jax.training.checks import check_config, check_step
 from vacsr_jax.training.log_to import choose_services
@@ -35,6 +36,10 @@ from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
 # These fields change how a machine computes and tells, but not what: a run may be resumed with other values.
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
+
+# These fields may differ where a finished run is extended.
+EXTENSION = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
+EXTENSION += ("optim.extension_lr:", "optim.schedule:", "optim.step_at:", "optim.warmup_steps:")
 
 
 class DivergedError(ValueError):
@@ -99,22 +104,29 @@ def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
             run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
             write_noise(workdir / NOISE, run.noise.index)
+    if config.train.extended_from or not (workdir / CONFIG).exists():  # an extension replaces the config of its run
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))
 
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
     """Returns the state of step 0 on the mesh, and the step that updates it."""
-    optimizer = make_optimizer(run.config, run.params)
-    state = init_state(run.params, optimizer, average=run.config.optim.average_from > 0)
+    params = add_lora(run.params, run.config.optim, run.config.seed)
+    optimizer = make_optimizer(run.config, params)
+    state = init_state(params, optimizer, average=run.config.optim.average_from > 0)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory; run.params must survive
     return state, make_step(run.config, run.model, optimizer, mesh, state, run.class_tokens)
 
 
 def check_claim(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError if the workdir holds a run of another config; the message names the fields."""
+    """Raises ValueError if the workdir holds a run of another config; the message names the fields.
+
+    A finished run may be extended (train.extended_from): with more steps, and a schedule for them.
+    """
     file = workdir / CONFIG
     if not file.exists():
+        if config.train.extended_from:
+            raise ValueError(f"train.extended_from: {workdir} holds no run to extend; leave it at 0 to start one")
         return
     try:
         saved = parse_json(file.read_bytes())
@@ -124,10 +136,30 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         raise ValueError(f"{file} is damaged ({error}); remove it to continue with the given config") from error
     differences = config_differences(saved, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
+    if any(difference.startswith("train.extended_from:") for difference in differences):
+        check_finished(workdir, config.train.extended_from)
+        differences = [difference for difference in differences if not difference.startswith(EXTENSION)]
     if differences:
+        longer = any(difference.startswith(("train.steps:", "train.epochs:")) for difference in differences)
+        hint = ". To train a finished run further, set train.extended_from and optim.extension_lr" if longer else ""
         raise ValueError(
             f"{workdir} holds a run of another config: {'; '.join(differences)}. "
-            "Give that config again to resume it, or another --workdir"
+            f"Give that config again to resume it, or another --workdir{hint}"
+        )
+
+
+def check_finished(workdir: Path, steps: int) -> None:
+    """Raises ValueError unless the workdir holds a run of this many steps that is finished."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        last = checkpoints.last_step()
+        planned = None if last is None else checkpoints.description(last)["config"]["train"]["steps"]
+    finally:
+        checkpoints.close()
+    if last != steps or last != planned:
+        raise ValueError(
+            f"train.extended_from: got {steps}, but {workdir} is at step {last} of {planned}; finish that run first, "
+            "with its own config, and give its number of steps"
         )
 
 
@@ -171,7 +203,7 @@ def take_steps(
     )
     with closing(data), closing(writer), watch_signals() as stop:
         if config.train.patience and start == 0:  # the start takes part in the choice of the best
-            metrics = validate(run, host_copy(state.final_params))
+            metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
             writer.write(0, metrics)
             checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
@@ -185,7 +217,7 @@ def take_steps(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                metrics = validate(run, host_copy(state.final_params))
+                metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+from ml_collections import ConfigDict
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
-    from vacsr_jax.data.source import Source
-    from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.embeddings import write_embeddings
+from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.pair.base import Item
 
 PART = 4096  # images that are encoded at once
 SPLITS = ("train", "validation", "test")
 
 
-def write_pairs(model: Pretrained, config: ConfigDict, out: Path) -> int:
+class Encoder(Protocol):
+    """The part of `vacsr_jax.pretrained.Pretrained` that is used here; this package must not import that module."""
+
+    def encode_source_parts(self, source: Source, part_size: int) -> Iterator[Item]: ...
+    def encode_texts(self, texts: list[str]) -> Item: ...
+    def cosine_vectors(self, items: Item) -> np.ndarray: ...
+    def fingerprint(self) -> str: ...
+
+
+def write_pairs(model: Encoder, config: ConfigDict, out: Path) -> int:
     """Writes the npz that `configs/embeddings.py:path=OUT` reads; returns the number of texts.
 
     Vectors are those whose cosine compares the items (`Pretrained.cosine_vectors`), in float32.
@@ -25,9 +35,6 @@ def write_pairs(model: Pretrained, config: ConfigDict, out: Path) -> int:
     Raises:
       ValueError: if the data are classes or embeddings, or `out` is no npz.
     """
-    from vacsr_jax.data.datasets import open_split
-    from vacsr_jax.data.embeddings import write_embeddings
-
     if out.suffix != ".npz":
         raise ValueError(f"--out: got {out}, expected a name that ends in .npz with --pairs")
     if config.data.name in ("classification", "embeddings"):
@@ -44,9 +51,7 @@ def write_pairs(model: Pretrained, config: ConfigDict, out: Path) -> int:
     return len(arrays["image_of"])
 
 
-def arrays_of(model: Pretrained, source: Source, split: str) -> dict[str, Any]:
-    from vacsr_jax.data.source import caption_pairs
-
+def arrays_of(model: Encoder, source: Source, split: str) -> dict[str, Any]:
     texts, image_of = caption_pairs(source)
     images = model.encode_source_parts(source, PART)
     return {

@@ -85,6 +85,7 @@ setup(
         "absl-py>=2.1",
         "platformdirs>=4",
         "filelock>=3.12",
+        "flatbuffers>=24.3",  # of jax.export: 40 kB, and not among the dependencies of jax
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],

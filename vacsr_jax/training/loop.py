@@ -272,7 +272,7 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 
 def validate_state(run: Run, state: TrainState) -> tuple[dict[str, float], TrainState]:
-    """Evaluates the state's parameters; returns metrics, and the state with what was fitted to the validation labels."""
+    """Evaluates the parameters of a state; returns metrics, and the state with what was fitted to the labels."""
     params = host_copy(state.final_params)
     metrics, fitted = validate(run, merged(params, run.config.optim))
     return metrics, with_fitted(state, params, {**params, "pair": fitted["pair"]})

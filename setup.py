@@ -1,10 +1,33 @@
 """Package metadata. Tool settings live in pyproject.toml."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "vacsr_jax/__init__.py").read_text(encoding="utf-8"), re.M)
+
+
+class WithConfigs(build_py):
+    """Puts the published configs, which stay in `configs/`, inside a wheel's package (`config_files.PUBLISHED`)."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            inside = Path(self.build_lib) / "vacsr_jax" / "published" / "configs"
+            shutil.rmtree(inside, ignore_errors=True)  # of an earlier build
+            inside.mkdir(parents=True)
+            for file in (HERE / "configs").glob("*.py"):
+                shutil.copy(file, inside)
+
 
 SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
+
+DATASETS = ["datasets>=4.0"]
+TENSORBOARD = ["tensorboard>=2.17"]
 
 TEST = [
     *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
@@ -19,12 +42,28 @@ TEST = [
 
 setup(
     name="vacsr_jax",
-    version="0.1.0",
+    version=VERSION[1],
     description="Variational similarity of images and texts (VACSR) in JAX/Flax: train, evaluate, load.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The vacsr_jax authors",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    keywords="image-text retrieval, CLIP, similarity, uncertainty, JAX, Flax",
+    cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["vacsr_jax", "vacsr_jax.*"]),
     python_requires=">=3.11",
     install_requires=[
@@ -52,10 +91,18 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
+        "parquet": ["pyarrow>=15"],  # embeddings in parquet files
+        "datasets": DATASETS,
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        "tensorboard": TENSORBOARD,
+        "wandb": ["wandb>=0.19"],
+        "trackio": ["trackio>=0.20"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],
+        # With these two, 150 MB installed, their tests run too; those of onnx, wandb and trackio run where they are.
+        "dev": [*TEST, *DATASETS, *TENSORBOARD, "ruff>=0.9", "mypy>=2.4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

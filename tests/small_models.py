@@ -22,7 +22,7 @@ STEP = 3  # the step that `untrained` says it is from
 def untrained() -> Pretrained:
     """A VACSR model of the tiny preset with random parameters, whose tokenizer knows the words of two captions."""
     config = scenes.get_config()
-    tokenizer = train_tokenizer(["a red circle", "a blue square"], vocab_size=300, context_length=8)
+    tokenizer = train_tokenizer(["a red circle", "a blue square"] * 2, vocab_size=300, context_length=8)
     ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
     model = build_model(config, adapt_towers(PRESETS["tiny"], image_size=0, context_length=8, **ids))
     params = random_like(abstract_params(model), np.random.default_rng(0), scale=0.1)

@@ -13,7 +13,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import vacsr_jax
-from vacsr_jax.config_files import load_config
+from vacsr_jax.cli.train import FIELDS
+from vacsr_jax.config_files import described_fields, load_config, published, split_argument, with_new_fields
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.losses.vacsr import vacsr
 from vacsr_jax.main import VERBS as MODULES
@@ -23,7 +24,7 @@ from vacsr_jax.training.checkpoint import config_from_dict, config_to_dict
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
-VERBS = ("train", "evaluate", "embed", "export", "evaluate-matrix", "index", "search")
+VERBS = ("train", "evaluate", "embed", "export", "evaluate-matrix", "index", "search", "configs", "push")
 DATA_VERBS = ("classify", "data check", "data shots")
 STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
 ENTROPY_VERBS = tuple(f"entropy {verb}" for verb in ("fit", "bias", "apply"))
@@ -77,6 +78,29 @@ print(*{{name.split('.')[0] for name in sys.modules}})
     loaded = set(run_program(sys.executable, "-c", code).split())
     assert "vacsr_jax" in loaded
     assert not {"jax", "flax", "orbax", "ml_collections", "transformers", "scipy", "PIL", "matplotlib"} & loaded
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"vacsr_jax {vacsr_jax.__version__}\n"
+
+
+def test_the_help_of_train_lists_fields_with_their_defaults_and_comments(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text, default = capsys.readouterr().out, load_config("default", [])
+    shown = dict(re.findall(r"^  --config\.([\w.]+)=(\S+) +\S.*$", text, re.M))
+    assert tuple(shown) == FIELDS
+    values = dict(leaves(default))
+    assert {name: ast.literal_eval(value) for name, value in shown.items()} == {n: values[n] for n in FIELDS}
+
+
+def test_every_field_is_described():
+    described = described_fields()
+    assert set(described) == {name for name, _ in leaves(load_config("default", []))}
+    assert [name for name, (_, comment) in described.items() if not comment] == []
 
 
 # Adding a verb.
@@ -211,6 +235,68 @@ def test_a_config_can_be_loaded_from_any_folder(tmp_path, monkeypatch):
     assert sys.path == path
 
 
+def test_the_config_of_an_older_model_gets_the_fields_that_came_since():
+    default = load_config("default", [])
+    old = config_to_dict(default)
+    old["data"] |= {"path": "mine", "gone": 3}
+    for group, name in (("data", "caption_key"), ("train", "log_to")):
+        del old[group][name]
+    del old["augment"]
+    found = with_new_fields(config_from_dict(old))
+    assert found.is_locked
+    assert (found.data.path, found.data.caption_key, found.data.gone, found.augment) == ("mine", "", 3, default.augment)
+
+
+def test_a_published_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("scenes:noise=0.5", ["--config.seed=2"]) == load_config(
+        f"{SCENES}:noise=0.5", ["--config.seed=2"]
+    )
+    (tmp_path / "scenes").write_text("def get_config():\n    raise ValueError('mine')\n")
+    with pytest.raises(ValueError, match="mine"):  # a file of one's own comes first
+        load_config("scenes", [])
+
+
+def test_a_config_of_ones_own_starts_from_a_published_one(tmp_path, monkeypatch, capsys):
+    """The text that `vacsr configs show` prints is a config wherever it is saved, also where no configs/ is."""
+    main(["configs", "show", "scenes"])
+    (tmp_path / "mine.py").write_text(capsys.readouterr().out)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if Path(folder).resolve() != ROOT])
+    for name in ("configs", "configs.default"):
+        monkeypatch.delitem(sys.modules, name)
+    assert load_config("mine.py", []).train.steps == load_config(str(SCENES), []).train.steps
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+def test_a_reader_that_ends_early_is_no_error(tmp_path):
+    (tmp_path / "long.py").write_text("# first\n" + "# more than a pipe holds\n" * 20_000)
+    command = f"{shlex.quote(sys.executable)} -m vacsr_jax configs show {tmp_path / 'long.py'} | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("# first\n", "")
+
+
+def test_the_configs_are_listed_with_a_line_each(capsys):
+    main(["configs"])
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(listed) == published() == [path.stem for path in CONFIGS]
+    assert listed["scenes"].startswith("The embedded default")
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("scenes", ("scenes", "", "")),
+        ("a/b.py:x=1:2", ("a/b.py", ":", "x=1:2")),
+        (r"C:\runs\b.py:x=1", (r"C:\runs\b.py", ":", "x=1")),
+        ("d:/b.py", ("d:/b.py", "", "")),
+        ("s:x=1", ("s", ":", "x=1")),
+    ],
+)
+def test_the_argument_of_a_config_starts_at_a_colon_that_is_no_drives(given, parts):
+    assert split_argument(given) == parts
+
+
 # Users' mistakes.
 
 BAD_FIELDS = {
@@ -227,7 +313,7 @@ BAD_FIELDS = {
     "--config.model.towers=small": "model.towers: got 'small', expected one of ViT-B/32",
     "--config.model.dtype=float16": "model.dtype: got 'float16', expected float32 or bfloat16",
     "--config.adapter.embeddings=l2": "adapter.embeddings: got 'l2', expected one of unit, raw",
-    "--config.data.name=coco": "data.name: got 'coco', expected one of scenes, image_folder",
+    "--config.data.name=coco": "data.name: got 'coco', expected one of scenes, ",
 }
 SMALL = [f"--config.data.{split}_size=20" for split in ("train", "validation", "test")]
 
@@ -240,12 +326,14 @@ def test_a_bad_field_is_named(override, refuse, tmp_path):
 
 BAD_FILES = {
     "no_such.py": "no file 'no_such.py'",
+    "scene": "did you mean --config=scenes?",
+    "configs/scenes2.py": "did you mean --config=scenes?",
     f"{SCENES}:nois=1": "config argument 'nois': expected one of method, noise, held_out",
     f"{SCENES}:noise": "config argument 'noise': expected name=value",
     f"{SCENES}:noise=much": "noise=much: expected a value of type float",
     f"{SCENES}:held_out=maybe": "held_out=maybe: expected a value of type bool",
     f"{ROOT / 'configs' / 'default.py'}:noise=1": "default.py: TypeError",
-    f"{ROOT / 'tests' / 'conftest.py'}": "conftest.py: AttributeError",
+    f"{ROOT / 'tests' / 'small_models.py'}": "small_models.py: AttributeError",
     f"{ROOT / 'pyproject.toml'}": "pyproject.toml: ",
 }
 
@@ -253,6 +341,11 @@ BAD_FILES = {
 @pytest.mark.parametrize("config", BAD_FILES, ids=lambda config: Path(config).name)
 def test_a_bad_config_file_or_argument_is_named(config, refuse, tmp_path):
     assert BAD_FILES[config] in refuse("train", f"--config={config}", f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(["show"], "name a config: "), (["show", "scens"], "scenes?")])
+def test_a_config_that_cannot_be_shown(arguments, message, refuse):
+    assert message in refuse("configs", *arguments)
 
 
 def test_a_config_that_leaves_is_named(refuse, tmp_path):
@@ -263,6 +356,14 @@ def test_a_config_that_leaves_is_named(refuse, tmp_path):
 def test_an_unknown_option_is_refused_with_the_near_miss(refuse, tmp_path):
     arguments = ("train", f"--config={SCENES}", f"--workdir={tmp_path}", f"--wrkdir={tmp_path}")
     assert "(did you mean --workdir?)" in " ".join(refuse(*arguments).split())
+
+
+def test_braces_that_the_shell_expanded_are_noticed(refuse, tmp_path):
+    configs = [f"--config=webdataset:path={i:03d}.tar" for i in range(3)]
+    error = " ".join(refuse("train", *configs, f"--workdir={tmp_path}").split())
+    assert (
+        "--config is given more than once; quote an argument with braces: '--config=webdataset:path=001.tar'" in error
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["embed", "--config.seed=1", "--model=a", "--out=b"]])

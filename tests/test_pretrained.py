@@ -18,7 +18,7 @@ from vacsr_jax.config_files import load_config
 from vacsr_jax.image_text import describe
 from vacsr_jax.main import main
 from vacsr_jax.pair import METHODS
-from vacsr_jax.towers import clip_weights
+from vacsr_jax.towers import weights
 from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
@@ -290,7 +290,7 @@ def clip_folder(tmp_path_factory):
         embedding_dim=12,
     )
     rng = np.random.default_rng(0)
-    shapes = clip_weights.leaf_shapes(config)
+    shapes = weights.leaf_shapes(config)
     flat = {name: np.asarray(rng.normal(0, 0.2, shape), np.float32) for name, shape in shapes.items()}
     save_hf_clip(folder, config, unflatten_dict(flat, sep="/"))
     save_clip_tokenizer(folder)

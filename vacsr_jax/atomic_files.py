@@ -40,9 +40,9 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically and creates its folder."""
+    """Writes a UTF-8 text file atomically, with the same bytes on every system, and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def read_json(path: str | Path) -> Any:

@@ -119,10 +119,7 @@ def param_shapes(model: ImageTextModel):
 
 
 def _init(model: ImageTextModel, key: jax.Array):
-    vision, text = model.towers_config.vision, model.towers_config.text
-    images = jnp.zeros((2, vision.image_size, vision.image_size, 3), jnp.uint8)
-    tokens = jnp.full((2, text.context_length), text.end_id, jnp.int32)
-    return model.init(key, images, tokens, method="touch_all")["params"]
+    return model.init(key, *model.towers_config.example_inputs(2), method="touch_all")["params"]
 
 
 OPTIONS = ("pooling", "dim", "initial_log_var")
@@ -185,6 +182,8 @@ def build_model(config: ConfigDict, towers: TowersConfig, texts: int = 0) -> Ima
     """
     model = config.model
     check_choices(model.dtype, model.pooling)
+    if towers.takes_vectors and model.pooling == "gpo":
+        raise ValueError("model.pooling: gpo pools tokens, and an embedding is one vector; set model.pooling=clip")
     if model.pooling == "clip" and model.embedding_dim not in (0, towers.embedding_dim):
         raise ValueError(
             f"model.embedding_dim: got {model.embedding_dim}, but with model.pooling clip the towers' own projections "

@@ -10,8 +10,11 @@ import signal
 import sys
 import warnings
 
+from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    calibrate,
     classify,
+    configs,
     data_check,
     data_shots,
     embed,
@@ -20,6 +23,7 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    push,
     search,
     standardize,
     train,
@@ -32,8 +36,10 @@ from vacsr_jax.compilation_cache import keep_compiled
 VERBS = (
     train,
     evaluate,
+    calibrate,
     embed,
     export,
+    push,
     index,
     search,
     standardize,
@@ -42,6 +48,7 @@ VERBS = (
     evaluate_matrix,
     data_check,
     data_shots,
+    configs,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -55,10 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
     keep_compiled()
     try:
         options.run(options, overrides)
+        sys.stdout.flush()
     except KeyboardInterrupt as stopped:
         advice = str(stopped) or "run the same command again to continue from the last checkpoint"
         print(f"\nvacsr: stopped; {advice}", file=sys.stderr)
         sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # how a shell reports a program ended by a signal
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(128 + 13)  # as a program that SIGPIPE ends
     except (ValueError, OSError) as error:
         print(f"vacsr {options.verb}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -67,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
+    parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)

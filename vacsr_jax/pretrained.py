@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from PIL import Image
-from safetensors import safe_open
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
 from vacsr_jax.atomic_files import replace_whole, to_json, write_text
+from vacsr_jax.calibration.calibration import Calibration, read_calibration
 from vacsr_jax.compilation_cache import keep_compiled
-from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.decoding import FILES, Picture, as_array, decode_picture
+from vacsr_jax.data.embeddings import Embeddings, unit_rows
+from vacsr_jax.data.given import GivenImages, as_pictures, as_texts
 from vacsr_jax.data.preprocess import preprocess
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from vacsr_jax.image_text import ImageTextModel, abstract_params, describe, from_description, param_shapes
+from vacsr_jax.data.source import Source
+from vacsr_jax.data.tokenizer import Tokenizer, report_cut
+from vacsr_jax.image_text import ImageTextModel, describe
+from vacsr_jax.model_files import DESCRIPTION, WEIGHTS, Loaded, read_folder
 from vacsr_jax.pair.base import Item, Items, Meaning
 from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.scoring.embed import embed_image_parts, embed_texts, text_lengths
+from vacsr_jax.scoring.given_vectors import SIDES, Prepared, encode_given, side_of, unwrapped, wants
 from vacsr_jax.scoring.model import prepare_scorer, probabilities, score_pairs
 from vacsr_jax.scoring.pairs import TopK, top_k
 from vacsr_jax.scoring.sampling import Samples, sample_similarity
-from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.hf import find_folder, read_object
 from vacsr_jax.workdir import CHECKPOINTS, TOKENIZER
 
 if TYPE_CHECKING:
     from vacsr_jax.evaluation.explanation import Explanation
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"  # of an export
-
-ImageLike = str | Path | Image.Image | np.ndarray
 
 
 class Scores(NamedTuple):
@@ -63,7 +66,8 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Pretrained:
     """A trained model with all it needs. `config` and `step` are the run's resolved config and the checkpoint's
-    step where they are known. `load` puts the parameters on the device: arrays of numpy are copied there by each call.
+    step where they are known. A `calibration` (`vacsr calibrate`) gives the probability of a match. `load` puts the
+    parameters on the device: arrays of numpy are copied there by each call.
     """
 
     model: ImageTextModel
@@ -71,16 +75,21 @@ class Pretrained:
     tokenizer: Tokenizer
     config: dict[str, Any] | None = None
     step: int | None = None
+    calibration: Calibration | None = None
+    _cut: list[bool] = dataclasses.field(default_factory=list, repr=False, compare=False)  # not empty once it was said
 
-    def preprocess(self, image: Image.Image | np.ndarray) -> np.ndarray:
+    def preprocess(self, image: Picture) -> np.ndarray:
         """The square of bytes that the image tower takes, as the model was trained; see `data.preprocess`."""
         vision = self.model.towers_config.vision
-        return preprocess(image, image_size=vision.image_size, resize=vision.resize)
+        pixels: Any = decode_picture(image) if isinstance(image, FILES) else image
+        return preprocess(pixels, **vision.preprocessing)
 
-    def encode_images(self, images: Sequence[ImageLike], *, draft: bool = False) -> Item:
+    def encode_images(self, images: Picture | Sequence[Picture], *, draft: bool = False) -> Item:
         """The n images as items, ready to be scored: embeddings float32 [n, d], or `Items`, cut as items[:5].
 
-        Images are files, PIL images or uint8 arrays [h, w, 3]. Threads decode files ahead of the device.
+        An image is a path, the bytes of a file, a PIL image, or an array uint8 [h, w, 3] or [h, w]; all are decoded
+        alike (`data.decoding`). Images are one of these, a sequence of them, or an array uint8 [n, h, w, 3]. Threads
+        decode files ahead of the device.
 
         Args:
           draft: decode large JPEGs at a reduced size (`decode_image`): faster, and embeddings differ a little.
@@ -88,16 +97,13 @@ class Pretrained:
         Raises:
           ValueError: if an image cannot be read, or there is none.
         """
-        if isinstance(images, str | Path | Image.Image):
-            images = [images]
-        if len(images) == 0:
-            raise ValueError("images: got none, expected at least one")
+        images = as_pictures(images)
         [items] = self.encode_image_parts(images, len(images), draft=draft)
         return items
 
     def encode_image_parts(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[Picture],
         part_size: int,
         *,
         draft: bool = False,
@@ -109,29 +115,46 @@ class Pretrained:
           skipped: if given, an image that cannot be read is left out of its part, and the message noted here under the
             image's index. A part of which nothing is left is None.
         """
-        for image in images:
-            if isinstance(image, Image.Image):
-                image.load()  # here, because threads must not load one image at once
-        return embed_image_parts(
-            self.model, self.params, GivenImages(images, self, draft), part_size=part_size, skipped=skipped
-        )
+        source = GivenImages(images, self.preprocess, self.model.towers_config.vision.image_size if draft else 0)
+        return embed_image_parts(self.model, self.params, source, part_size=part_size, skipped=skipped)
 
-    def encode_texts(self, texts: Sequence[str]) -> Item:
+    def encode_source_parts(self, source: Source, part_size: int) -> Iterator[Item]:
+        """The images of a source as items, `part_size` at a time; see `encode_images`."""
+        parts = embed_image_parts(self.model, self.params, source, self.preprocess, part_size=part_size)
+        return (items for items in parts if items is not None)
+
+    def encode_texts(self, texts: str | Sequence[str] | np.ndarray) -> Item:
         """The m texts as items, ready to be scored; see `encode_images`.
+
+        Texts longer than the context are cut, which is logged once.
+        Texts may also be given as the token ids int32 [m, l] that `tokenizer` makes of them.
 
         Raises:
           ValueError: if a text is empty or no string, or there is none.
         """
-        return embed_texts(self.model, self.params, self.tokenizer([texts] if isinstance(texts, str) else texts))
+        if isinstance(texts, np.ndarray) and texts.dtype == np.int32:
+            return embed_texts(self.model, self.params, texts)
+        texts = as_texts(texts)
+        tokens = self.tokenizer(texts)
+        if not self._cut:  # said once, not with each call
+            self._cut.extend([True] * bool(report_cut(self.tokenizer, texts, "texts")))
+        return embed_texts(self.model, self.params, tokens)
 
-    def score(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item) -> Scores:
-        """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it."""
+    def score(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item) -> Scores:
+        """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it.
+
+        Embeddings may be a matrix [n, d] of any float type, of numpy or of a library that numpy can read.
+
+        Raises:
+          ValueError: if embeddings are of another dimension than the model's, or as the `encode_` methods.
+        """
         images, texts = self._encoded(images, texts)
         scores = score_pairs(self.model, self.params, images, texts)
-        probability = probabilities(self.model, scores)
+        calibrated = self.calibration.probability if self.calibration is not None else None
+        probability = calibrated(scores.logit) if calibrated else probabilities(self.model, scores)
         return Scores(scores.logit, probability, scores.uncertainty, scores.by_label(), scores.by_match())
 
-    def explain(self, image: ImageLike, text: str) -> Explanation:
+    def explain(self, image: Picture, text: str) -> Explanation:
         """Which places the words of a text found in an image, and how that makes the probability of their match.
 
         Printed, it is a table; `report.explanation.save_explanation` draws it over the picture.
@@ -142,7 +165,7 @@ class Pretrained:
         from vacsr_jax.evaluation.explanation import explain  # late: loading needs no code that evaluates
 
         images, texts = self._encoded([image], [text])
-        picture = GivenImages([image], self, draft=False).image(0)
+        picture = GivenImages([image], self.preprocess, 0).image(0)
         return explain(self.model, self.params, self.tokenizer, images, texts, picture, text)
 
     def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
@@ -167,9 +190,10 @@ class Pretrained:
     @property
     def meaning(self) -> Meaning:
         """What logit, probability and uncertainty of this model mean, in one sentence each."""
-        return self.model.pair.meaning
+        found = self.model.pair.meaning
+        return found if self.calibration is None else found._replace(probability=self.calibration.meaning)
 
-    def top_k(self, images: Sequence[ImageLike] | Item, texts: Sequence[str] | Item, k: int) -> TopK:
+    def top_k(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item, k: int) -> TopK:
         """The k best texts of every image by match score, best first, without scores of all pairs in memory."""
         return top_k(prepare_scorer(self.model, self.params), *self._encoded(images, texts), k)
 
@@ -198,150 +222,200 @@ class Pretrained:
         """Writes safetensors and JSON that `load` reads, without Orbax."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(folder / TOKENIZER)
+        self._save_tokenizer(folder)
         flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
         replace_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(flat)))
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
         )
+        if self.calibration is not None:
+            self.calibration.save(folder)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        self.tokenizer.save(folder / TOKENIZER)
 
     def _encoded(self, images, texts) -> tuple[Item, Item]:
-        images = images if _is_encoded(images) else self.encode_images(images)
-        return images, texts if _is_encoded(texts) else self.encode_texts(texts)
+        images = self._fitting("images", images, 0) if _is_encoded(images) else self.encode_images(images)
+        return images, self._fitting("texts", texts, 1) if _is_encoded(texts) else self.encode_texts(texts)
 
+    def _fitting(self, name: str, given: Any, side: int) -> Item:
+        """The items in float32; ValueError if the model gives items of other shapes, such as of another dimension."""
+        if isinstance(given, Items):
+            items: Item = given
+        else:
+            items = as_array(given).astype(np.float32, copy=False)
+        got, wanted = (jax.tree.map(lambda x: tuple(x.shape[1:]), tree) for tree in (items, self._item_shapes[side]))
+        if got != wanted:
+            raise ValueError(
+                f"{name}: got embeddings of {_numbers(items)}, but this model's have "
+                f"{_numbers(self._item_shapes[side])}; embed them with this model"
+            )
+        return items
 
-def _is_encoded(x) -> bool:
-    return isinstance(x, Items) or (isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == np.float32)
+    @functools.cached_property
+    def _item_shapes(self) -> tuple[Item, Item]:
+        """Shapes and types of the items of one image and one text; nothing is computed."""
+        vision, text = self.model.towers_config.vision, self.model.towers_config.text
+        image = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), np.uint8)
+        tokens = jax.ShapeDtypeStruct((1, text.context_length), np.int32)
+        return jax.eval_shape(self.model.apply, {"params": self.params}, image, tokens)
 
 
 @dataclass(frozen=True)
-class GivenImages:
-    """A `Source` of images as users give them, preprocessed for a model."""
+class EmbeddingModel(Pretrained):
+    """A `Pretrained` whose images and texts are embeddings, float [n, d], of the models that it was trained on.
 
-    images: Sequence[ImageLike]
-    model: Pretrained
-    draft: bool
-    captions: Sequence[Sequence[str]] = ()
-    labels: None = None
-    class_names: Sequence[str] = ()
+    `encode_images` and `encode_texts` turn them into items, ready to be scored. `score`, `top_k` and
+    `sample_similarity` take embeddings or items. An embedding's length does not matter. There is no tokenizer.
+    """
 
-    @property
-    def ids(self) -> list[str]:
-        return [str(i) for i in range(len(self))]
+    tokenizer: None  # type: ignore[assignment]
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def encode_images(self, images: Any, *, draft: bool = False) -> Item:
+        """The n image embeddings [n, d] as items.
 
-    def image(self, index: int) -> np.ndarray:
-        image = self.images[index]
-        if not isinstance(image, str | Path):
-            return self.model.preprocess(image)
-        pixels = read_image(image, draft=self.model.model.towers_config.vision.image_size if self.draft else 0)
-        try:
-            return self.model.preprocess(pixels)
-        except ValueError as error:
-            raise ValueError(f"{image}: {error}") from error
+        Raises:
+          ValueError: for anything else; the message says which embeddings it wants.
+        """
+        return encode_given(self.model, self.params, "image", images)
+
+    def encode_texts(self, texts: Any) -> Item:
+        """The m text embeddings [m, d] as items; see `encode_images`."""
+        return encode_given(self.model, self.params, "text", texts)
+
+    def encode_image_parts(
+        self,
+        images: Sequence[Any],
+        part_size: int,
+        *,
+        draft: bool = False,
+        skipped: dict[int, str] | None = None,
+    ) -> Iterator[Item | None]:
+        """The items of `part_size` embeddings at a time."""
+        return (self.encode_images(images[i : i + part_size]) for i in range(0, len(images), part_size))
+
+    def preprocess(self, image: Any) -> np.ndarray:
+        """Raises ValueError: embeddings need no preprocessing."""
+        raise ValueError(wants(self.model, "image"))
+
+    def warm(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        for size in batch_sizes:
+            images, texts = self.model.towers_config.example_inputs(size)
+            self.score(images, texts)
+
+    def cosine_vectors(self, items: Item) -> np.ndarray:
+        return super().cosine_vectors(unwrapped(items))
+
+    def projected(self, given: Embeddings) -> Embeddings:
+        """A file's embeddings of images and texts as `cosine_vectors`: what an index of this model holds.
+
+        Raises:
+          ValueError: if the file names another model than this one was trained on, or holds another modality.
+        """
+        vectors = np.empty((len(given), self.model.embedding_dim), np.float32)
+        for kind in dict.fromkeys(given.modality.tolist()):
+            if kind not in SIDES:
+                raise ValueError(f"modality {kind!r}: this model compares images with texts")
+            wanted = side_of(self.model, kind).model_id
+            if given.model_id and wanted and given.model_id != wanted:
+                raise ValueError(f"got embeddings of model {given.model_id}, {wants(self.model, kind)}")
+            mine = given.modality == kind
+            encode = self.encode_images if kind == "image" else self.encode_texts
+            vectors[mine] = self.cosine_vectors(encode(given.vectors[mine]))
+        return dataclasses.replace(given, vectors=unit_rows(vectors)[0], model_id=self.fingerprint())
+
+    def score_projected(self, images: np.ndarray, texts: np.ndarray) -> Scores:
+        """Scores of all pairs of `projected` vectors, as `match_by` scores them."""
+        items = (Prepared(jax.device_get(self.model.pair.from_unit(jax.numpy.asarray(x)))) for x in (images, texts))
+        return self.score(*items)
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        pass
+
+    def _encoded(self, images: Any, texts: Any) -> tuple[Item, Item]:
+        images = images if isinstance(images, Prepared) else self.encode_images(images)
+        texts = texts if isinstance(texts, Prepared) else self.encode_texts(texts)
+        return unwrapped(images), unwrapped(texts)
 
 
-def read_image(path: str | Path, *, draft: int = 0) -> np.ndarray:
-    try:
-        return decode_image(path, draft=draft)
-    except Exception as error:  # Pillow raises half a dozen types for broken files
-        raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
+def cosine_of_embeddings(image_dim: int, text_dim: int, image_model: str, text_model: str) -> EmbeddingModel:
+    """The cosine of embeddings as a model without a probability, such as `vacsr calibrate` gives one.
+
+    Raises:
+      ValueError: if the dimensions differ.
+    """
+    if image_dim != text_dim:
+        raise ValueError(
+            f"image embeddings have {image_dim} numbers and text embeddings {text_dim}, so they have no cosine; train "
+            "a model with configs/embeddings.py first"
+        )
+    image, text = (
+        EmbeddingSide(dim, model_id=name) for dim, name in ((image_dim, image_model), (text_dim, text_model))
+    )
+    config = EmbeddingsConfig(vision=image, text=text, embedding_dim=image_dim)
+    params = {"towers": {"logit_scale": np.float32(0)}, "pair": {"log_scale": np.float32(0)}}
+    return EmbeddingModel(ImageTextModel(config, CosineModel(None, scale=1.0), dim=image_dim), params, None)
 
 
-def load(path_or_hub_name: str | Path, *, checkpoint: str = "best") -> Pretrained:
-    """A model from a training workdir, an exported folder, or a Hugging Face CLIP (folder or hub name).
+def _is_encoded(x) -> bool:
+    if isinstance(x, Items):
+        return True
+    return getattr(x, "ndim", None) == 2 and hasattr(x, "__array__") and jnp.issubdtype(as_array(x).dtype, jnp.floating)
+
+
+def _numbers(items: Item) -> str:
+    return " and ".join(" x ".join(map(str, x.shape[1:])) for x in jax.tree.leaves(items)) + " numbers"
+
+
+def load(path_or_hub_name: str | Path, *, checkpoint: str = "best", image_size: int = 0) -> Pretrained:
+    """A model from a training workdir, an exported folder, or pretrained towers (folder or hub name).
+
+    Pretrained towers are a CLIP or a SigLIP in Hugging Face's files, or a vision transformer in OpenCLIP's.
 
     Args:
-      path_or_hub_name: where it is. A hub repository may hold an export or a CLIP.
+      path_or_hub_name: where it is. A hub repository may hold an export or pretrained towers.
       checkpoint: best or last, of a workdir.
+      image_size: pixels per side that the image tower takes; the position embeddings are resampled
+        (`towers.positions`). 0: as the model was trained.
 
     Raises:
       ValueError: if there is nothing to load, or what is there does not fit this version; the message names the
         difference.
     """
     keep_compiled()
-    loaded = _load(path_or_hub_name, checkpoint)
+    loaded = _load(path_or_hub_name, checkpoint, image_size)
     return dataclasses.replace(loaded, params=jax.device_put(loaded.params))
 
 
-def _load(path_or_hub_name: str | Path, checkpoint: str) -> Pretrained:
+def is_export(folder: Path) -> bool:
+    """Whether a folder is what `Pretrained.save` writes."""
+    return (folder / DESCRIPTION).is_file() and "vacsr_jax" in read_object(folder / DESCRIPTION)
+
+
+def _load(path_or_hub_name: str | Path, checkpoint: str, image_size: int) -> Pretrained:
     if (Path(path_or_hub_name) / CHECKPOINTS).is_dir():
-        return load_workdir(Path(path_or_hub_name), checkpoint)
+        return load_workdir(Path(path_or_hub_name), checkpoint, image_size)
     folder = find_folder(path_or_hub_name, None)
-    if not (folder / DESCRIPTION).is_file():
-        raise ValueError(
-            f"{folder} holds no {CHECKPOINTS}/ (a training run) and no {DESCRIPTION} (an export or a pretrained model)"
+    return with_inputs(read_folder(folder).at_image_size(image_size), read_calibration(folder))
+
+
+def load_workdir(workdir: Path, checkpoint: str, image_size: int = 0) -> Pretrained:
+    """The model of a training workdir; see `load`."""
+    from vacsr_jax.training.saved_model import read_workdir  # late: an export needs no Orbax
+
+    loaded = read_workdir(workdir, checkpoint).at_image_size(image_size)
+    calibration = read_calibration(workdir)
+    if calibration is not None and calibration.step != loaded.step:
+        warnings.warn(
+            f"{workdir}: its calibration is of step {calibration.step}, not {loaded.step}; calibrate it again",
+            stacklevel=2,
         )
-    description = read_object(folder / DESCRIPTION)
-    return load_export(folder, description) if "vacsr_jax" in description else load_pretrained_towers(folder)
+        calibration = None
+    return with_inputs(loaded, calibration)
 
 
-def load_workdir(workdir: Path, checkpoint: str) -> Pretrained:
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
-    from vacsr_jax.training.checkpoint import Checkpoints  # late: an export needs no Orbax
-
-    checkpoints = Checkpoints(workdir, read_only=True)
-    try:
-        step = checkpoints.choose(checkpoint)
-        if step is None:
-            raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
-        model, params, config = restore_model(checkpoints, step)
-    finally:
-        checkpoints.close()
-    return Pretrained(model, params, load_tokenizer(workdir / TOKENIZER), config, step)
-
-
-def restore_model(checkpoints, step: int) -> tuple[ImageTextModel, Any, dict[str, Any]]:
-    """Model, parameters and config of a step; ValueError, naming it, for whatever does not fit or is damaged."""
-    try:
-        description = checkpoints.description(step)
-        model = from_description(description["model"])
-        like = abstract_params(model)
-        check_shapes("saved", checkpoints.shapes(step), like)
-        return model, checkpoints.restore_params(step, like), description["config"]
-    except Exception as error:  # Orbax raises half a dozen types for damaged files
-        raise ValueError(f"{checkpoints.folder}: step {step} cannot be loaded: {error}") from error
-
-
-def load_export(folder: Path, description: dict[str, Any]) -> Pretrained:
-    model = from_description(description["vacsr_jax"])
-    try:
-        flat = read_weights(folder / WEIGHTS)
-        like = param_shapes(model)
-    except Exception as error:  # a header, and a description, may say anything
-        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); export it again") from error
-    check_shapes(str(folder), {name: leaf.shape for name, leaf in flat.items()}, like)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    check_tokens(tokenizer(["a"]), model.towers_config.text)
-    params = unflatten_dict(flat, sep="/")
-    return Pretrained(model, params, tokenizer, description.get("config"), description.get("step"))
-
-
-def read_weights(path: Path) -> dict[str, jax.Array]:
-    """The arrays of a safetensors file, on the device; one array at a time is in memory twice."""
-    with safe_open(path, framework="numpy") as file:
-        return {name: jax.device_put(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
-
-
-def load_pretrained_towers(folder: Path) -> Pretrained:
-    """Pretrained towers as they are: cosine times their learned scale, no probability and no uncertainty."""
-    config, towers = load_towers(folder)
-    tokenizer = load_tokenizer(folder, context_length=config.text.context_length)
-    check_tokens(tokenizer(["a"]), config.text)
-    params = {"towers": towers, "pair": {"log_scale": towers["logit_scale"]}}
-    return Pretrained(ImageTextModel(config, CosineModel(None)), params, tokenizer)
-
-
-def check_shapes(where: str, got: dict[str, tuple[int, ...]], like: Any) -> None:
-    """Raises ValueError, listing each parameter that is missing, unknown or of another shape than in `like`."""
-    wanted = {name: tuple(leaf.shape) for name, leaf in flatten_dict(like, sep="/").items()}
-    lines = [
-        f"{name}: saved {got.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
-        for name in sorted(got.keys() | wanted.keys())
-        if got.get(name) != wanted.get(name)
-    ]
-    if lines:
-        raise ValueError(f"{where}: the parameters do not fit the model it describes:\n  " + "\n  ".join(lines))
+def with_inputs(loaded: Loaded, calibration: Calibration | None) -> Pretrained:
+    """A model with its tokenizer, or one on embeddings, which has none."""
+    if loaded.model.towers_config.takes_vectors:
+        return EmbeddingModel(*loaded, calibration)  # type: ignore[arg-type]
+    return Pretrained(*loaded, calibration)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
@@ -14,11 +15,15 @@ import numpy as np
 # Compression hardly shrinks vectors and shrinks names tenfold. A file above both limits counts as a decompression bomb.
 PACKED, MOST_UNPACKED = 100, 2**28
 
+_LOCAL_HEADER = 30  # bytes of a zip member's header before its name; the lengths of name and extra field end it
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path, *, mapped: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Reads the arrays of an npz file.
+
+    Args:
+      mapped: names of arrays to map into memory instead of reading them, if they are not compressed.
 
     Raises:
       ValueError: if it is not an npz, is damaged, holds objects, or unpacks to 100 times its size; the message names
@@ -31,7 +36,12 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds one array, expected several")
         with zipfile.ZipFile(file) as members:
             _check_members(members, os.fstat(file.fileno()).st_size)
-            return {info.filename.removesuffix(".npy"): _read_member(info, members) for info in members.infolist()}
+            return {
+                (name := info.filename.removesuffix(".npy")): _map_member(info, members, Path(path))
+                if name in mapped and info.compress_type == zipfile.ZIP_STORED
+                else _read_member(info, members)
+                for info in members.infolist()
+            }
 
 
 def read_npy(path: str | Path, *, mapped: bool = False) -> np.ndarray:
@@ -82,6 +92,20 @@ def _read_member(info: zipfile.ZipInfo, members: zipfile.ZipFile) -> np.ndarray:
         _check_header(file, info.file_size)
     with members.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _map_member(info: zipfile.ZipInfo, members: zipfile.ZipFile, path: Path) -> np.ndarray:
+    with members.open(info) as file:
+        _check_header(file, info.file_size)
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER)
+        name, extra = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+        file.seek(info.header_offset + _LOCAL_HEADER + name + extra)
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        if 0 in shape or dtype.kind not in "fV":
+            return _read_member(info, members)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def _check_header(file: IO[bytes], size: int) -> None:

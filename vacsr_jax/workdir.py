@@ -7,3 +7,5 @@ NOISE = "noise.npy"  # with label noise: the image that each noisy caption was m
 METRICS = "metrics.jsonl"  # the training curves
 EVALUATION, REPORT = "evaluation.json", "report.html"
 SHOTS = "shots.json"  # the training images of a few-shot run
+TENSORBOARD = "tensorboard"  # with train.log_to=tensorboard: its event files
+LOG_RUN = "log_run"  # with other services: the name of the run there

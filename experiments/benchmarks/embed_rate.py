@@ -21,14 +21,15 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.timing import machine
-from vacsr_jax.cli.embed import find_pictures
+from vacsr_jax.data.given import GivenImages, read_picture
+from vacsr_jax.data.picture_files import find_pictures
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.read_ahead import cores, image_batches
 from vacsr_jax.data.source import ArraySource
 from vacsr_jax.data.tokenizer import train_tokenizer
 from vacsr_jax.image_text import ImageTextModel, init_params
 from vacsr_jax.pair.cosine import CosineModel
-from vacsr_jax.pretrained import GivenImages, Pretrained, load, read_image
+from vacsr_jax.pretrained import Pretrained, load
 from vacsr_jax.scoring.embed import BATCH_SIZE, embed_images
 from vacsr_jax.towers.base import adapt_towers
 from vacsr_jax.towers.presets import PRESETS
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     model = load(options.model) if options.model else untrained(options.towers, options.layers)
-    names = [f"{options.pictures}/{name}" for name in find_pictures(Path(options.pictures))]
+    names = [f"{options.pictures}/{name}" for name in find_pictures(options.pictures).files]
     files = list(itertools.islice(itertools.cycle(names), options.images))
     result = {
         "machine": machine(),
@@ -102,11 +103,12 @@ def rates(model: Pretrained, files: list[str], rounds: int) -> dict[str, float]:
 
 def decoded(model: Pretrained, files: list[str], *, draft: bool):
     batches = [range(i, min(i + BATCH_SIZE, len(files))) for i in range(0, len(files), BATCH_SIZE)]
-    return image_batches(GivenImages(files, model, draft), batches, ahead=2 * BATCH_SIZE)
+    size = model.model.towers_config.vision.image_size if draft else 0
+    return image_batches(GivenImages(files, model.preprocess, size), batches, ahead=2 * BATCH_SIZE)
 
 
 def square(file: str, size: int) -> np.ndarray:
-    return preprocess(read_image(file), image_size=size)
+    return preprocess(read_picture(file), image_size=size)
 
 
 def drain(values) -> None:

@@ -171,7 +171,7 @@ def bulk(folder: Path, sizes: dict[str, Any]) -> Numbers:
     import jax
 
     from vacsr_jax import load
-    from vacsr_jax.data.image_folder import decode_image
+    from vacsr_jax.data.decoding import decode_image
 
     model, files = load(folder / "model"), photographs(folder)
     pixels = np.stack([model.preprocess(decode_image(file)) for file in files])

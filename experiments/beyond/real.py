@@ -35,7 +35,7 @@ from experiments.beyond.corrections import (
 from experiments.beyond.trained import coco_mini, emoji
 from experiments.beyond.words import MOSTLY, TRUE, coverage, true_pairs, words
 from vacsr_jax.main import quiet
-from vacsr_jax.search.text_entropy import fit_scale
+from vacsr_jax.metrics.scale import fit_scale
 
 CLIP_SCALE = 100.0
 SPLITS = 20

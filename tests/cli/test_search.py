@@ -1,5 +1,6 @@
 """`vacsr index` and `vacsr search`, with the tiny Hugging Face CLIP of the parity tests; and what they refuse."""
 
+import json
 import re
 import shutil
 import string
@@ -17,7 +18,7 @@ from vacsr_jax.search.text_entropy import make_reference_images, save
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "hf_clip"
-TEXTS = ["a red dot", "blue", "green square", "two cats", "red", "a dog"]
+TEXTS = ["a red dot", "blue", "lime square", "two cats", "red", "a dog"]
 
 
 def save_tokenizer(folder):
@@ -62,6 +63,24 @@ def test_the_index_knows_what_it_is_made_of(files):
     assert Path(index.contents["more/p1.png"]) == (files / "pictures" / "more" / "p1.png").resolve()
     assert set(index.fits) == {"image", "text"}
     assert index.fits["text"].exclude[0] == ["texts.txt:1"]
+
+
+def test_search_gives_json_with_the_numbers_of_the_index(files, capsys, tmp_path):
+    asked = ["a red dot", "blue"]
+    page = tmp_path / "page.html"
+    main(["search", f"--index={files / 'index'}", *(f"--text={x}" for x in asked), "--k=7", "--json", f"--html={page}"])
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer["query"], answer["modality"]) for answer in answers] == [(x, "text") for x in asked]
+    index, model = MixedIndex.load(files / "index"), vacsr_jax.load(files / "clip")
+    found = index.search(model.encode_texts(asked), 7)
+    for i, answer in enumerate(answers):
+        assert [hit["id"] for hit in answer["hits"]] == found.ids[i].tolist()
+        assert [hit["modality"] for hit in answer["hits"]] == found.modality[i].tolist()
+        np.testing.assert_array_equal(np.float32([hit["z"] for hit in answer["hits"]]), found.z[i])
+        np.testing.assert_array_equal(np.float32([hit["cosine"] for hit in answer["hits"]]), found.score[i])
+        assert [hit["content"] for hit in answer["hits"]] == [index.contents[x] for x in found.ids[i]]
+        assert {(hit["probability"], hit["uncertainty"]) for hit in answer["hits"]} == {(None, None)}
+    assert page.exists()
 
 
 def test_search_prints_what_the_index_finds(files, capsys):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vacsr_jax.data import image_folder
-from vacsr_jax.data.image_folder import decode_image, read_image_folder
+from vacsr_jax.data import decoding
+from vacsr_jax.data.decoding import decode_image
+from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import concatenate, to_array_source
 
 EMOJI = Path(__file__).parents[2].parent / "shared/data/emoji"
@@ -93,7 +94,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_fault_names_its_line_or_is_skipped_and_counted(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(image_folder, "MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1_000_000)
     bad, message = FAULTS[case]
     folder = write(tmp_path / "set", line("a"), bad, line("c"))
     (folder / "zero.png").touch()
@@ -125,8 +126,10 @@ def test_without_verify_a_broken_image_is_named_when_it_is_opened(tmp_path):
 
 
 def test_a_folder_with_nothing_to_read_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"metadata\.jsonl: no such file"):
+    with pytest.raises(ValueError, match=r"no metadata\.jsonl, metadata\.csv, metadata\.parquet and no picture"):
         read_image_folder(tmp_path)
+    with pytest.raises(ValueError, match="nowhere: no such folder"):
+        read_image_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no record is left .*the file is empty"):
         read_image_folder(write(tmp_path, "\n"))
     with pytest.raises(ValueError, match=r"no record is left .*1 malformed line, 1 missing image"):

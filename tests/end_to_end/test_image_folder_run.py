@@ -8,6 +8,8 @@ from PIL import Image
 
 import vacsr_jax
 from vacsr_jax.main import main
+from vacsr_jax.training.log_to import SERVICES
+from vacsr_jax.training.metric_writer import read_metrics
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast", "one_device")]
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
@@ -32,12 +34,37 @@ def train(path, workdir, *fields):
     main(["train", f"--config=configs/image_folder.py:path={path}", f"--workdir={workdir}", *overrides])
 
 
+SENT = []  # what the run's service got
+
+
+class Service:
+    """A place for `train.log_to`, of the name of a package that is there."""
+
+    def __init__(self, run):
+        SENT.append(run)
+
+    def log(self, step, values):
+        SENT.append({"step": step, **values})
+
+    def close(self):
+        SENT.append("closed")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     a, b = draw_folder(root / "a"), draw_folder(root / "b", shift=2)
-    train(f"{a},{b}", root / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SERVICES, "json", Service)
+        train(f"{a},{b}", root / "run", "train.log_to=json")
     return root
+
+
+def test_a_service_got_the_config_and_every_record(run):
+    described, *records, end = SENT
+    assert described.config["model"]["image_size"] == 32
+    assert (described.workdir, described.start, end) == (run / "run", 0, "closed")
+    assert records == read_metrics(run / "run" / "metrics.jsonl")
 
 
 def test_it_trains_on_two_folders_and_is_evaluated_by_labels_alone(run):

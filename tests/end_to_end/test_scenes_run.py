@@ -117,7 +117,16 @@ def test_the_best_and_the_last_two_are_kept(workdir, model):
 
 def test_the_evaluation_stands_beside_the_untrained_model(workdir, model):
     found = evaluation(workdir)
-    assert set(found) == {"step", "untrained", "trained", "distributions", "protocol", "noise", "config"}
+    assert set(found) == {
+        "step",
+        "untrained",
+        "trained",
+        "distributions",
+        "protocol",
+        "noise",
+        "cut training captions",
+        "config",
+    }
     assert (found["protocol"]["images"], found["protocol"]["captions"]) == (40, 200)
     assert found["step"] == model.step
     assert found["config"] == model.config

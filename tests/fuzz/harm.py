@@ -95,7 +95,7 @@ def pipe(make, read, name: str):
 
 
 def embed_pipe(folder: Path) -> None:
-    from vacsr_jax.cli.embed import find_pictures
+    from vacsr_jax.data.picture_files import find_pictures
 
     os.mkfifo(folder / "p.png")
     find_pictures(folder)

@@ -42,7 +42,7 @@ def write_clip(folder: Path) -> None:
     from safetensors.numpy import load_file, save_file
     from transformers import CLIPTokenizer
 
-    from vacsr_jax.towers import clip_weights
+    from vacsr_jax.towers import clip_weights, weights
     from vacsr_jax.towers.base import TextConfig, VisionConfig
     from vacsr_jax.towers.clip import CLIPConfig
 
@@ -53,7 +53,7 @@ def write_clip(folder: Path) -> None:
     ids = {"pad_id": len(letters), "start_id": len(letters) + 1, "end_id": len(letters) + 2}
     config = CLIPConfig(vision, TextConfig(len(words), 7, 8, **sizes, **ids), embedding_dim=6)
     draw = np.random.default_rng(0)
-    flat = {x: draw.normal(size=shape).astype(np.float32) for x, shape in clip_weights.leaf_shapes(config).items()}
+    flat = {x: draw.normal(size=shape).astype(np.float32) for x, shape in weights.leaf_shapes(config).items()}
     clip_weights.save_hf_clip(folder, config, unflatten_dict(flat, sep="/"))
     vocabulary = {word: i for i, word in enumerate(words)}
     CLIPTokenizer(vocab=vocabulary, merges=[], pad_token="<|pad|>").save_pretrained(folder)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vacsr_jax.metrics.scale import fit_scale
 from vacsr_jax.ops.vectors import unit
 from vacsr_jax.search import text_entropy as T
 
@@ -136,9 +137,9 @@ def test_the_scale_that_labels_were_drawn_with_is_found():
     p = np.exp(8 * cosines) / np.exp(8 * cosines).sum(axis=0)
     image = (rng.uniform(size=4000) > np.cumsum(p, axis=0)).sum(axis=0)
     positives = np.arange(20)[:, None] == image
-    assert T.fit_scale(cosines, positives) == pytest.approx(8, rel=0.03)
+    assert fit_scale(cosines, positives) == pytest.approx(8, rel=0.03)
     with pytest.raises(ValueError, match="0 labelled pairs"):
-        T.fit_scale(cosines, np.zeros_like(positives))
+        fit_scale(cosines, np.zeros_like(positives))
 
 
 def test_the_weight_that_labels_prefer_is_chosen_and_of_equals_the_first():

@@ -20,6 +20,7 @@ PARAMETERS = {
     "ViT-L/14": 427_616_513,
     "ViT-L/14-336": 427_944_193,
     "tiny": 592_705,
+    "tiny/8": 520_513,
 }
 TINY = PRESETS["tiny"]
 # The tiny towers with CLIP's own pooling, masking and activation.
@@ -260,7 +261,7 @@ def test_config_names_what_is_wrong():
         CLIPConfig.from_dict(values)
     with pytest.raises(ValueError, match="missing vision, text"):
         CLIPConfig.from_dict({"embedding_dim": 3})
-    with pytest.raises(ValueError, match=r"TextConfig.pool: got 'cls', expected one of \('end', 'mean'\)"):
+    with pytest.raises(ValueError, match=r"TextConfig.pool: got 'cls', expected one of \('end', 'mean', 'last'\)"):
         dataclasses.replace(TINY.text, pool="cls")
     with pytest.raises(ValueError, match="activation: got 'relu'"):
         dataclasses.replace(TINY.vision, activation="relu")

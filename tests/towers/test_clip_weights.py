@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from vacsr_jax.towers import clip_weights
+from vacsr_jax.towers import clip_weights, weights
 from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.clip_weights import load_hf_clip, save_hf_clip
@@ -33,7 +33,7 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def params():
     rng = np.random.default_rng(0)
-    shapes = clip_weights.leaf_shapes(CONFIG)
+    shapes = weights.leaf_shapes(CONFIG)
     flat = {leaf: np.asarray(rng.normal(size=shape), np.float32) for leaf, shape in shapes.items()}
     return unflatten_dict(flat, sep="/")
 
@@ -240,7 +240,7 @@ def test_hub_names_go_through_a_snapshot(folder, monkeypatch):
     assert asked == {
         "name": "someone/some-clip",
         "revision": "refs/pr/1",
-        "patterns": ["*.json", "*.safetensors", "*.txt"],
+        "patterns": ["*.json", "*.safetensors", "*.txt", "*.model"],
     }
 
     def unreachable(*args, **kwargs):
@@ -285,7 +285,7 @@ def test_an_interrupted_write_leaves_the_old_file(folder, params, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(clip_weights, "save_file", fail)
+    monkeypatch.setattr(weights, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_hf_clip(folder, CONFIG, jax.tree.map(lambda x: x + 1, params))
     assert (folder / "model.safetensors").read_bytes() == before

@@ -72,7 +72,7 @@ def test_a_batch_that_does_not_divide_is_an_error(workdir):
                 ("data.noise", 1.5),
                 ("data.noise_protocol", "ncr"),
                 ("data.noise_file", "no_such.npy"),
-                ("optim.warmup_steps", 10),
+                ("optim.warmup_steps", -1),
                 ("augment.image_tokens", 0.2),
                 ("augment.images", "crop"),
             )

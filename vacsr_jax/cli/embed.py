@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.config_files import load_config
 
 if TYPE_CHECKING:
     from vacsr_jax.data.embedding_parts import Job
@@ -22,6 +23,7 @@ EXAMPLE = """example:
   vacsr embed --model=runs/scenes --images=my_pictures --texts=captions.txt --out=embeddings.npz
   vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded
   vacsr embed --model=openai/clip-vit-base-patch32 --images=a_million_pictures --out=embedded --shard=3/8
+  vacsr embed --model=runs/scenes --pairs --config=configs/scenes.py --out=pairs.npz
 
 Writes embeddings float32 [n, d], ids [n] (a picture's path in the folder; file:line of a text), modality [n] (image or
 text) and model_id, which tells models apart.
@@ -32,17 +34,20 @@ that is not there. Such a folder is read wherever embeddings are (--documents, -
 
 --shard=I/N, I from 0, embeds every N-th part. Run one process for each I, anywhere, with the same --out; together they
 write the files of one run without --shard. A folder takes one model and one set of inputs: the pictures' names and
-sizes, and the texts."""
+sizes, and the texts.
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+--pairs embeds all splits of a config's data, for `vacsr train --config=configs/embeddings.py:path=pairs.npz`."""
+
 PART_SIZE = 4096
 
 
 def register(verbs: Verbs) -> None:
-    parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE)
+    parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE, takes_config=True)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
+    parser.add_argument("--pairs", action="store_true", help="embed the pictures and captions of --config")
+    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data, for --pairs")
     parser.add_argument("--out", help="folder, or npz file, to write", required=True)
     parser.add_argument("--shard", metavar="I/N", help="embed only every N-th part, from the I-th, counted from 0")
     parser.add_argument("--part_size", type=int, default=PART_SIZE, help=f"items of a part (default: {PART_SIZE})")
@@ -54,8 +59,17 @@ def register(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
+    from vacsr_jax.scoring.data_pairs import write_pairs
 
     out, shard = Path(options.out), read_shard(options.shard)
+    if bool(options.config) != options.pairs or (overrides and not options.pairs):
+        options.parser.error("--pairs and --config belong together: --pairs --config=FILE")
+    if options.pairs:
+        if options.images or options.texts or options.shard:
+            raise ValueError("--pairs: the config names the data; leave --images, --texts and --shard out")
+        config = load_config(options.config, overrides)
+        print(f"{out}: {write_pairs(load(options.model), config, out)} pairs")
+        return
     one_file = out.suffix == ".npz"
     if one_file and options.shard:
         raise ValueError(f"--shard: shards share a folder, {out} is one file; give --out=FOLDER")
@@ -105,7 +119,7 @@ def find_inputs(images: str | None, texts: str | None) -> Inputs:
     """
     if not images and not texts:
         raise ValueError("nothing to embed; give --images=FOLDER, --texts=FILE, or both")
-    pictures = find_pictures(Path(images)) if images else {}
+    pictures = pictures_of(Path(images)) if images else {}
     lines = read_lines(Path(texts)) if texts else []
     digest = hashlib.sha256()
     for name, size in pictures.items():
@@ -199,28 +213,22 @@ def read_shard(text: str | None) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def find_pictures(folder: Path) -> dict[str, int]:
-    """The pictures of a folder and its subfolders, sorted: path in the folder -> bytes.
+def pictures_of(folder: Path) -> dict[str, int]:
+    """The pictures of a folder and its subfolders, sorted: path in the folder -> bytes. Logs what was left out.
 
     Raises:
       ValueError: if there is none.
     """
+    from vacsr_jax.data.picture_files import FORMAT_OF, describe_left_out, find_pictures, report_left_out
+
     if not folder.is_dir():
         raise ValueError(f"--images: {folder} is not a folder")
-    found = dict(sorted(_pictures_in(str(folder), "")))
+    found, left_out = find_pictures(folder)
     if not found:
-        raise ValueError(f"--images: {folder} holds no picture ({', '.join(PICTURES)})")
+        instead = f", only {describe_left_out(left_out)}" if left_out else ""
+        raise ValueError(f"--images: {folder} holds no picture ({', '.join(FORMAT_OF)}){instead}")
+    report_left_out(folder, left_out)
     return found
-
-
-def _pictures_in(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    # Not with Path.rglob: a Path is several times as large as its string.
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _pictures_in(entry.path, f"{prefix}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in PICTURES and entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size
 
 
 def read_lines(path: Path) -> list[str]:

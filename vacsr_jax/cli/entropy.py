@@ -75,6 +75,7 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
     import numpy as np
 
+    from vacsr_jax.metrics.scale import fit_scale
     from vacsr_jax.search import text_entropy
 
     images = of_modality(options.images, "image")
@@ -92,7 +93,7 @@ def run_fit(options: argparse.Namespace, overrides: list[str]) -> None:
     pairs: Any = validation_pairs(options.validation) if options.validation else None
     scale = options.scale
     if scale is None:
-        scale = text_entropy.fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
+        scale = fit_scale(pairs[0].vectors @ pairs[1].vectors.T, pairs[2])
         print(f"scale {scale:.2f}, the likeliest for {int(pairs[2].sum())} validation pairs")
     reference = text_entropy.make_reference_images(
         images.vectors, scale, weight=options.weight, ids=images.ids, model_id=options.model_id

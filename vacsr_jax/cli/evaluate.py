@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.config_files import apply_overrides, load_config
+from vacsr_jax.cli.verbs import Once, Verbs
+from vacsr_jax.config_files import apply_overrides, load_config, with_new_fields
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLE = """example:
   vacsr evaluate --model=runs/scenes --split=test --out=metrics.json
   vacsr evaluate --model=runs/emoji --config.data.path=other_pictures --split=all
-  vacsr evaluate --model=openai/clip-vit-base-patch32 --config=configs/coco.py:path=COCO
+  vacsr evaluate --model=openai/clip-vit-base-patch32 --config=coco:path=COCO
 
 The last command evaluates a CLIP as it is (zero-shot) on the data of a config."""
 
@@ -25,7 +25,9 @@ The last command evaluates a CLIP as it is (zero-shot) on the data of a config."
 def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
     parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
-    parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data (default: the model's)")
+    parser.add_argument(
+        "--config", action=Once, metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
+    )
     parser.add_argument("--split", default="test", help="a split of the data (default: test); all: everything")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of a workdir (default: best)")
     parser.add_argument("--out", help="JSON file for the metrics")
@@ -42,11 +44,24 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if config is None:
         if model.config is None:
             raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
-        config = apply_overrides(config_from_dict(model.config), overrides)
+        config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
+        check_there(config, options.model)
     print_metrics = on_classes if config.data.name == "classification" else on_captions
     metrics = print_metrics(model, config, options.split)
     if options.out:
         write_text(Path(options.out), to_json(metrics))
+
+
+def check_there(config: ConfigDict, model: str) -> None:
+    """Raises ValueError if the data of a model's run are no longer where the run found them."""
+    from vacsr_jax.data.datasets import missing_paths
+
+    missing = missing_paths(config)
+    if missing:
+        raise ValueError(
+            f"{model}: its run read data at {missing[0]}, where nothing is now; say where they are with "
+            "--config.data.path=FOLDER"
+        )
 
 
 def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, Any]:
@@ -58,7 +73,7 @@ def on_captions(model: Pretrained, config: ConfigDict, split: str) -> dict[str, 
 
     source = open_split(config, None if split == "all" else split)
     evaluation = evaluate_captions(model, source, caption_truth(config, split))
-    protocol = describe_protocol(config, source, split, model.model.towers_config.vision)
+    protocol = describe_protocol(config, source, split, model)
     print(printed_table({split: evaluation.metrics}))
     print(f"\n{protocol_line(protocol)}")
     return {**evaluation.metrics, "distributions": distributions_as_json(evaluation), "protocol": protocol}

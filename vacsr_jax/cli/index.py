@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     model_id = model.fingerprint() if model else ""
     reference_images = text_entropy.load(options.reference_images) if options.reference_images else None
     if model is None or options.documents:
-        index = index_embeddings(Path(options.documents), model_id, reference_images)
+        index = index_embeddings(Path(options.documents), model_id, reference_images, projecting(model))
     else:
         index = MixedIndex(model_id, reference_images=reference_images)
         inputs = find_inputs(options.images, options.texts)
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             index.add(part.vectors, part.ids, part.modality, part.contents)
     if model:
         index.about["model"] = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+        index.about["projected"] = hasattr(model, "projected")
     queries = fit_index(index, model, options.queries)
     index.save(options.out)
     asked = "text" if "text" in index.fits else next(iter(index.fits))
@@ -80,15 +82,28 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     print(f"\n{options.out}: {len(index)} documents; scale of {', '.join(queries)}")
 
 
-def index_embeddings(path: Path, model_id: str | None, reference_images: ReferenceImages | None = None) -> MixedIndex:
+def projecting(model: Pretrained | None) -> Callable[[Embeddings], Embeddings]:
+    """What a model does to embeddings of a file: a model on embeddings projects them, any other leaves them."""
+    return getattr(model, "projected", lambda given: given)
+
+
+def index_embeddings(
+    path: Path,
+    model_id: str | None,
+    reference_images: ReferenceImages | None = None,
+    project: Callable[[Embeddings], Embeddings] = lambda given: given,
+) -> MixedIndex:
     """An index of the embeddings in an npz or a folder; a folder is read part by part.
+
+    Args:
+      project: see `projecting`.
 
     Raises:
       ValueError: if the file names another model than `model_id`.
     """
     from vacsr_jax.search.index import MixedIndex
 
-    parts = read_parts(path)
+    parts = (project(part) for part in read_parts(path))
     first = next(parts)
     named = first.model_id  # the same for all parts
     if model_id and named and model_id != named:
@@ -111,7 +126,7 @@ def fit_index(index: MixedIndex, model: Pretrained | None, queries: str | None) 
 
     used = []
     if queries and (Path(queries).suffix == ".npz" or Path(queries).is_dir()):
-        asked = read_embeddings(queries)
+        asked = projecting(model)(read_embeddings(queries))
         exclude = excluded_ids(asked, index)
         for name in dict.fromkeys(asked.modality.tolist()):
             mine = np.flatnonzero(asked.modality == name)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vacsr_jax.cli.embed import PICTURES
 from vacsr_jax.cli.verbs import Verbs
 from vacsr_jax.data.embeddings import read_embeddings
 from vacsr_jax.report.tables import format_table
 
 if TYPE_CHECKING:
-    from vacsr_jax.pretrained import Pretrained
+    from vacsr_jax.pretrained import EmbeddingModel, Pretrained
     from vacsr_jax.report.search_page import Answer
     from vacsr_jax.search.index import MixedIndex
     from vacsr_jax.search.index.rerank import Reranked
@@ -26,10 +27,15 @@ EXAMPLE = """example:
   vacsr search --index=my_index --image=cat.png --k=20 --prior=image=0.5
   vacsr search --index=my_index --text="a red square" --rerank=runs/scenes
   vacsr search --index=my_index --queries=queries.npz
+  vacsr search --index=my_index --queries=queries.npz --rerank=runs/adapter
+  vacsr search --index=my_index --text="a cat on a sofa" --json
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
-model, which reads the pictures and texts themselves, and shows its uncertainty."""
+model, which reads the pictures and texts themselves, and shows its uncertainty. A model on embeddings
+(configs/embeddings.py) reads the vectors of the index instead. --json prints one object a query, on a line: query,
+modality, and hits, each with id, modality, z, cosine, probability, uncertainty and content (a picture's file, or the
+text). A number that the index or model does not give is null."""
 
 K = 10
 OTHER = {"text": "image", "image": "text"}  # a query's modality -> the modality that a pair model compares it with
@@ -56,6 +62,7 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables: one object a query")
 
 
 def modality_number(argument: str) -> tuple[str, float]:
@@ -71,34 +78,55 @@ def modality_number(argument: str) -> tuple[str, float]:
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if not (options.text or options.image or options.queries):
         raise ValueError("nothing to search for; give --text, --image or --queries=FILE.npz")
-    if options.queries and (options.text or options.image or options.rerank):
-        raise ValueError("--queries: these are embeddings; leave --text, --image and --rerank out")
-    from vacsr_jax.pretrained import load
+    if options.queries and (options.text or options.image):
+        raise ValueError("--queries: these are embeddings; leave --text and --image out")
+    from vacsr_jax.pretrained import EmbeddingModel, load
     from vacsr_jax.report.search_page import write_search_page
     from vacsr_jax.search.index import MixedIndex
     from vacsr_jax.search.standardize.ranking import Hits
 
     index, prior = MixedIndex.load(options.index), dict(options.prior)
-    queries = read_queries(Path(options.queries)) if options.queries else embed_queries(index, options)
+    queries = read_queries(Path(options.queries), index) if options.queries else embed_queries(index, options)
     pair_model = load(options.rerank) if options.rerank else None
+    if pair_model and isinstance(pair_model, EmbeddingModel) != bool(options.queries):
+        raise ValueError(
+            f"--rerank: {options.rerank} compares embeddings; give --queries=FILE.npz"
+            if options.text or options.image
+            else f"--rerank: {options.rerank} reads pictures and texts, and --queries are embeddings; leave it out"
+        )
+    find_vectors = StoredVectors(index) if isinstance(pair_model, EmbeddingModel) else None
     k = options.k if options.k is not None else min(K, len(index))
     answers = []
     for content, vector, modality in queries:
         hits = index.search(vector[None], k, query_modality=modality, prior=prior)
         one = Hits(*(column[0] for column in hits))
-        ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
-        print_hits(content, ranked, index.contents)
+        if find_vectors and isinstance(pair_model, EmbeddingModel):
+            ranked = reranked_vectors(one, find_vectors, pair_model, vector, modality)
+        else:
+            ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
+        if options.json:
+            print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
+        else:
+            print_hits(content, ranked, index.contents)
         if options.html:
             answers.append(page_answer(content, modality, ranked, index.contents))
     if options.html:
         stage = f", other modality re-ranked by {options.rerank}" if options.rerank else ""
         shift = f", prior {', '.join(f'{name} {x:+g}' for name, x in prior.items())}" if prior else ""
         write_search_page(Path(options.html), answers, f"{len(index)} documents of {options.index}{shift}{stage}")
-        print(f"{options.html} shows the results")
+        print(f"{options.html} shows the results", file=sys.stderr if options.json else sys.stdout)
 
 
-def read_queries(path: Path) -> list[Query]:
+def read_queries(path: Path, index: MixedIndex) -> list[Query]:
+    """The queries of a file, projected by the model of the index if that projects embeddings."""
     found = read_embeddings(path)
+    if index.about.get("projected"):
+        from vacsr_jax.pretrained import EmbeddingModel, load
+
+        model = load(str(index.about["model"]))
+        if not isinstance(model, EmbeddingModel):
+            raise ValueError(f"{index.about['model']} is no longer the model on embeddings that made the index")
+        found = model.projected(found)
     return list(zip(found.ids.tolist(), found.vectors, found.modality.tolist(), strict=True))
 
 
@@ -142,6 +170,39 @@ def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modal
     return rerank_hits(hits, score, OTHER[modality])
 
 
+class StoredVectors:
+    """The vectors of an index by the ids of its documents."""
+
+    def __init__(self, index: MixedIndex):
+        self.projected = bool(index.about.get("projected"))
+        self._store = index.store
+        self._rows = {name: {x: i for i, x in enumerate(index.store.ids(name))} for name in index.store.modalities}
+
+    def __call__(self, ids: list[str], modality: str) -> np.ndarray:
+        rows, start = np.array([self._rows[modality][x] for x in ids]), 0
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for block in self._store.vectors(modality):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(block)))
+            found.append((here, block[rows[here] - start]))
+            start += len(block)
+        order = np.concatenate([here for here, _ in found])
+        return np.concatenate([x for _, x in found])[np.argsort(order)]
+
+
+def reranked_vectors(
+    hits: Hits, find: StoredVectors, model: EmbeddingModel, query: np.ndarray, modality: str
+) -> Reranked:
+    """Reorders the hits of the other modality by a model on embeddings, which reads the vectors of the index."""
+    from vacsr_jax.search.index.rerank import rerank_hits
+
+    def score(ids: list[str]) -> Any:
+        found = find(ids, OTHER[modality])
+        score = model.score_projected if find.projected else model.score
+        return score(found, query[None]) if modality == "text" else score(query[None], found)
+
+    return rerank_hits(hits, score, OTHER[modality])
+
+
 def not_reranked(hits: Hits) -> Reranked:
     from vacsr_jax.search.index.rerank import rerank_hits
 
@@ -161,9 +222,26 @@ def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> Non
     print(f"{query}\n{format_table(rows, ['', 'modality', *columns])}\n")
 
 
+def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> dict[str, Any]:
+    """A query's results as plain values, best first."""
+    hits = [
+        {
+            "id": str(x),
+            "modality": str(kind),
+            "z": number(z),
+            "cosine": number(score),
+            "probability": number(p),
+            "uncertainty": number(u),
+            "content": contents.get(x),
+        }
+        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
+    ]
+    return {"query": query, "modality": modality, "hits": hits}
+
+
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
     """Builds a query's results for the page, with their pictures."""
-    from vacsr_jax.pretrained import read_image
+    from vacsr_jax.data.given import read_picture
     from vacsr_jax.report.search_page import Answer, Found
 
     found = [
@@ -171,7 +249,7 @@ def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[s
         for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
     ]
     picture = modality == "image" and Path(query).is_file()
-    return Answer(read_image(query) if picture else query, found)
+    return Answer(np.asarray(read_picture(query)) if picture else query, found)
 
 
 def number(x: float) -> float | None:
@@ -184,10 +262,11 @@ def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
     An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
     picture's suffix is opened, which is what `vacsr index` writes.
     """
-    from vacsr_jax.pretrained import read_image
+    from vacsr_jax.data.given import read_picture
+    from vacsr_jax.data.picture_files import is_picture
 
     if content is None or modality != "image":
         return content
     path = Path(content)
-    named = path.is_absolute() and path.suffix.lower() in PICTURES
-    return read_image(content) if named and path.is_file() else None
+    named = path.is_absolute() and is_picture(path.name)
+    return np.asarray(read_picture(content)) if named and path.is_file() else None

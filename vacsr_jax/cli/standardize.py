@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vacsr_jax.cli.index import projecting
 from vacsr_jax.cli.verbs import Verbs
 
 FILES = """
@@ -87,7 +88,9 @@ def register(verbs: Verbs) -> None:
     diagnose.add_argument("--out", help="file for the picture: png, svg or pdf")
 
     compare.add_argument("--fit", metavar="NPZ", help="other queries to fit on")
-    compare.add_argument("--model", help="the trained model that made the embeddings; adds its match score")
+    compare.add_argument(
+        "--model", help="the model that made the embeddings, or one on embeddings; adds its match score"
+    )
     compare.add_argument("--k", default="1,5,10,20", help="numbers separated by commas (default: 1,5,10,20)")
     compare.add_argument("--out", help="JSON file for the table")
 
@@ -172,13 +175,13 @@ def run_compare(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.search.standardize.compare import compare, table_rows
 
     ks = read_numbers(options.k)
-    match = None
+    match = model = None
     if options.model:
         from vacsr_jax import load
 
         model = load(options.model)
         match = match_by(model.model, model.params)
-    problem, fit_on = read_problems(options.queries, options.fit, options.documents)
+    problem, fit_on = read_problems(options.queries, options.fit, options.documents, projecting(model))
     table = compare(problem, ks, fit_on=fit_on, match=match)
     if options.out:
         write_text(Path(options.out), to_json(table))
@@ -199,13 +202,16 @@ def read_problem(queries: str, documents: str, like=None, with_answers: bool = F
     return make_problem(asked, searched, with_answers=with_answers, **names)
 
 
-def read_problems(queries: str, fit: str | None, documents: str):
-    """Reads the problem to evaluate, and that of the fit queries (or None), over the same documents, numbered alike."""
+def read_problems(queries: str, fit: str | None, documents: str, project):
+    """Reads the problem to evaluate, and that of the fit queries (or None), over the same documents, numbered alike.
+
+    `project` is what the model does to embeddings (`cli.index.projecting`).
+    """
     from vacsr_jax.data.embeddings import read_embeddings
     from vacsr_jax.search.standardize.problem import make_problem
 
     paths = [path for path in (queries, fit) if path]
-    searched, *asked = (read_embeddings(path) for path in (documents, *paths))
+    searched, *asked = (project(read_embeddings(path)) for path in (documents, *paths))
     note_files(searched, *asked)
     names = sorted({name for file in asked for name in file.modality.tolist()})
     problems = [make_problem(file, searched, query_modalities=names) for file in asked]

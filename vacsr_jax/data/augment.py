@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape, to_pil, to_rgb
+from vacsr_jax.data.decoding import to_rgb
+from vacsr_jax.data.preprocess import preprocess, resize_and_crop, resized_shape
 
 IMAGES = ("none", "clip", "pcmepp", "area")
 
@@ -24,12 +25,13 @@ class Augmentation:
         "area": a random 8 to 100 % of the area, bicubic, mirrored half of the time (Szegedy et al. 2015, as in few-shot
         training).
       image_size: pixels per side of the result.
-      resize: the `resize` of `preprocess`, used by "none".
+      resize, interpolation, resize_size: the arguments of `preprocess`, used by "none".
       token_rate: probability that a token between start and end changes. Of those, half become `mask_id`, a tenth
         become a random ordinary id, and the rest are dropped (Chen et al. 2021).
       mask_id: id that stands for a masked token.
       ordinary_ids: the ordinary ids are range(*ordinary_ids).
       end_id, pad_id: ids of the tokenizer's special tokens.
+      has_start: whether a row begins with a start token.
 
     Raises:
       ValueError: for an unknown choice, or a rate outside [0, 1].
@@ -43,6 +45,9 @@ class Augmentation:
     ordinary_ids: tuple[int, int]
     end_id: int
     pad_id: int
+    interpolation: str = ""
+    resize_size: int = 0
+    has_start: bool = True
 
     def __post_init__(self):
         if self.images not in IMAGES:
@@ -54,8 +59,9 @@ class Augmentation:
         """Crops an image, given as a PIL image or uint8 [h, w, 3], to uint8 [s, s, 3]."""
         size = self.image_size
         if self.images == "none":
-            return preprocess(image, image_size=size, resize=self.resize)
-        rgb = to_rgb(to_pil(image))
+            options = {"interpolation": self.interpolation, "resize": self.resize}
+            return preprocess(image, image_size=size, resize_size=self.resize_size, **options)
+        rgb = to_rgb(image)
         if self.images == "clip":
             shape = resized_shape(rgb.size, size)
             left, top = (int(rng.integers(side - size + 1)) for side in shape)
@@ -72,14 +78,14 @@ class Augmentation:
 
     def tokens(self, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Changes a row of tokens: int32 [l] -> int32 [l]. Start and end stay; the row is padded at the end."""
-        end = int(np.argmax(row == self.end_id))
-        inner = row[1:end]
+        end, start = int(np.argmax(row == self.end_id)), int(self.has_start)
+        inner = row[start:end]
         fate = rng.random(len(inner)) / max(self.token_rate, 1e-12)
         random_ids = rng.integers(*self.ordinary_ids, len(inner))
         changed = np.where(fate < 0.5, self.mask_id, np.where(fate < 0.6, random_ids, inner))
         changed = changed[(fate < 0.6) | (fate >= 1)]
         out = np.full_like(row, self.pad_id)
-        out[0], out[1 : 1 + len(changed)], out[1 + len(changed)] = row[0], changed, row[end]
+        out[:start], out[start : start + len(changed)], out[start + len(changed)] = row[:start], changed, row[end]
         return out
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from vacsr_jax.data.caption_table import read_caption_table
 from vacsr_jax.data.captions.open import open_captions
 from vacsr_jax.data.classification.source import ClassSource, has_split, open_classes
+from vacsr_jax.data.embedding_files import read_pairs
+from vacsr_jax.data.hub_dataset import read_hub_dataset
 from vacsr_jax.data.image_folder import read_image_folder
+from vacsr_jax.data.scene_web import make_web
 from vacsr_jax.data.scenes import JITTER, make_scenes
 from vacsr_jax.data.source import Source, concatenate
+from vacsr_jax.data.webdataset import read_webdataset, split_outside_braces
 
-SOURCES = ("scenes", "image_folder", "captions", "classification")
+# People's own pictures with captions: name of the form -> an example of `data.path`.
+OWN = {
+    "image_folder": "my_pictures",
+    "webdataset": "shards/{000..099}.tar",
+    "csv": "pairs.csv",
+    "datasets": "user/name",
+}
+SOURCES = ("scenes", "scene_web", *OWN, "captions", "embeddings", "classification")
 
 
 def open_split(config: ConfigDict, split: str | None) -> Source:
@@ -23,26 +35,76 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
       ValueError: for an unknown source or split, or unreadable data.
     """
     data = config.data
-    if data.name == "scenes":
+    if data.name == "scene_web" and split in ("train", "validation"):
+        return make_web(split, data[f"{split}_size"], seed=config.seed)
+    if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
         drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.get("jitter", JITTER)}
         return make_scenes(split or "all", size, seed=config.seed, **drawn)
-    if data.name == "image_folder":
-        if not data.path:
-            raise ValueError("data.path is empty; name a folder: --config=configs/image_folder.py:path=my_pictures")
-        read = functools.partial(read_image_folder, split=split, on_error=data.on_error)
-        folders = {Path(path).name: read(path) for path in data.path.split(",")}
-        return next(iter(folders.values())) if len(folders) == 1 else concatenate(folders)
+    if data.name in OWN:
+        return open_own(config, split)
     if data.name == "captions":
         if not data.path:
-            raise ValueError("data.path is empty; name the folder of the data: --config=configs/coco.py:path=COCO")
+            raise ValueError("data.path is empty; name the folder of the data: --config=coco:path=COCO")
         source = open_captions(
             data.path, split, dataset=data.dataset, form=data.form, per_image=data.captions_per_image
         )
         return source.first(data.validation_size) if split == "validation" else source
+    if data.name == "embeddings":
+        if not data.path:
+            raise ValueError("data.path is empty; name a file: --config=configs/embeddings.py:path=embeddings.npz")
+        found = read_pairs(data.path).source(split)
+        return found.first({"validation": data.validation_size, "test": data.test_size}.get(split or "", 0))
     if data.name == "classification":
         return open_class_split(config, split or "test_all")
     raise ValueError(f"data.name: got {data.name!r}, expected one of {', '.join(SOURCES)}")
+
+
+def open_own(config: ConfigDict, split: str | None) -> Source:
+    """Opens a split of people's own pictures with captions.
+
+    Raises:
+      ValueError: if they are not there, cannot be read, or have classes but no captions.
+    """
+    data = config.data
+    if not data.path:
+        raise ValueError(f"data.path is empty; say where the data is: --config={data.name}:path={OWN[data.name]}")
+    common = {"split": split, "on_error": data.on_error, "caption_key": data.caption_key}
+    source: Source
+    if data.name == "webdataset":
+        source = read_webdataset(data.path, verify=data.on_error == "skip", **common)
+    elif data.name == "datasets":
+        source = read_hub_dataset(data.path, verify=data.on_error == "skip", image_key=data.image_key, **common)
+    elif data.name == "csv":
+        source = read_caption_table(data.path, image_key=data.image_key, separator=data.separator, **common)
+    else:
+        folders = {Path(path).name: read_image_folder(path, **common) for path in data.path.split(",")}
+        source = next(iter(folders.values())) if len(folders) == 1 else concatenate(folders)
+    if not any(source.captions):
+        raise ValueError(
+            f"{data.path}: the pictures have classes but no captions; train on classes with "
+            f"--config=base_to_novel:dataset={Path(data.path).name},root={Path(data.path).parent}"
+        )
+    return source
+
+
+def missing_paths(config: ConfigDict) -> list[str]:
+    """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
+    paths = split_outside_braces(config.data.get("path", ""))
+    return [path for path in paths if Path(path).is_absolute() and not _known_part(path).exists()]
+
+
+def absolute_paths(paths: str) -> str:
+    """Paths, separated by commas, made absolute where they exist; a name of the hub stays as it is."""
+    return ",".join(
+        (os.path.abspath(path) if "{" in path else str(Path(path).resolve())) if _known_part(path).exists() else path
+        for path in split_outside_braces(paths)
+    )
+
+
+def _known_part(path: str) -> Path:
+    """The path or, of a pattern with braces, the folder before the first of them."""
+    return Path(path.partition("{")[0] + "x").parent if "{" in path else Path(path)
 
 
 def open_validation(config: ConfigDict) -> Source | None:
@@ -59,7 +121,7 @@ def open_class_split(config: ConfigDict, split: str) -> ClassSource:
     if not data.dataset or not data.path:
         raise ValueError(
             f"data.dataset {data.dataset!r}, data.path {data.path!r}: set the data set and the folder that holds it: "
-            "--config=configs/base_to_novel.py:dataset=eurosat,root=DATA"
+            "--config=base_to_novel:dataset=eurosat,root=DATA"
         )
     name, _, split = split.rpartition("/")
     return open_classes(

@@ -1,337 +1,229 @@
-"""A folder of pictures with a `metadata.jsonl` (Hugging Face's ImageFolder) as a source.
+"""A folder of pictures as a source, in the forms of Hugging Face's ImageFolder and of img2dataset.
 
-Each line is a JSON object. It has a `file_name`, texts as `captions` (list), `caption` or `text` (string), a class name
-as `label`, and optionally an `id` (default: the file name) and a `split`. If no line has a `split`, a hash of the id
-divides the pictures 80/10/10 into train, validation and test, so a picture keeps its split when others come or go.
-`val`, `valid` and `dev` mean `validation`.
+1. Pictures described by a table: `metadata.jsonl`, `metadata.csv` or `metadata.parquet` in the folder, or one in each
+   of its subfolders. A row has a `file_name` (or one column that ends in `_file_name`), relative to the table, texts as
+   `captions` (list), `caption` or `text`, a class name or number as `label`, and optionally an `id` (default: the file
+   name) and a `split`. Several rows of one picture give it several captions.
+2. Pictures with a text beside each: `a.txt`, or a `caption` in `a.json`, for `a.jpg`. img2dataset writes such folders,
+   and clip-retrieval reads them.
+3. Pictures in a folder for each class.
+
+Where no row has a `split`, and every picture is below a folder such as `train`, `val` or `test`, that folder is its
+split. Otherwise a hash of the id divides the pictures; see `splits.divide`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 import logging
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from vacsr_jax.data.metadata import SUFFIXES, Row, read_rows, with_slashes
+from vacsr_jax.data.picture_files import find_pictures, is_hidden, leaves, report_left_out
+from vacsr_jax.data.records import (
+    Fault,
+    Record,
+    RecordSource,
+    captions_of,
+    check_file,
+    label_of,
+    open_records,
+    split_of,
+    text_of,
+)
+from vacsr_jax.data.splits import below_split, split_of_folder
 
-# The formats that are decoded, whatever the file name. Others may start a program: Pillow runs Ghostscript for EPS.
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 2**26  # 67 million; a larger picture is treated as a decompression bomb
-
-_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
-_TEXT_KEYS = ("captions", "caption", "text")
-# JSON can contain half a surrogate pair, which tokenizers and file systems reject.
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-
-
-class _Fault(ValueError):
-    """An error in one line or in the image that the line names."""
-
-    def __init__(self, reason: str, where: str, detail: str):
-        super().__init__(f"{where}: {detail}")
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class _Record:
-    where: str  # metadata file and line number, for messages
-    path: Path
-    id: str
-    captions: list[str]
-    split: str | None
-    label: str | None
-    fields: dict
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """A `Source` that opens images on demand.
-
-    Attributes beyond the protocol's:
-      records: the JSON object of each image, as in the file.
-      splits: the split of each image, from the file or from the hash of its id.
-      skipped: reason -> the messages of the skipped records; empty unless `on_error="skip"`.
-    """
-
-    ids: Sequence[str]
-    captions: Sequence[Sequence[str]]
-    labels: np.ndarray | None
-    class_names: Sequence[str]
-    records: Sequence[dict]
-    splits: Sequence[str]
-    skipped: dict[str, list[str]]
-    _records: Sequence[_Record]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, index: int) -> np.ndarray:
-        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
-
-        Raises:
-          ValueError: if the file has become unreadable; the message names the metadata file and the line.
-        """
-        return np.asarray(self.picture(index))
-
-    def picture(self, index: int) -> Image.Image:
-        """Image `index` as a PIL image; see `image`."""
-        return _decode(self._records[index])
+METADATA = tuple(f"metadata{suffix}" for suffix in SUFFIXES)
 
 
 def read_image_folder(
-    path: str | os.PathLike, *, split: str | None = None, on_error: str = "raise", verify: bool = True
-) -> ImageFolder:
-    """Reads a folder with a `metadata.jsonl`, or one split of it.
+    path: str | os.PathLike,
+    *,
+    split: str | None = None,
+    on_error: str = "raise",
+    verify: bool = True,
+    caption_key: str = "",
+) -> RecordSource:
+    """Reads a folder of pictures, or one split of it; the module's docstring describes the forms.
 
     Args:
       path: the folder.
-      split: a value of the file's `split` fields; train, validation or test if it has none; None: all.
+      split: train, validation, test, or another split that the table names; None: all.
       on_error: "raise" stops at the first error; "skip" leaves its record out and notes it in `skipped`.
       verify: True decodes every image once now (1,389 emoji take 0.4 s), because a broken image would later stop
         training and could not be skipped. False, for huge folders, only checks that the files exist.
+      caption_key: the field of the captions; "": captions, caption or text.
 
     Raises:
       ValueError: for a bad record, an unknown split, or if no record is left. The message names the file and the line
         and says what to do.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
-    metadata = Path(path) / "metadata.jsonl"
-    if not metadata.is_file():
-        raise ValueError(f"{metadata}: no such file; expected one JSON object a line with file_name and captions")
-    skipped: dict[str, list[str]] = {}
-    on_fault = None if on_error == "raise" else skipped
-    records = list(_keep(_parse_line, _lines(metadata), on_fault))
-    records = list(_keep(_same_fields(records), records, on_fault))
-    class_names = sorted({r.label for r in records if r.label is not None})  # of all splits, which share the numbering
-    present = _keep(_check_file, _of_split(records, split, metadata), on_fault)
-    records = list(_keep(_decoded, present, on_fault, parallel=True) if verify else present)
-    _report(metadata, records, skipped)
-    number = {name: i for i, name in enumerate(class_names)}
-    labels = np.array([number[r.label] for r in records]) if class_names else None
-    return ImageFolder(
-        ids=[r.id for r in records],
-        captions=[r.captions for r in records],
-        labels=labels,
-        class_names=class_names,
-        records=[r.fields for r in records],
-        splits=[_split_of(r) for r in records],
-        skipped=skipped,
-        _records=records,
-    )
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected pictures with a metadata.jsonl, .csv or .parquet")
+    tables = find_tables(folder)
+    rows = [row for table in tables for row in read_rows(table)] if tables else list(rows_of_files(folder))
+    by_folder = _splits_by_folder(folder, rows)
+    name = tables[0] if len(tables) == 1 else folder
+
+    def parse(row: Row) -> Record:
+        record = parse_row(row, folder, caption_key)
+        return dataclasses.replace(record, split=split_of_folder(_below(record.file, folder))) if by_folder else record
+
+    return open_records(rows, parse, where=name, split=split, on_error=on_error, verify=verify, find=find_file(folder))
 
 
-def decode_image(path: str | os.PathLike | BinaryIO, *, draft: int = 0) -> np.ndarray:
-    """Decodes an image file, given as a path or an open file, to uint8 RGB [height, width, 3].
-
-    Applies the EXIF orientation, blends transparency onto white, scales 16-bit grey to 8 bits, converts palettes and
-    CMYK, and takes the first frame of an animation.
-
-    Args:
-      draft: decodes a JPEG at 1/2, 1/4 or 1/8 of its size, the smallest whose sides have at least this many pixels
-        (`PIL.Image.draft`). That is faster, and not the same as resizing the whole image. 0: the whole image.
+def find_tables(folder: Path) -> list[Path]:
+    """The metadata files of a folder; if it has none itself, those of its subfolders; else those of data/'s subfolders.
 
     Raises:
-      ValueError: if the image exceeds `MAX_PIXELS`, or has 32-bit integer or float pixels, whose range is unknown.
-      Exception: whatever Pillow raises for a broken file.
+      ValueError: if a folder has two.
     """
-    return np.asarray(decode_picture(path, draft=draft))
+    for places in ([folder], _subfolders(folder), _subfolders(folder / "data")):
+        found = [[place / name for name in METADATA if (place / name).is_file()] for place in places]
+        if twice := next((tables for tables in found if len(tables) > 1), None):
+            names = " and ".join(table.name for table in twice)
+            raise ValueError(f"{twice[0].parent} holds {names}; keep one of them")
+        if any(found):
+            return [table for tables in found for table in tables]
+    return []
 
 
-def decode_picture(path: str | os.PathLike | BinaryIO, *, draft: int = 0) -> Image.Image:
-    """Decodes an image file as `decode_image` does, to a PIL image of mode RGB: without the copy that an array needs.
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
 
-    Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
-    time that decoding takes, most of it for memory that the system has to clear.
+
+def rows_of_files(folder: Path) -> Iterator[Row]:
+    """A row for each picture: with the text beside it or, where no picture has one, with its folder as label.
+
+    Raises:
+      ValueError: if there is neither.
     """
-    with Image.open(path, formats=FORMATS) as opened:
-        image: Image.Image = opened
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
-        if draft:
-            opened.draft(None, (draft, draft))
-        image.load()
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            return Image.fromarray(_grey_16_bit(np.asarray(image)))
-        if image.mode == "F":
-            raise ValueError("has floating-point pixels, whose range is unknown; save it with 8 bits")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image if image.mode == "RGB" else image.convert("RGB")
+    pictures = find_pictures(folder)
+    texts = {".txt": _text_file, ".json": _json_file}
+    beside = {
+        name: [suffix for suffix in texts if (folder / name).with_suffix(suffix).is_file()] for name in pictures.files
+    }
+    described = any(beside.values())
+    labels = _class_folders(list(pictures.files))
+    if not described and not all(labels.values()):
+        raise ValueError(
+            f"{folder}: no {', '.join(METADATA)}, no text beside a picture (a.txt for a.jpg), and no folder for each "
+            "class; add one of them, such as a metadata.jsonl with one JSON object a line: file_name and captions"
+        )
+    if not pictures.files:
+        raise ValueError(f"{folder}: no {', '.join(METADATA)} and no picture; give a folder with pictures")
+    left_out = {kind: n for kind, n in pictures.left_out.items() if not (described and kind in texts)}
+    report_left_out(folder, left_out)
+    for name in pictures.files:
+        where = str(folder / name)
+        fields: dict[str, Any] | Fault = {"label": labels[name]}
+        if described:
+            fields = {}
+            for suffix in beside[name][:1]:
+                fields = texts[suffix]((folder / name).with_suffix(suffix), where)
+        yield Row(where, folder, fields if isinstance(fields, Fault) else {**fields, "file_name": name})
 
 
-def _grey_16_bit(values: np.ndarray) -> np.ndarray:
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("has 32-bit integer pixels, whose range is unknown; save it with 8 or 16 bits")
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
+def _class_folders(names: list[str]) -> dict[str, str]:
+    """The innermost folder of each picture, which is its class; "" if that is no more than a split's folder."""
+    in_splits = all(split_of_folder(name) for name in names)
+    return {name: PurePosixPath(below_split(name) if in_splits else name).parent.name for name in names}
 
 
-def _keep(check: Callable, items: Iterable, skipped: dict | None, parallel: bool = False) -> Iterator:
-    """Yields `check(item)` for each item, in order. A fault is raised, or noted in `skipped` and its item left out."""
-
-    def attempt(item):
-        try:
-            return check(item)
-        except _Fault as fault:
-            return fault
-
-    with ThreadPoolExecutor() as pool:
-        for result in pool.map(attempt, items) if parallel else map(attempt, items):
-            if not isinstance(result, _Fault):
-                yield result
-            elif skipped is None:
-                pool.shutdown(cancel_futures=True)
-                raise result
-            else:
-                skipped.setdefault(result.reason, []).append(str(result))
-
-
-def _lines(metadata: Path) -> Iterator[tuple[Path, int, bytes]]:
-    # Split at newlines only: str.splitlines would also split a caption at U+2028.
-    for number, line in enumerate(metadata.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield metadata, number, line
-
-
-def _parse_line(item: tuple[Path, int, bytes]) -> _Record:
-    metadata, number, line = item
-    where = f"{metadata}:{number}"
+def _text_file(file: Path, where: str) -> dict[str, Any] | Fault:
     try:
-        fields = json.loads(line.decode("utf-8"))
+        return {"caption": file.read_text(encoding="utf-8-sig").strip()}
+    except UnicodeDecodeError as error:
+        return Fault("bad caption", where, f"{file} is not UTF-8 text ({error})")
+
+
+def _json_file(file: Path, where: str) -> dict[str, Any] | Fault:
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise _Fault("malformed line", where, f"not JSON ({error}); write one JSON object a line") from None
+        return Fault("malformed line", where, f"{file} is not JSON ({error})")
     if not isinstance(fields, dict):
-        raise _Fault("malformed line", where, f"got {type(fields).__name__}, expected a JSON object")
-    file_name = _text(fields, "file_name", where)
+        return Fault("malformed line", where, f"{file}: got {type(fields).__name__}, expected a JSON object")
+    return {name: value for name, value in fields.items() if name not in ("file_name", "id", "split", "label")}
+
+
+def parse_row(row: Row, folder: Path, caption_key: str = "") -> Record:
+    """A row as a record; a `Fault` if it does not describe a picture of the folder."""
+    fields, where = row.checked(), row.where
+    key = _file_key(fields)
+    file_name = with_slashes(text_of(fields, key, where), row.folder)
+    path = Path(os.path.normpath(row.folder / file_name))  # so that a.png and b/../a.png are the same file
+    if "\0" in file_name or leaves(path, folder):
+        raise Fault("path outside", where, f"{key} {file_name!r} leaves the folder; copy the image into it")
     if isinstance(fields.get("id"), int):
         fields["id"] = str(fields["id"])
-    label, split = (_text(fields, k, where) if fields.get(k) is not None else None for k in ("label", "split"))
-    return _Record(
+    default = file_name if row.folder == folder else _below(path, folder)
+    return Record(
         where=where,
-        path=_inside(metadata.parent, file_name, where),
-        id=_text(fields, "id", where) if "id" in fields else file_name,
-        captions=_captions(fields, where),
-        split=None if split is None else _SPLIT_NAMES.get(split, split),
-        label=label,
+        file=path,
+        id=text_of(fields, "id", where) if "id" in fields else default,
+        captions=captions_of(fields, where, caption_key),
+        split=split_of(fields, where),
+        label=label_of(fields, where),
         fields=fields,
     )
 
 
-def is_text(value: object) -> TypeGuard[str]:
-    """Tells whether a value is a str that is not blank and can be encoded."""
-    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
+def _file_key(fields: dict[str, Any]) -> str:
+    others = [name for name in fields if name.endswith("_file_name")]
+    return others[0] if "file_name" not in fields and len(others) == 1 else "file_name"
 
 
-def _text(fields: dict, key: str, where: str) -> str:
-    value = fields.get(key)
-    if not is_text(value):
-        got = repr(value) if key in fields else "nothing"
-        raise _Fault(f"bad {key}", where, f"{key}: got {got}, expected a non-empty string")
-    return value
+def _below(file: Any, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()
 
 
-def _captions(fields: dict, where: str) -> list[str]:
-    given = [key for key in _TEXT_KEYS if key in fields]
-    if not given and fields.get("label") is None:
-        raise _Fault("no caption", where, "neither captions, caption, text nor label; give one of them")
-    if len(given) > 1:
-        raise _Fault("bad caption", where, f"has {' and '.join(given)}; keep one of them")
-    if given != ["captions"]:
-        return [_text(fields, key, where) for key in given]
-    captions = fields["captions"]
-    if not isinstance(captions, list) or not captions:
-        raise _Fault("bad caption", where, f"captions: got {captions!r}, expected a list of at least one string")
-    for k, caption in enumerate(captions):
-        if not is_text(caption):
-            raise _Fault("bad caption", where, f"captions[{k}]: got {caption!r}, expected a non-empty string; fix it")
-    return captions
+def _splits_by_folder(folder: Path, rows: Sequence[Row]) -> bool:
+    """Whether the pictures' folders name their splits: all of them do, and no row has a split."""
+    good = [row.fields for row in rows if isinstance(row.fields, dict)]
+    if any(fields.get("split") is not None for fields in good):
+        return False
+    files = [row.folder / str(row.fields.get(_file_key(row.fields))) for row in rows if isinstance(row.fields, dict)]
+    named = [split_of_folder(_below(file, folder)) for file in files]
+    if any(named) and not all(named):
+        logging.getLogger(__name__).warning(
+            "%s: only %d of %d pictures are in folders named as a split; a hash of the ids divides all of them instead",
+            folder,
+            sum(name is not None for name in named),
+            len(named),
+        )
+    return bool(named) and all(named)
 
 
-def _inside(folder: Path, file_name: str, where: str) -> Path:
-    path = Path(os.path.normpath(folder / file_name))  # so that a.png and b/../a.png are the same file
-    if "\0" in file_name or not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
-        raise _Fault("path outside", where, f"file_name {file_name!r} leaves the folder; copy the image into it")
-    return path
+def find_file(folder: Path) -> Callable[[Record], Record]:
+    """Returns a check that a record's file exists; a name is also found in another Unicode normalization.
 
+    macOS, and archives made there, write "é" as two characters, where most tables have one.
+    """
+    listings: dict[Path, dict[str, str]] = {}
 
-def _same_fields(records: Sequence[_Record]) -> Callable[[_Record], _Record]:
-    """Returns a check of one record against all the others."""
-    splits, labels = (any(getattr(r, name) is not None for r in records) for name in ("split", "label"))
-    first_with: dict[str, dict[Any, _Record]] = {"id": {}, "path": {}}
+    def entry(parent: Path, name: str) -> str:
+        if parent not in listings:
+            names = os.listdir(parent) if parent.is_dir() else []
+            listings[parent] = {unicodedata.normalize("NFC", other): other for other in names}
+        return listings[parent].get(unicodedata.normalize("NFC", name), name)
 
-    def check(record: _Record) -> _Record:
-        for name, seen in first_with.items():
-            earlier = seen.setdefault(getattr(record, name), record)
-            if earlier is not record:
-                detail = f"repeats the {name} {getattr(record, name)} of {earlier.where}; keep one"
-                raise _Fault(f"duplicate {name}", record.where, detail)
-        for name, used in (("split", splits), ("label", labels)):
-            if used and getattr(record, name) is None:
-                raise _Fault(f"no {name}", record.where, f"no {name}, but other lines have one; add it")
-        return record
+    def check(record: Record) -> Record:
+        assert isinstance(record.file, Path)
+        if not record.file.name.isascii() or not record.id.isascii():
+            path = folder
+            for part in Path(os.path.relpath(record.file, folder)).parts:
+                path = path / (part if (path / part).exists() else entry(path, part))
+            record = dataclasses.replace(record, file=path)
+        return check_file(record)
 
     return check
-
-
-def _of_split(records: Sequence[_Record], split: str | None, metadata: Path) -> list[_Record]:
-    if split is None or not records:
-        return list(records)
-    split = _SPLIT_NAMES.get(split, split)
-    known = sorted({_split_of(r) for r in records})
-    if split not in known:
-        raise ValueError(f"{metadata}: no image of split {split!r}; expected one of {', '.join(known)}")
-    return [r for r in records if _split_of(r) == split]
-
-
-def _split_of(record: _Record) -> str:
-    return record.split or hashed_split(record.id)
-
-
-def hashed_split(identity: str) -> str:
-    """Returns train, validation or test, 80/10/10, by a hash of the id."""
-    bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") % 10
-    return {8: "validation", 9: "test"}.get(bucket, "train")
-
-
-def _check_file(record: _Record) -> _Record:
-    if not os.path.isfile(record.path):
-        raise _Fault("missing image", record.where, f"no file {record.path}; add it or remove the line")
-    if record.path.stat().st_size == 0:
-        raise _Fault("empty image", record.where, f"{record.path} has zero bytes; replace it or remove the line")
-    return record
-
-
-def _decoded(record: _Record) -> _Record:
-    _decode(record)
-    return record
-
-
-def _decode(record: _Record) -> Image.Image:
-    try:
-        return decode_picture(record.path)
-    except Exception as error:  # Pillow raises half a dozen types of exception for broken files
-        detail = f"{record.path} cannot be read ({error}); replace it or remove the line"
-        raise _Fault("unreadable image", record.where, detail) from error
-
-
-def _report(metadata: Path, records: Sequence[_Record], skipped: dict[str, list[str]]) -> None:
-    counts = ", ".join(f"{len(messages)} {reason}" for reason, messages in skipped.items())
-    if not records:
-        raise ValueError(f"{metadata}: no record is left ({counts or 'the file is empty'}); add or fix some")
-    if skipped:
-        first = next(iter(skipped.values()))[0]
-        logging.getLogger(__name__).warning("%s: skipped %s; first: %s", metadata, counts, first)

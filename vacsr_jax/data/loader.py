@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from vacsr_jax.data.augment import Augmentation
-from vacsr_jax.data.source import Source, labels_of, load_images, picture
+from vacsr_jax.data.source import Source, TextInputs, labels_of, load_images, picture
 
 Batch = dict[str, np.ndarray]
 
@@ -34,7 +34,7 @@ class Pairs:
 
     Attributes:
       source: the `n` images.
-      tokens: int32 [p, l], every caption, tokenized in advance.
+      tokens: int32 [p, l], every caption, tokenized in advance; or the vectors of all texts, float [p, d].
       image_index: int [p], the image of each pair. Pairs with the same image are positives of each other.
       preprocess: uint8 [h, w, 3] -> uint8 [s, s, 3]; None if the images already have the model's size.
       augmentation: random changes, drawn for each row of each step; None: no change.
@@ -44,16 +44,17 @@ class Pairs:
     """
 
     source: Source
-    tokens: np.ndarray
+    tokens: TextInputs
     image_index: np.ndarray
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None
     augmentation: Augmentation | None = None
 
     def __post_init__(self):
-        if self.tokens.dtype != np.int32 or self.tokens.ndim != 2 or len(self.tokens) == 0:
+        fits = self.tokens.dtype in (np.int32, np.float32) and len(self.tokens.shape) == 2
+        if not fits or len(self.tokens) == 0:
             got = f"{self.tokens.dtype} {list(self.tokens.shape)}"
             raise ValueError(f"tokens: got {got}, expected int32 [pairs, length] with at least one pair")
-        if self.image_index.shape != self.tokens.shape[:1] or self.image_index.dtype.kind not in "iu":
+        if self.image_index.shape != (len(self.tokens),) or self.image_index.dtype.kind not in "iu":
             got = f"{self.image_index.dtype} {list(self.image_index.shape)}"
             raise ValueError(f"image_index: got {got}, expected int [{len(self.tokens)}], one image per caption")
         low, high = self.image_index.min(), self.image_index.max()
@@ -65,6 +66,8 @@ class Pairs:
 
     def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
         """Returns pairs `index` (int [b]): `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`.
+
+        Of embeddings, `images` and `tokens` are float32 [b d].
 
         `generators` holds one generator per pair, for the augmentation.
         """

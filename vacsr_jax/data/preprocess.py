@@ -1,66 +1,69 @@
-"""Turns images of any size into the uint8 squares that a tower takes, on the host, as Hugging Face's CLIP does."""
+"""Turns images of any size into the uint8 squares that a tower takes, on the host, as Hugging Face's processors do."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
-RESIZE = ("crop", "squash")
+from vacsr_jax.data.decoding import to_rgb
+
+RESIZE = ("crop", "crop_rounded", "squash")
+INTERPOLATION = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 MAX_RESIZED = 2**26  # pixels, the size of the largest image that is read
 
 
-def preprocess(image: Image.Image | np.ndarray, *, image_size: int, resize: str = "crop") -> np.ndarray:
-    """Resizes the shorter side to `image_size` (bicubic, antialiased) and crops the centre: uint8 [s, s, 3], RGB.
+def preprocess(
+    image: Image.Image | np.ndarray,
+    *,
+    image_size: int,
+    resize: str = "crop",
+    interpolation: str = "",
+    resize_size: int = 0,
+) -> np.ndarray:
+    """Resizes an image (antialiased) and crops the centre to a square of `image_size` pixels: uint8 [s, s, 3], RGB.
 
-    The result equals that of transformers' `CLIPImageProcessorPil`, bit for bit, before scaling and normalization,
-    which the model does. Transparency is blended onto white. An array of the right size is returned unchanged.
+    The result equals that of transformers' `CLIPImageProcessorPil` and `SiglipImageProcessorPil`, bit for bit, before
+    scaling and normalization, which the model does. `decoding.to_rgb` turns the image upright and blends transparency
+    onto white. An array of the right size is returned unchanged.
 
     Args:
       image: a PIL image of any mode, or uint8 [h, w], [h, w, 1] or [h, w, 3].
-      resize: "crop", as above; "squash": the whole image, ignoring its aspect ratio (bilinear, antialiased), as PCME++.
+      resize: "crop": the shorter side is resized to `resize_size`, and the centre is cropped. "crop_rounded": the same,
+        and an odd margin is halved as torchvision does, to the even number (OpenCLIP). "squash": the whole image is
+        resized to a square of `resize_size`, ignoring its aspect ratio; a larger square is cropped.
+      interpolation: a key of `INTERPOLATION`; "": bicubic for a crop, bilinear for "squash" (as PCME++).
+      resize_size: at least `image_size`; 0: equal to it.
 
     Raises:
-      ValueError: for another kind of image, an empty or too elongated one, or an `image_size` below 1.
+      ValueError: for another kind of image, an empty or too elongated one, a size below 1, or an unknown choice.
     """
     if image_size < 1:
         raise ValueError(f"image_size: got {image_size}, expected at least 1")
     if resize not in RESIZE:
         raise ValueError(f"resize: got {resize!r}, expected one of {', '.join(RESIZE)}")
+    if resize_size and resize_size < image_size:
+        raise ValueError(f"resize_size: got {resize_size}, expected at least image_size, which is {image_size}")
+    if interpolation and interpolation not in INTERPOLATION:
+        raise ValueError(f"interpolation: got {interpolation!r}, expected one of {', '.join(INTERPOLATION)}")
     square = (image_size, image_size, 3)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == square:
         return image
-    rgb = to_rgb(to_pil(image))
+    rgb, side = to_rgb(image), resize_size or image_size
+    by = INTERPOLATION[interpolation or ("bilinear" if resize == "squash" else "bicubic")]
+    shape = (side, side) if resize == "squash" else resized_shape(rgb.size, side)
+    halve = round if resize == "crop_rounded" else int
+    left, top = (halve((length - image_size) / 2) for length in shape)
     if resize == "squash":
-        return np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR))
-    width, height = resized_shape(rgb.size, image_size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    return resize_and_crop(rgb, (width, height), (left, top), image_size)
-
-
-def to_pil(image: object) -> Image.Image:
-    """Converts what `preprocess` accepts to a PIL image. Raises ValueError for anything else."""
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ValueError(f"image: got size {image.size}, expected at least one pixel")
-        return image
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"image: got {type(image).__name__}, expected a PIL image or a uint8 array")
-    gray = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 1)
-    rgb = image.ndim == 3 and image.shape[-1] == 3
-    if image.dtype != np.uint8 or not image.size or not (gray or rgb):
-        raise ValueError(
-            f"image: got {image.dtype} {list(image.shape)}, expected uint8 [h, w], [h, w, 1] or [h, w, 3]; "
-            "pass other layouts as a PIL image"
-        )
-    return Image.fromarray(image.reshape(image.shape[:2]) if gray else image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB, blending transparency onto white; returns an opaque RGB image itself."""
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
+        whole = rgb.resize(shape, by)  # Pillow chooses which of the sides it resizes first
+        return np.asarray(whole)[top : top + image_size, left : left + image_size]
+    return resize_and_crop(rgb, shape, (left, top), image_size, by)
 
 
 def resized_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
@@ -79,13 +82,22 @@ def resized_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
     return width, height
 
 
-def resize_and_crop(image: Image.Image, shape: tuple[int, int], corner: tuple[int, int], size: int) -> np.ndarray:
-    """Resizes to width and height `shape` (bicubic, antialiased), then crops a square: uint8 [size, size, 3].
+def resize_and_crop(
+    image: Image.Image,
+    shape: tuple[int, int],
+    corner: tuple[int, int],
+    size: int,
+    interpolation: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """Resizes to width and height `shape` (antialiased), then crops a square: uint8 [size, size, 3].
 
-    Pillow resizes the rows, then the columns. The crop's columns are taken between the two, which changes no pixel and
-    saves the work on columns that would be dropped.
+    Pillow resizes the rows of a wide image, then its columns. The crop's columns are taken between the two, which
+    changes no pixel and saves the work on columns that would be dropped. Of a tall image, Pillow (since 13) may resize
+    the columns first, which rounds differently; there is nothing to save there.
     """
     left, top = corner
-    rows = image.resize((shape[0], image.height), Image.Resampling.BICUBIC).crop((left, 0, left + size, image.height))
-    square = rows.resize((size, shape[1]), Image.Resampling.BICUBIC).crop((0, top, size, top + size))
+    if image.height >= image.width:
+        return np.asarray(image.resize(shape, interpolation).crop((left, top, left + size, top + size)))
+    rows = image.resize((shape[0], image.height), interpolation).crop((left, 0, left + size, image.height))
+    square = rows.resize((size, shape[1]), interpolation).crop((0, top, size, top + size))
     return np.asarray(square)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vacsr_jax.data.source import ArraySource, Source, stack_images
+from vacsr_jax.data.source import Source, stack_images
 
 
 def read_ahead(function: Callable[[Any], Any], items: Iterable, ahead: int) -> Iterator:
@@ -54,8 +54,8 @@ def image_batches(
     Raises:
       ValueError: if an image cannot be read, or differs in shape from the first of its batch.
     """
-    if preprocess is None and isinstance(source, ArraySource):
-        yield from (source.images[rows.start : rows.stop] for rows in batches)
+    if preprocess is None and hasattr(source, "gather"):
+        yield from (source.gather(np.arange(rows.start, rows.stop)) for rows in batches)
         return
 
     def read(i: int) -> np.ndarray | ValueError:

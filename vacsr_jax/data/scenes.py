@@ -29,6 +29,7 @@ COLOURS = {
 }
 SIZES = {"small": 4.4, "large": 6.8}  # radius in pixels
 BACKGROUNDS = {"white": 0.93, "grey": 0.50, "black": 0.08}
+GREYS = np.repeat(np.array(list(BACKGROUNDS.values()))[:, None], 3, axis=1)
 COUNTS = ("no", "one", "two", "three")
 SIDES = ("left", "right", "top", "bottom")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -261,15 +262,18 @@ def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float])
     return captions
 
 
-def draw_images(rng: np.random.Generator, layout: Layout, jitter: float = JITTER) -> np.ndarray:
+def draw_images(
+    rng: np.random.Generator, layout: Layout, jitter: float = JITTER, backgrounds: np.ndarray = GREYS
+) -> np.ndarray:
     """Draws uint8 [n, 32, 32, 3]: anti-aliased objects with jittered position and colour, and weak pixel noise.
 
     An object lies at most `jitter` pixels from the middle of its cell in each direction. Beyond 1 pixel, large objects
-    leave their cells, and of two objects that overlap, the one in the later cell covers the other.
+    leave their cells, and of two objects that overlap, the one in the later cell covers the other. `backgrounds` [k, 3]
+    are their colours, 0 to 1.
     """
     n = len(layout.background)
-    grey = np.array(list(BACKGROUNDS.values()))[layout.background][:, None] + rng.normal(0, 0.03, (n, 3))
-    pixels = grey[:, None, None, :] * np.ones((1, IMAGE_SIZE, IMAGE_SIZE, 1))
+    ground = backgrounds[layout.background] + rng.normal(0, 0.03, (n, 3))
+    pixels = ground[:, None, None, :] * np.ones((1, IMAGE_SIZE, IMAGE_SIZE, 1))
     scene, cell = np.nonzero(layout.shape != EMPTY)
     centre = rng.uniform(-jitter, jitter, (2, len(scene)))
     colours = np.array(list(COLOURS.values()))[layout.colour[scene, cell]]

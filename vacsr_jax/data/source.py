@@ -11,6 +11,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from vacsr_jax.data.vectors import Vectors
+
+TextInputs = np.ndarray | Vectors
+
 
 class Source(Protocol):
     """Images by index. All but the pixels is known without opening an image.
@@ -24,7 +28,11 @@ class Source(Protocol):
     A source may also have `relevance()` (float [n, m], the true graded relevance), `caption_ids` (the data set's own id
     of each caption, nested like `captions`), `protocol` (a dict of facts about the data that results must state), and
     `picture(index)`: the pixels of an image as a PIL image of mode RGB. Where images are files, cropping and resizing
-    that one saves two copies; see `picture` below.
+    that one saves two copies; see `picture` below. A source in memory may have `gather(index)`, all of a batch's images
+    at once.
+
+    In a source of embeddings an image is a vector. It has `text_inputs()`, the vectors of its texts, and
+    `shown(index)`, what stands for an image on a page.
     """
 
     @property
@@ -77,6 +85,9 @@ class ArraySource:
     def image(self, index: int) -> np.ndarray:
         return self.images[index]
 
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        return self.images[index]
+
 
 def below(folder: str, name: str) -> Path:
     """Returns the relative path of an image that a file of the data set lists; refuses one that leaves the folder.
@@ -104,6 +115,18 @@ def caption_pairs(source: Source) -> tuple[list[str], np.ndarray]:
     return texts, np.repeat(np.arange(len(counts)), counts)
 
 
+def text_inputs(source: Source, tokenize: Callable[[list[str]], np.ndarray] | None) -> tuple[TextInputs, np.ndarray]:
+    """What the text tower takes for each text, and the index of its image, int64 [m].
+
+    Token ids int32 [m, l]; of a source of embeddings, the vectors of its texts, for which `tokenize` is None.
+    """
+    if hasattr(source, "text_inputs"):
+        return source.text_inputs()
+    texts, image_index = caption_pairs(source)
+    assert tokenize is not None  # a model with a text tower has a tokenizer
+    return tokenize(texts), image_index
+
+
 def labels_of(source: Source) -> np.ndarray:
     """The labels of a source of classes, int [n].
 
@@ -118,13 +141,13 @@ def labels_of(source: Source) -> np.ndarray:
 def load_images(
     source: Source, index: np.ndarray, preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> np.ndarray:
-    """Returns images `index` (int [b]) of a source, preprocessed: uint8 [b, s, s, 3].
+    """Returns images `index` (int [b]) of a source, preprocessed: uint8 [b, s, s, 3]; of embeddings float32 [b, d].
 
     Raises:
       ValueError: if an image is not uint8, or differs in shape from the first one.
     """
-    if preprocess is None and isinstance(source, ArraySource):
-        return source.images[index]  # one gather; reading one by one would be the largest cost of a step on the host
+    if preprocess is None and hasattr(source, "gather"):
+        return source.gather(index)  # reading one by one would be the largest cost of a step on the host
     images = [source.image(int(i)) for i in index]
     if preprocess is not None:
         images = [preprocess(image) for image in images]

@@ -1,10 +1,13 @@
-"""Turns captions into token ids: byte-pair encoding trained on the captions, or a Hugging Face CLIP's tokenizer."""
+"""Turns captions into token ids: byte-pair encoding trained on the captions, or a pretrained model's tokenizer."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+import re
+import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,31 +23,61 @@ TOKENIZER, LENGTHS = "tokenizer.json", "vacsr_tokenizer.json"
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = 256
 LONGEST = 2**20  # tokens per row; a file that says more is damaged
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def canonical(text: str) -> str:
+    """Lower case, without ASCII punctuation, words separated by one space: what SigLIP was trained on.
+
+    From big_vision, evaluators/proj/image_text/prompt_engineering.py, as in transformers' `SiglipTokenizer`.
+    """
+    return without_punctuation(text.lower())
+
+
+def without_punctuation(text: str) -> str:
+    """`canonical` without lower case."""
+    return re.sub(r"\s+", " ", text.translate(PUNCTUATION)).strip()
+
+
+# What happens to a text before the encoder sees it.
+CLEAN: dict[str, Callable[[str], str]] = {
+    "": lambda text: text,
+    "lower": lambda text: " ".join(text.split()).lower(),
+    "whitespace": lambda text: " ".join(text.split()),
+    "canonical": canonical,
+    "punctuation": without_punctuation,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Maps texts to ids. Each row holds start, the text, end, and padding.
+    """Maps texts to ids. Each row holds start (if there is one), the text, end, and padding.
 
     Attributes:
       backend: the encoder. It adds start and end, and neither pads nor truncates.
       context_length: length of every row.
-      start_id, end_id, pad_id: ids of the special tokens. CLIP pads with its end token.
+      start_id, end_id, pad_id: ids of the special tokens. CLIP pads with its end token. SigLIP has no start: None.
+      clean: a key of `CLEAN`.
     """
 
     backend: tokenizers.Tokenizer
     context_length: int
-    start_id: int
+    start_id: int | None
     end_id: int
     pad_id: int
+    clean: str = ""
 
     def __post_init__(self):
+        if not isinstance(self.clean, str) or self.clean not in CLEAN:
+            raise ValueError(f"clean: got {self.clean!r:.60}, expected one of {', '.join(map(repr, CLEAN))}")
         sizes = {
             "context_length": (3, LONGEST),
             **dict.fromkeys(("start_id", "end_id", "pad_id"), (0, self.vocab_size - 1)),
         }
         for name, (least, most) in sizes.items():
             value = getattr(self, name)
+            if name == "start_id" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 hint = " (start, word, end)" if name == "context_length" else ", an id of the vocabulary"
                 raise ValueError(f"{name}: got {value!r:.60}, expected {least} to {most}{hint}")
@@ -54,29 +87,72 @@ class Tokenizer:
         """The number of ids; all ids are below it."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
+    def check_table(self, rows: int) -> None:
+        """Raises ValueError unless a table of token embeddings with this many rows has one for every id."""
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        names = sorted(token for token, i in vocabulary.items() if i >= rows)
+        if names:
+            shown = f"{', '.join(map(repr, names[:3]))}{' ...' if len(names) > 3 else ''}"
+            raise ValueError(
+                f"the tokenizer does not belong to this tower: it has ids up to {max(vocabulary.values())}, the tower "
+                f"{rows} token embeddings, none for {shown}; use the tokenizer that the weights were trained with"
+            )
+
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Returns ids, int32 [n, context_length]. A text that is too long is cut but keeps the end token.
 
         Raises:
           ValueError: if `texts` is a single str, or an entry is not a str or is blank; the message gives its index.
         """
-        check_texts(texts)
         room = self.context_length
-        rows = [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts))]
+        rows = self._encode(texts)
         rows = [ids if len(ids) <= room else [*ids[: room - 1], self.end_id] for ids in rows]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         tokens = np.full((len(rows), room), self.pad_id, np.int32)
         tokens[np.arange(room) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int32)
         return tokens
 
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of tokens of each text before it is cut, with start and end: int [n]."""
+        return np.array([len(ids) for ids in self._encode(texts)], int)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        check_texts(texts)
+        try:
+            cleaned = [CLEAN[self.clean](text) for text in texts]
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(cleaned)]
+        except TypeError:  # what tokenizers says of half a surrogate pair
+            for i, text in enumerate(texts):
+                if not text.isascii() and text.encode("utf-8", "ignore").decode("utf-8") != text:
+                    raise ValueError(
+                        f"texts[{i}]: got {text!r}, which holds half a character; drop or fix it"
+                    ) from None
+            raise
+
     def save(self, folder: str | Path) -> None:
         """Writes two JSON files that `load_tokenizer` reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / TOKENIZER))
-        names = ("context_length", "start_id", "end_id", "pad_id")
+        names = ("context_length", "start_id", "end_id", "pad_id", *(("clean",) if self.clean else ()))
         lengths = {name: getattr(self, name) for name in names}
         (folder / LENGTHS).write_text(json.dumps(lengths, indent=2) + "\n")
+
+
+def report_cut(tokenizer: Tokenizer, texts: Sequence[str], what: str) -> int:
+    """Returns how many texts are longer than the context and lose their end, and logs one line if there are any.
+
+    Two texts that differ only after the cut become the same to the model.
+    """
+    lengths, room = tokenizer.lengths(texts), tokenizer.context_length
+    cut = int((lengths > room).sum())
+    if cut:
+        logging.getLogger(__name__).warning(
+            "%s of %s %s are longer than the context of %d tokens and are cut (the longest has %d); shorten them, or "
+            "train a model with model.context_length=%d",
+            *(f"{cut:,}", f"{len(texts):,}", what, room, lengths.max(), lengths.max()),
+        )
+    return cut
 
 
 def check_texts(texts: Sequence[object]) -> None:
@@ -85,7 +161,8 @@ def check_texts(texts: Sequence[object]) -> None:
         raise ValueError(f"texts: got one str, {texts[:40]!r}; expected a sequence of str")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"texts[{i}]: got {text!r}, expected a str that is not blank; drop or fix it")
+            advice = "decode it: text.decode('utf-8')" if isinstance(text, bytes) else "drop or fix it"
+            raise ValueError(f"texts[{i}]: got {text!r}, expected a str that is not blank; {advice}")
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: int) -> Tokenizer:
@@ -131,17 +208,29 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, context_length: in
     return Tokenizer(backend, context_length, start_id, end_id, pad_id)
 
 
-def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = None) -> Tokenizer:
-    """Loads a tokenizer from a folder written by `Tokenizer.save`, or from a Hugging Face CLIP (folder or hub name).
+def load_tokenizer(
+    folder_or_hub_name: str | Path, context_length: int | None = None, *, kind: str = "clip", clean: str = ""
+) -> Tokenizer:
+    """Loads a tokenizer from a folder written by `Tokenizer.save`, or from a pretrained model.
 
-    `context_length` replaces the stored one. It is required if a Hugging Face tokenizer has none.
+    Args:
+      folder_or_hub_name: where it is.
+      context_length: replaces the stored one. It is required if a pretrained model's tokenizer has none.
+      kind: of a pretrained model's tokenizer. "clip" adds a start and an end token. "siglip" adds an end token; its
+        files must be in the folder. "bert" begins with a class token and ends with a pad (CLIPA).
+      clean: of a pretrained model's tokenizer; see `CLEAN`.
 
     Raises:
-      ValueError: if nothing can be loaded, the length is unknown, or the tokenizer does not add start and end tokens.
+      ValueError: if nothing can be loaded, the length is unknown, or the tokenizer does not add those tokens.
     """
     folder = Path(folder_or_hub_name)
     if not (folder / LENGTHS).is_file():
-        return load_hf_tokenizer(str(folder_or_hub_name), context_length)
+        if kind == "clip":
+            return load_hf_tokenizer(str(folder_or_hub_name), context_length, clean)
+        from vacsr_jax.data.pretrained_tokenizer import load_bert_tokenizer, load_siglip_tokenizer
+
+        load = load_siglip_tokenizer if kind == "siglip" else load_bert_tokenizer
+        return load(folder, context_length, clean)
     try:
         lengths = read_json(folder / LENGTHS)
         if context_length is not None:
@@ -154,7 +243,7 @@ def load_tokenizer(folder_or_hub_name: str | Path, context_length: int | None = 
         raise ValueError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
-def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
+def load_hf_tokenizer(name: str, context_length: int | None, clean: str = "") -> Tokenizer:
     """See `load_tokenizer`."""
     try:
         # Without trust_remote_code=False transformers asks at the terminal whether to run code from the files.
@@ -175,7 +264,7 @@ def load_hf_tokenizer(name: str, context_length: int | None) -> Tokenizer:
         raise ValueError(f"{name!r}: the tokenizer knows no words; its files (tokenizer.json) are missing")
     backend.no_truncation()
     backend.no_padding()
-    return Tokenizer(backend, context_length or loaded.model_max_length, *ids)
+    return Tokenizer(backend, context_length or loaded.model_max_length, *ids, clean)
 
 
 def import_auto_tokenizer() -> Any:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from vacsr_jax.data.source import Source, caption_pairs
+from vacsr_jax.calibration import Calibration
+from vacsr_jax.data.source import Source, text_inputs
 from vacsr_jax.evaluation.coco import flat_metrics
 from vacsr_jax.evaluation.uncertainty_figures import (
     Curves,
@@ -19,7 +20,7 @@ from vacsr_jax.evaluation.uncertainty_figures import (
 )
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
-from vacsr_jax.metrics.coco import CaptionTruth, coco_metrics, eccv_precision
+from vacsr_jax.metrics.coco import CaptionTruth, check_ids, coco_metrics, eccv_precision
 from vacsr_jax.metrics.uncertainty import Distribution
 from vacsr_jax.pair.base import PairScores
 from vacsr_jax.scoring.embed import embed_images, embed_texts
@@ -55,17 +56,19 @@ def evaluate(
     model: ImageTextModel,
     params,
     source: Source,
-    tokenize: Callable[[list[str]], np.ndarray],
+    tokenize: Callable[[list[str]], np.ndarray] | None,
     preprocess: Callable[[np.ndarray], np.ndarray] | None,
     truth: CaptionTruth | None = None,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Scores all images of a source against all its captions and computes every metric; see `all_metrics`.
 
-    With COCO's `truth` it also computes `coco_metrics`; ValueError if the source's ids are not those of the truth.
+    A `calibration` gives the probability in place of the model. With COCO's `truth` it also computes `coco_metrics`;
+    ValueError if the source's ids are not those of the truth.
     """
     scores, labels = score_source(model, params, source, tokenize, preprocess)
     relevance = source.relevance() if hasattr(source, "relevance") else None
-    probability = probabilities(model, scores)
+    probability = probabilities(model, scores) if calibration is None else calibration.probability(scores.logit)
     metrics = all_metrics(scores, probability, labels, relevance)
     curves = quality_curves(scores, labels, relevance)
     if truth is not None:
@@ -87,13 +90,19 @@ def caption_ids(source: Source) -> tuple[list[int], list[int]]:
     return [int(i) for i in source.ids], [i for ids in source.caption_ids for i in ids]
 
 
+def check_truth(source: Source, truth: CaptionTruth) -> None:
+    """Raises ValueError if a source's images and captions are not those of COCO's ground truth."""
+    images, captions = caption_ids(source)
+    check_ids(images, captions, truth)
+
+
 def score_source(
-    model, params, source: Source, tokenize: Callable, preprocess: Callable | None
+    model, params, source: Source, tokenize: Callable | None, preprocess: Callable | None
 ) -> tuple[PairScores, np.ndarray]:
     """Scores all images of a source against all its captions; returns scores and bool labels [n images, m captions]."""
-    texts, image_index = caption_pairs(source)
+    texts, image_index = text_inputs(source, tokenize)
     images = embed_images(model, params, source, preprocess)
-    scores = score_pairs(model, params, images, embed_texts(model, params, tokenize(texts)))
+    scores = score_pairs(model, params, images, embed_texts(model, params, texts))
     return scores, np.arange(len(source))[:, None] == image_index[None, :]
 
 

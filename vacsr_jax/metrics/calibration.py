@@ -39,6 +39,25 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15, e
     return Reliability(confidence, accuracy, count[full])
 
 
+def reliability_by_positives(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> Reliability:
+    """`reliability` in bins that each hold about as many expected positives: for positives that are rare.
+
+    Where one pair in a thousand is a match, bins of equal mass all lie near 0, and those of equal width are nearly
+    empty. Equal probabilities share a bin, as in `reliability`.
+
+    >>> reliability_by_positives(np.array([0.1, 0.1, 0.2, 0.4]), np.array([False, False, True, True]), 2).count.tolist()
+    [3, 1]
+    """
+    p, y = _check_probabilities(probabilities, labels)
+    values, inverse, count = np.unique(p, return_inverse=True, return_counts=True)
+    mass = np.cumsum(values * count)
+    index = np.minimum((bins * (mass - values * count / 2) / max(mass[-1], 1e-300)).astype(int), bins - 1)[inverse]
+    total = np.bincount(index, minlength=bins)
+    full = total > 0
+    confidence, accuracy = (np.bincount(index, weights=x, minlength=bins)[full] / total[full] for x in (p, y))
+    return Reliability(confidence, accuracy, total[full])
+
+
 def _check_probabilities(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(probabilities), np.asarray(labels)
     if p.shape != y.shape or p.size == 0:
@@ -64,3 +83,25 @@ def expected_calibration_error(
     curve = reliability(probabilities, labels, bins, equal_mass)
     gap = np.abs(curve.accuracy - curve.confidence)
     return float(np.sum(curve.count * gap) / np.sum(curve.count))
+
+
+def wilson_interval(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the interval of a share of `count` independent trials (Wilson 1927); 95 % by default.
+
+    >>> [round(float(x), 3) for x in wilson_interval(np.array(0.0), np.array(10))]
+    [0.0, 0.278]
+    """
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def ece_by_chance(probabilities: np.ndarray, bins: int = 15, equal_mass: bool = False, draws: int = 200) -> float:
+    """The 95 % quantile of the ECE that labels drawn from the probabilities themselves would have.
+
+    A perfectly calibrated model has an ECE above 0, since the share in a bin varies. An ECE below this number does not
+    speak against the probabilities. Arguments as in `reliability`.
+    """
+    p, rng = np.asarray(probabilities, np.float64).ravel(), np.random.default_rng(0)
+    found = [expected_calibration_error(p, rng.random(len(p)) < p, bins, equal_mass) for _ in range(draws)]
+    return float(np.quantile(found, 0.95))

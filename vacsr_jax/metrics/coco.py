@@ -219,13 +219,18 @@ def _check_ids(similarity, image_ids, caption_ids, truth: CaptionTruth) -> tuple
         )
     if similarity.dtype.kind not in "fiu":
         raise ValueError(f"similarity: got dtype {similarity.dtype}, expected real numbers")
-    images = _places("image ids", image_ids, truth.original.i2t)
-    captions = _places("caption ids", caption_ids, truth.original.t2i)
+    images, captions = check_ids(image_ids, caption_ids, truth)
     _check_numbers(similarity, image_ids, caption_ids)
     return images, captions
 
 
-def _places(name: str, ids: Sequence[int], known: Mapping[int, Sequence[int]]) -> dict[int, int]:
+def check_ids(image_ids: Ids, caption_ids: Ids, truth: CaptionTruth) -> tuple[dict[int, int], dict[int, int]]:
+    """Each id's place; raises ValueError for an id that is unknown, repeated or missing."""
+    images = _places("image ids", image_ids, truth.original.i2t)
+    return images, _places("caption ids", caption_ids, truth.original.t2i)
+
+
+def _places(name: str, ids: Ids, known: Mapping[int, Sequence[int]]) -> dict[int, int]:
     places: dict[int, int] = {}
     for n, i in enumerate(ids):
         if int(i) not in known:

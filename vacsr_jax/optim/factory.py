@@ -46,25 +46,38 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
 def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Linear warm-up, then a cosine to 0, or a constant that falls to a tenth after the fraction optim.step_at.
 
+    An extended run (train.extended_from) has this schedule over the steps that it adds, up to optim.extension_lr.
+
     Raises:
-      ValueError: for an unknown schedule, a warm-up as long as the run, or optim.step_at outside (0, 1].
+      ValueError: for an unknown schedule, a warm-up as long as the run, optim.step_at outside (0, 1], or an extension
+        without steps or a rate.
     """
-    optim, steps = config.optim, config.train.steps
+    added = config.train.steps - config.train.extended_from
+    if not config.train.extended_from:
+        return _schedule(config.optim, config.optim.lr, added)
+    if added < 1 or config.optim.extension_lr <= 0:
+        raise ValueError(
+            f"train.extended_from: got {config.train.extended_from} with train.steps={config.train.steps} and "
+            f"optim.extension_lr={config.optim.extension_lr}; an extension needs more steps, and a rate above 0"
+        )
+    later = _schedule(config.optim, config.optim.extension_lr, added)
+    return optax.join_schedules([optax.constant_schedule(0.0), later], [config.train.extended_from])
+
+
+def _schedule(optim: ConfigDict, lr: float, steps: int) -> optax.Schedule:
     _check("optim.schedule", optim.schedule, SCHEDULES)
     if not 0 <= optim.warmup_steps < steps:
         raise ValueError(
             f"optim.warmup_steps: got {optim.warmup_steps} of {steps} steps; make it smaller than train.steps"
         )
     if optim.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
+        return optax.warmup_cosine_decay_schedule(0.0, lr, optim.warmup_steps, steps)
     if not 0 < optim.step_at <= 1:
         raise ValueError(f"optim.step_at: got {optim.step_at}, expected a fraction of the run, above 0 and at most 1")
-    constant = optax.piecewise_constant_schedule(optim.lr, {round(optim.step_at * steps) - optim.warmup_steps: 0.1})
+    constant = optax.piecewise_constant_schedule(lr, {round(optim.step_at * steps) - optim.warmup_steps: 0.1})
     if not optim.warmup_steps:
         return constant
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), constant], [optim.warmup_steps]
-    )
+    return optax.join_schedules([optax.linear_schedule(0.0, lr, optim.warmup_steps), constant], [optim.warmup_steps])
 
 
 def decay_mask(decayed: str):

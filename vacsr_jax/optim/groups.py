@@ -78,6 +78,8 @@ def labels(params: Any, optim: ConfigDict) -> Any:
     def of(path: str) -> str:
         if any(fnmatch.fnmatch(path, pattern) for pattern in optim.frozen):
             return FROZEN
+        if optim.get("lora") and path.startswith("towers/"):  # the adapters learn in their place
+            return FROZEN
         tower = re.match(r"towers/(vision|text)(_projection)?/", path)
         if tower and first[tower[1]] >= 0:
             block = BLOCK.match(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -56,10 +57,15 @@ def build_pair_model(config: ConfigDict, dim: int, texts: int = 0) -> PairModel:
     The model's first logit is the base rate of positives, log(1 / (texts - 1)), unless `adapter.base_rate_bias` is off.
     `texts` is the number of texts that each image is compared with; 0 means the batch size.
     """
-    base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
-    pair = find_method(config.method).build(config, dim, base_rate if config.adapter.base_rate_bias else 0.0)
+    pair = find_method(config.method).build(config, dim, first_logit(config, texts))
     check_saveable(pair)
     return pair
+
+
+def first_logit(config: ConfigDict, texts: int = 0) -> float:
+    """The logit at which a pair model starts; see `build_pair_model`."""
+    base_rate = -math.log(max((texts or config.train.batch_size) - 1, 1))
+    return base_rate if config.adapter.base_rate_bias else 0.0
 
 
 def check_saveable(pair: Any) -> None:
@@ -87,9 +93,17 @@ def check_saveable(pair: Any) -> None:
 
 def describe_pair_model(pair: nn.Module) -> dict[str, Any]:
     """Describes a pair model in plain JSON values; `pair_model_from` is the inverse."""
+    defaults = {f.name: f.default for f in dataclasses.fields(type(pair))}
     values = {name: getattr(pair, name) for name in field_types(type(pair))}
+    # An option that is off is not written: models described before there was one stay as they were.
+    values = {name: x for name, x in values.items() if not is_off(defaults[name]) or x != defaults[name]}
     described = {name: describe_pair_model(x) if isinstance(x, nn.Module) else x for name, x in values.items()}
     return {"type": type_name(type(pair))} | described
+
+
+def is_off(default: Any) -> bool:
+    """Whether a field's default is False or 0, which leaves an option out of a model."""
+    return isinstance(default, bool | int) and not default
 
 
 def type_name(model: type[nn.Module]) -> str:
@@ -113,7 +127,8 @@ def pair_model_from(description: dict[str, Any] | None) -> PairModel:
     else:
         raise ValueError(f"model description: got pair model {kind!r}, expected one of {', '.join(PAIR_MODELS)}")
     fields = field_types(model)
-    differing = set(values) ^ set(fields)
+    off = {f.name for f in dataclasses.fields(model) if is_off(f.default)}
+    differing = (set(values) ^ set(fields)) - (off - set(values))
     if differing:
         raise ValueError(
             f"model description: {kind} has the fields {', '.join(fields)}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import Any
 
@@ -18,6 +19,7 @@ from vacsr_jax.ops.pairwise import similarity_vectors
 from vacsr_jax.ops.products import product
 from vacsr_jax.ops.vectors import unit
 from vacsr_jax.pair.base import Item, Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.cosine import CosineModel, scaled
 
 EMBEDDINGS = ("unit", "raw")
 MOST_PAIRS = 1 << 18  # of a tile: larger tiles keep no accelerator busier
@@ -36,7 +38,7 @@ class AdapterScorer(Scorer):
 
     logit = gelu(s trunk_kernel + trunk_bias) . readout + bias. If the decoder has a hidden layer, `readout` is [h, e]
     and the logit is gelu(...) . decoder. `log_var_kernel` [h, k d] gives the log-variances; it is None without a
-    latent.
+    latent. With a `scale`, the logit has scale cos besides (`residual`).
     """
 
     trunk_kernel: Leaf  # [d, h]
@@ -48,6 +50,7 @@ class AdapterScorer(Scorer):
     log_var_kernel: Leaf = None  # [h, k d]
     log_var_bias: Leaf = None  # [k d]
     weights: Leaf = None  # [k]
+    scale: Leaf = None  # []
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -68,6 +71,8 @@ class AdapterScorer(Scorer):
         hidden = hidden_units(similarity, self.trunk_kernel, self.trunk_bias)
         out = hidden @ self.readout + self.readout_bias
         logit = out[..., 0] if self.decoder is None else nn.gelu(out) @ self.decoder + self.decoder_bias
+        if self.scale is not None:
+            logit = logit + scaled_cosine(self.scale, similarity)
         if self.log_var_kernel is None:
             return PairScores(logit, None)
         # exp(log sigma^2 + log alpha): the weights cost nothing as a part of the bias.
@@ -119,7 +124,10 @@ def score_tile_fused(
     logit, uncertainty = fused_scores.fused_scores(
         images, texts, *trunk, *of_variance, components=components, interpret=interpret
     )
-    return PairScores(logit + scorer.readout_bias, uncertainty)
+    logit = logit + scorer.readout_bias
+    if scorer.scale is not None:
+        logit = logit + scorer.scale / images.shape[-1] * product(images, texts.T)
+    return PairScores(logit, uncertainty)
 
 
 @functools.cache
@@ -165,6 +173,11 @@ class AdapterModel(PairModel):
     embeddings: str
     initial_logit: float
 
+    @property
+    def residual_to_cosine(self) -> bool:
+        """Whether the logit has scale cos besides m(z); see `residual_scale`."""
+        return False
+
     @nn.nowrap
     def prepare(self, embedding: Float[Array, "b d"]) -> Float[Array, "b d"]:
         return scale_embedding(embedding, self.embeddings)
@@ -182,8 +195,16 @@ class AdapterModel(PairModel):
 class DeterministicAdapter(AdapterModel):
     """logit = gelu(s W + b) . f + c: VACSR's hidden layer and a linear head, without a latent.
 
-    It has d^2 + 2 d + 1 parameters at h = d. The attributes are those of `AdapterModel`.
+    It has d^2 + 2 d + 1 parameters at h = d. The attributes are those of `AdapterModel`, and
+      residual: logit = scale cos(v, t) + bias + gelu(s W + b) . f with f = 0 at the start: the cosine that it starts
+        from, and leaves where that helps.
     """
+
+    residual: bool = False
+
+    @property
+    def residual_to_cosine(self) -> bool:
+        return self.residual
 
     @property
     def meaning(self) -> Meaning:
@@ -191,17 +212,48 @@ class DeterministicAdapter(AdapterModel):
 
     def setup(self):
         self.trunk_kernel, self.trunk_bias = trunk_parameters(self)
-        self.head = self.param("head", nn.initializers.lecun_normal(), (self.width, 1))
+        self.scale = residual_scale(self)
+        self.head = self.param("head", last_layer(self), (self.width, 1))
         self.bias = self.param("bias", nn.initializers.constant(self.initial_logit), (1,))
 
     def scorer(self) -> AdapterScorer:
-        return AdapterScorer(self.trunk_kernel, self.trunk_bias, self.head, self.bias)
+        return AdapterScorer(self.trunk_kernel, self.trunk_bias, self.head, self.bias, scale=self.scale)
+
+    @nn.nowrap
+    def with_scale(self, params, log_scale, bias=None):
+        return scaled(params, log_scale, bias, "bias") if self.residual else params
 
 
 def trunk_parameters(module: nn.Module) -> tuple[Array, Array]:
     """The hidden layer's kernel [d, h] and bias [h]."""
     kernel = module.param("trunk_kernel", nn.initializers.lecun_normal(), (module.dim, module.width))
     return kernel, module.param("trunk_bias", nn.initializers.zeros, (module.width,))
+
+
+def residual_scale(module: AdapterModel) -> Array | None:
+    """The learned scale of the cosine that a residual adapter starts from; None for an adapter without one.
+
+    Raises:
+      ValueError: for raw embeddings, whose inner products are no cosines.
+    """
+    if not module.residual_to_cosine:
+        return None
+    if module.embeddings != "unit":
+        raise ValueError(
+            f"adapter.residual: got true with adapter.embeddings={module.embeddings}; the cosine needs "
+            "adapter.embeddings=unit"
+        )
+    return jnp.exp(module.param("log_scale", lambda key: jnp.asarray(math.log(CosineModel.scale), jnp.float32)))
+
+
+def last_layer(module: AdapterModel):
+    """The initializer of a decoder's last layer: zero if the adapter starts as a cosine."""
+    return nn.initializers.zeros if module.residual_to_cosine else nn.initializers.lecun_normal()
+
+
+def scaled_cosine(scale: Float[Array, ""], similarity: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+    """scale cos of pairs with these similarity vectors, which sum to d cos."""
+    return scale * jnp.mean(similarity, axis=-1)
 
 
 def scale_embedding(x: Float[Array, "b d"], embeddings: str) -> Float[Array, "b d"]:
@@ -227,6 +279,8 @@ def adapter_fields(config, dim: int, initial_logit: float) -> dict[str, Any]:
 DETERMINISTIC = Method(
     "model: the adapter without a latent; the sigmoid loss",
     DeterministicAdapter,
-    lambda config, dim, initial_logit: DeterministicAdapter(**adapter_fields(config, dim, initial_logit)),
+    lambda config, dim, initial_logit: DeterministicAdapter(
+        **adapter_fields(config, dim, initial_logit), residual=config.adapter.residual
+    ),
     of_logits(contrastive.sigmoid),
 )

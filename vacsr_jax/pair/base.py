@@ -230,8 +230,11 @@ class PairModel(nn.Module):
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""
         return None
 
-    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        """`params` with the learned scale, if the model has one, set to the logarithm of a pretrained model's scale."""
+    def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
+        """`params` changed so that the model starts from a known logit exp(log_scale) cos + bias, where it can.
+
+        `bias` is None where only the scale is known (CLIP): then a bias stays as it is.
+        """
         return params
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vacsr_jax.losses import contrastive
 from vacsr_jax.ops.products import product
 from vacsr_jax.pair.base import Leaf, Meaning, Method, PairModel, PairScores, Scorer, of_logits
+from vacsr_jax.pair.cosine import scaled
 
 TAIL = 15.0  # beyond it, log(1 + exp(-x)) equals exp(-x) in float32
 
@@ -83,8 +84,12 @@ class ConjunctionModel(PairModel):
         return ConjunctionScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, bias=None):
+        """With a bias, a pair at the base rate whose claims are alike starts with the known logit."""
+        if not self.learn_scale:
+            return params
+        of_claims = None if bias is None else params["bias"] + (bias - self.initial_logit)
+        return scaled(params, log_scale, of_claims, "bias")
 
 
 def conjunction_logit(

@@ -65,8 +65,14 @@ class CosineModel(PairModel):
         return CosineScorer(jnp.exp(held(self.log_scale)), held(self.bias))
 
     @nn.nowrap
-    def with_scale(self, params, log_scale):
-        return {**params, "log_scale": log_scale} if self.learn_scale else params
+    def with_scale(self, params, log_scale, bias=None):
+        return scaled(params, log_scale, bias, "bias") if self.learn_scale else params
+
+
+def scaled(params, log_scale, bias, name: str):
+    """`PairModel.with_scale` of a model with log_scale and, maybe, a bias of this name."""
+    known = bias is not None and name in params
+    return {**params, "log_scale": log_scale, **({name: jnp.full_like(params[name], bias)} if known else {})}
 
 
 def scaled_cosine(config, dim: int, initial_logit: float) -> CosineModel:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vacsr_jax.losses.propensity import add_noise_floor
 from vacsr_jax.ops.pairwise import PairTerms
-from vacsr_jax.pair.adapter import DETERMINISTIC
+from vacsr_jax.pair.adapter import DETERMINISTIC, scale_embedding
 from vacsr_jax.pair.base import (
     Batch,
     Explained,
@@ -141,6 +141,8 @@ class PropensityModel(PairModel):
       plateau: whether r contains log sigmoid(a); False: a itself (an ablation).
       text_propensity, image_propensity: whether there is a g and an f. Without both, the label's odds only saturate.
       noise_floor: whether the loss learns the share of wrong labels; see `losses.propensity`.
+      unit: whether g and f see sqrt(d) x / |x| in place of an embedding x.
+      head_width: units of the hidden layer of g and f; 0: d.
     """
 
     match: PairModel
@@ -149,6 +151,8 @@ class PropensityModel(PairModel):
     text_propensity: bool
     image_propensity: bool
     noise_floor: bool
+    unit: bool = False
+    head_width: int = 0
 
     @property
     def wants_log_var(self) -> bool:
@@ -171,21 +175,27 @@ class PropensityModel(PairModel):
         )
 
     def setup(self):
-        self.text_head = PropensityHead(self.dim) if self.text_propensity else None
-        self.image_head = PropensityHead(self.dim) if self.image_propensity else None
+        width = self.head_width or self.dim
+        self.text_head = PropensityHead(width) if self.text_propensity else None
+        self.image_head = PropensityHead(width) if self.image_propensity else None
         self.bias = self.param("bias", lambda key: jnp.float32(0))
         if self.noise_floor:
             self.param("noise_rate", lambda key: jnp.log(jnp.float32(START / (1 - START))) / NOISE_SPEED)
 
     def prepare_image(self, encoded: Encoded) -> Item:
         """[match.prepare_image(v), f(v)]."""
-        propensity = propensity_by(self.image_head, encoded.embedding)
+        propensity = propensity_by(self.image_head, self.seen(encoded.embedding))
         return append_propensity(self.match.prepare_image(encoded), propensity)
 
     def prepare_text(self, encoded: Encoded) -> Item:
         """[match.prepare_text(t), g(t)]."""
-        propensity = propensity_by(self.text_head, encoded.embedding)
+        propensity = propensity_by(self.text_head, self.seen(encoded.embedding))
         return append_propensity(self.match.prepare_text(encoded), propensity)
+
+    @nn.nowrap
+    def seen(self, embedding: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        """What the propensities see of embeddings."""
+        return scale_embedding(embedding, "unit" if self.unit else "raw")
 
     def __call__(self, images: Item, texts: Item, noise: Any = ()) -> Float[Array, "r c"] | PairTerms:
         """What `match` returns for every pair, with the label logit r in place of the match logit."""
@@ -230,8 +240,11 @@ class PropensityModel(PairModel):
         return jax.nn.sigmoid(noise_logit(params)) if self.noise_floor else None
 
     @nn.nowrap
-    def with_scale(self, params: Params, log_scale: Leaf) -> Params:
-        return {**params, "match": self.match.with_scale(params["match"], log_scale)} if "match" in params else params
+    def with_scale(self, params: Params, log_scale: Leaf, bias: Leaf | None = None) -> Params:
+        if "match" not in params:
+            return params
+        of_match = (log_scale,) if bias is None else (log_scale, bias)  # a method of another package may know only one
+        return {**params, "match": self.match.with_scale(params["match"], *of_match)}
 
     def scorer(self) -> PropensityScorer:
         return PropensityScorer(self.match.scorer(), self.bias, jnp.asarray(self.plateau))
@@ -243,13 +256,13 @@ def noise_logit(params: Params) -> Float[Array, ""]:
 
 
 class PropensityHead(nn.Module):
-    """One hidden layer as wide as its input, then one number, which starts at 0."""
+    """One hidden layer, then one number, which starts at 0."""
 
-    dim: int
+    width: int
 
     @nn.compact
     def __call__(self, embedding: Float[Array, "b d"]) -> Float[Array, "b 1"]:
-        hidden = nn.gelu(nn.Dense(self.dim, name="hidden")(embedding))
+        hidden = nn.gelu(nn.Dense(self.width, name="hidden")(embedding))
         return nn.Dense(1, kernel_init=nn.initializers.zeros, name="out")(hidden)
 
 
@@ -301,6 +314,8 @@ def build(config, dim: int, initial_logit: float) -> PropensityModel:
         text_propensity=config.propensity.text,
         image_propensity=config.propensity.image,
         noise_floor=config.propensity.noise_floor,
+        unit=config.propensity.unit,
+        head_width=config.propensity.head_width,
     )
 
 

@@ -11,8 +11,16 @@ from jaxtyping import Array, Float, UInt32
 
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.pairwise import PairTerms, similarity_vectors
-from vacsr_jax.pair.adapter import AdapterModel, AdapterScorer, hidden_units, trunk_parameters
+from vacsr_jax.pair.adapter import (
+    AdapterModel,
+    AdapterScorer,
+    hidden_units,
+    last_layer,
+    residual_scale,
+    trunk_parameters,
+)
 from vacsr_jax.pair.base import Leaf, Meaning
+from vacsr_jax.pair.cosine import scaled
 
 
 class Posterior(NamedTuple):
@@ -52,6 +60,8 @@ class VariationalAdapter(AdapterModel):
       sigmoid: whether the variance loss uses u = sigmoid(log sigma^2), whose odds are sigma^2, or sigma^2 itself (the
         paper's ablation).
       temperature, hard: of the Gumbel-softmax.
+      residual: logit = scale cos(v, t) + m(z), where the decoder's last kernel is 0 at the start: the cosine that the
+        adapter starts from, and leaves where that helps.
     """
 
     has_latent = True
@@ -61,6 +71,11 @@ class VariationalAdapter(AdapterModel):
     sigmoid: bool
     temperature: float
     hard: bool
+    residual: bool = False
+
+    @property
+    def residual_to_cosine(self) -> bool:
+        return self.residual
 
     @property
     def meaning(self) -> Meaning:
@@ -79,10 +94,11 @@ class VariationalAdapter(AdapterModel):
         self.log_var_kernel = self.param("log_var_kernel", init, (h, k * d))
         self.log_var_bias = self.param("log_var_bias", zeros, (k * d,))
         self.mixture_logits = self.param("mixture_logits", zeros, (k,))
+        self.scale = residual_scale(self)
         if e:
             self.decoder_in_kernel = self.param("decoder_in_kernel", init, (d, e))
             self.decoder_in_bias = self.param("decoder_in_bias", zeros, (e,))
-        self.decoder_kernel = self.param("decoder_kernel", init, (e or d, 1))
+        self.decoder_kernel = self.param("decoder_kernel", last_layer(self), (e or d, 1))
         self.decoder_bias = self.param("decoder_bias", nn.initializers.constant(self.initial_logit), (1,))
 
     def posterior(self, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> Posterior:
@@ -114,11 +130,20 @@ class VariationalAdapter(AdapterModel):
         weights = mixture.component_weights(
             post.mixture_logits, noise.gumbel, temperature=self.temperature, hard=self.hard
         )
-        logit = self.draw_logit(post.mean, variance, weights, noise)
+        cosine = self.cosine(images, texts)
+        logit = cosine + self.draw_logit(post.mean, variance, weights, noise)
         alpha = jnp.broadcast_to(jax.nn.softmax(post.mixture_logits), weights.shape)
-        score = self.decode(mixture.mix(alpha, post.mean))
+        score = cosine + self.decode(mixture.mix(alpha, post.mean))
         kl = mixture.kl_upper_bound(*post)
         return PairTerms(score, logit, kl, self.variance_loss(logit, mixture.mix(weights, variance)))
+
+    def cosine(self, images: Float[Array, "r d"], texts: Float[Array, "c d"]) -> Float[Array, "r c"] | float:
+        """What a residual adapter adds to m(z): scale cos of every pair; else 0."""
+        return 0.0 if self.scale is None else self.scale / self.dim * (images @ texts.T)
+
+    @nn.nowrap
+    def with_scale(self, params, log_scale, bias=None):
+        return scaled(params, log_scale, bias, "decoder_bias") if self.residual else params
 
     @nn.nowrap
     def draw_noise(self, key: jax.Array, n: int, m: int) -> PairNoise:
@@ -156,12 +181,12 @@ class VariationalAdapter(AdapterModel):
     ) -> Float[Array, "n r c"]:
         """n draws of m(z), z ~ p(z | s), for every pair. Each draws one component exactly, then the similarity."""
         post = self.posterior(images, texts)
-        variance = jnp.exp(post.log_var)
+        variance, cosine = jnp.exp(post.log_var), self.cosine(images, texts)
 
         def draw(key):
             noise = self.draw_noise(key, len(images), len(texts))
             one_hot = mixture.component_weights(post.mixture_logits, noise.gumbel, temperature=1.0, hard=True)
-            return self.draw_logit(post.mean, variance, one_hot, noise)
+            return cosine + self.draw_logit(post.mean, variance, one_hot, noise)
 
         return jax.lax.map(draw, jax.random.split(key, n))
 
@@ -197,6 +222,7 @@ class VariationalAdapter(AdapterModel):
             self.log_var_kernel,
             self.log_var_bias,
             alpha,
+            self.scale,
         )
 
 

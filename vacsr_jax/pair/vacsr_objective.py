@@ -131,6 +131,7 @@ def build(config, dim: int, initial_logit: float) -> VariationalAdapter:
         sigmoid=adapter.sigmoid,
         temperature=1.0,  # of the Gumbel-softmax; no table varies it
         hard=adapter.hard_gumbel,
+        residual=adapter.residual,
     )
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.products import outer_sum, product
-from vacsr_jax.pair.adapter import hidden_units
+from vacsr_jax.pair.adapter import hidden_units, scaled_cosine
 from vacsr_jax.pair.vacsr import PairNoise, VariationalAdapter
 
 
@@ -39,6 +39,7 @@ class TermParameters(NamedTuple):
     log_var_bias: Float[Array, " kd"]
     decoder: Float[Array, " d"]
     mixture_logits: Float[Array, " k"]
+    scale: Float[Array, ""] | None
 
 
 class SummedTerms(NamedTuple):
@@ -82,6 +83,7 @@ def term_parameters(adapter: VariationalAdapter, params: dict[str, Array], dtype
         log_var_bias=params["log_var_bias"],
         decoder=decoder,
         mixture_logits=params["mixture_logits"],
+        scale=jnp.exp(params["log_scale"]) if adapter.residual else None,
     )
 
 
@@ -104,6 +106,8 @@ def summed_terms(
         prepared.mixture_logits, noise.gumbel, temperature=adapter.temperature, hard=adapter.hard
     )
     centre = hidden @ prepared.readout + prepared.readout_bias
+    if prepared.scale is not None:
+        centre = centre + scaled_cosine(prepared.scale, similarity)[..., None]  # the weights sum to 1
     alpha = jax.nn.softmax(prepared.mixture_logits)
     of_logit = jnp.sum(weights**2 * jnp.sum(variance * prepared.decoder**2, axis=-1), axis=-1)
     logit = jnp.sum(weights * centre, axis=-1) + jnp.sqrt(of_logit + 1e-12) * noise.normal

@@ -111,12 +111,17 @@ def _status(evaluation: Evaluation, i: int, j: int) -> str:
 def _candidate(source: Source, texts: list[str], evaluation: Evaluation, i: int, j: int, transpose: bool) -> Candidate:
     uncertainty = evaluation.scores.uncertainty
     return Candidate(
-        content=source.image(i) if transpose else texts[j],
+        content=shown(source, i) if transpose else texts[j],
         logit=float(evaluation.scores.by_match()[i, j]),
         status=_status(evaluation, i, j),
         probability=None if evaluation.probability is None else float(evaluation.probability[i, j]),
         uncertainty=None if uncertainty is None else float(uncertainty[i, j]),
     )
+
+
+def shown(source: Source, index: int) -> np.ndarray | str:
+    """An image's pixels, or what a source of embeddings shows in place of them."""
+    return source.shown(index) if hasattr(source, "shown") else source.image(index)
 
 
 def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> list[Retrieval]:
@@ -128,7 +133,7 @@ def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> l
         best = np.argsort(-score[query])[:CANDIDATES]
         pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
         candidates = [_candidate(source, texts, evaluation, i, j, transpose) for i, j in pairs]
-        found.append(Retrieval(texts[query] if transpose else source.image(int(query)), candidates))
+        found.append(Retrieval(texts[query] if transpose else shown(source, int(query)), candidates))
     return found
 
 

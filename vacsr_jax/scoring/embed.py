@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from vacsr_jax.data.read_ahead import image_batches
-from vacsr_jax.data.source import Source
+from vacsr_jax.data.source import Source, TextInputs
+from vacsr_jax.data.vectors import Vectors
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.pair.base import Item
 from vacsr_jax.towers.base import TextConfig, longest_text
@@ -50,12 +51,14 @@ def embed_image_parts(
     return (_join(list(itertools.islice(found, len(part)))) for part in batches)
 
 
-def embed_texts(model: ImageTextModel, params, tokens: np.ndarray, *, shorten: bool = True) -> Item:
-    """Texts of token ids int32 [m, l] as items, numpy.
+def embed_texts(model: ImageTextModel, params, tokens: TextInputs, *, shorten: bool = True) -> Item:
+    """Texts of token ids int32 [m, l], or of embeddings float32 [m, d], as items, numpy.
 
     The tower gets rows that are as long as the longest text, or a little longer (`text_lengths`), in place of the
     whole context: pads change nothing and cost as much as words.
     """
+    if isinstance(tokens, Vectors):
+        return embed_vectors(model, params, tokens, "encode_text")
     config = model.towers_config.text
     if shorten and len(tokens):
         longest = longest_text(tokens, config)
@@ -65,9 +68,17 @@ def embed_texts(model: ImageTextModel, params, tokens: np.ndarray, *, shorten: b
 
 
 def text_lengths(config: TextConfig) -> list[int]:
-    """The lengths that rows of tokens are cut to: 8, 16, 32, ... and the context's."""
+    """The lengths that rows of tokens are cut to: 8, 16, 32, ... and the context's; only that one with pool "last"."""
+    if config.pool == "last":
+        return [config.context_length]
     shorter = (8 << i for i in range(config.context_length.bit_length()))
     return [*(length for length in shorter if length < config.context_length), config.context_length]
+
+
+def embed_vectors(model: ImageTextModel, params, vectors: Vectors, method: str) -> Item:
+    """Embeddings [n, d] as items of a model that takes them, numpy; `method` is encode_image or encode_text."""
+    batches = (vectors[rows.start : rows.stop] for rows in _ranges(range(len(vectors)), BATCH_SIZE))
+    return _join(list(_embed(model, params, batches, method, len(vectors))))
 
 
 def _embed(model: ImageTextModel, params, batches: Iterable[np.ndarray], method: str, total: int) -> Iterator[Item]:

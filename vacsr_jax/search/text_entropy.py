@@ -25,7 +25,6 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.standardize.pseudo_positives import CHUNK_SCORES, Array, cosines
 
 TEXTS = 8192  # texts on the device at once, when they come from the host
-SCALES = (1.0, 1000.0)  # the range in which a scale is searched; CLIP's is 100
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # see `_sums`
@@ -148,8 +147,8 @@ def make_reference_images(
     Take some hundreds of training images, or other images that nobody will search with, similar to future queries.
 
     Args:
-      scale: the model's exp(logit_scale), 100 for CLIP. If it is not known, `fit_scale` finds one from validation
-        pairs.
+      scale: the model's exp(logit_scale), 100 for CLIP. If it is not known, `metrics.scale.fit_scale` finds one from
+        validation pairs.
       ids: the ids of the images; "0", "1", ... by default.
 
     Raises:
@@ -203,38 +202,6 @@ def append_dimension(vectors: Vectors, last: float | int | np.ndarray) -> np.nda
 
 
 # Scale and weight from validation pairs.
-
-
-def fit_scale(cosines: np.ndarray, positives: np.ndarray) -> float:
-    """Fits the scale that makes softmax_i(scale cos_ij) likeliest for the labelled pairs, if the model's is not known.
-
-    argmax over scale of mean_(i, j labelled) log softmax_i(scale cos_ij), which is concave. It is InfoNCE's own
-    criterion, in the direction in which the entropy is computed, on pairs that were not trained on.
-
-    Args:
-      cosines: [n, m] of images and texts.
-      positives: bool [n, m], the labelled pairs.
-
-    Raises:
-      ValueError: if no pair is labelled, or the shapes differ.
-    """
-    if cosines.shape != positives.shape or not positives.any():
-        raise ValueError(
-            f"scale: got cosines {list(cosines.shape)} and {int(positives.sum())} labelled pairs of "
-            f"{list(positives.shape)}, expected at least one, and the same shape"
-        )
-    cosines, (_, texts) = cosines.astype(np.float64), np.nonzero(positives)
-    labelled = cosines[positives]
-
-    from scipy.optimize import minimize_scalar  # late: takes as long to import as JAX, and a search needs none of it
-    from scipy.special import logsumexp
-
-    def loss(log_scale: float) -> float:
-        scale = np.exp(log_scale)
-        return float(np.mean(logsumexp(scale * cosines, axis=0)[texts] - scale * labelled))
-
-    found = minimize_scalar(loss, bounds=np.log(SCALES), method="bounded", options={"xatol": 1e-3})
-    return float(np.exp(found.x))
 
 
 def choose_weight(

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021) in Linen: two towers and the projections to the space they share."""
+"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) in Linen: two towers, and projections to a shared space."""
 
 from __future__ import annotations
 
@@ -21,12 +21,31 @@ from vacsr_jax.towers.base import (
     normalize_pixels,
     valid_mask,
 )
-from vacsr_jax.towers.transformer import Transformer, layer_norm
+from vacsr_jax.towers.transformer import AttentionPooling, Transformer, layer_norm
 
 
 @dataclass(frozen=True)
 class CLIPConfig(TowersConfig):
-    """Both towers and the dimension of the space they share."""
+    """Both towers, and how they meet. The defaults are CLIP's.
+
+    SigLIP has the other choices: `logit_bias`, a learned bias beside the learned scale; `text_bias`, a bias in the text
+    projection; and no `image_projection`, so that what attention pooling gives is the embedding.
+
+    Raises:
+      ValueError: if there is no image projection and the image tower is not as wide as the embedding.
+    """
+
+    logit_bias: bool = False
+    text_bias: bool = False
+    image_projection: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.image_projection and self.vision.width != self.embedding_dim:
+            raise ValueError(
+                f"embedding_dim: got {self.embedding_dim}, expected the image tower's width, {self.vision.width}, "
+                "since there is no image projection"
+            )
 
     def build(self, dtype: Any, *, vision_norm: bool = True) -> CLIP:
         return CLIP(self, dtype, vision_norm)
@@ -50,6 +69,7 @@ def to_patches(pixels: Float[Array, "b s s 3"], patch_size: int) -> Float[Array,
     """Cuts images into patches, row by row; `p` runs over the pixels of a patch, row by row."""
     b, size, _, _ = pixels.shape
     grid = size // patch_size
+    pixels = pixels[:, : grid * patch_size, : grid * patch_size]  # what does not fill a patch is left out
     x = pixels.reshape(b, grid, patch_size, grid, patch_size, 3)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, patch_size * patch_size, 3)
 
@@ -85,20 +105,36 @@ class VisionTower(nn.Module):
         patches = to_patches(normalize_pixels(images, c), c.patch_size)
         flat = normalize_patches(patches) if c.patch_normalization else flatten_patches(patches)
         # A matmul instead of the equal convolution: inside lax.scan on a CPU, a convolution is 27 times slower.
-        x = nn.Dense(c.width, use_bias=False, dtype=self.dtype, name="patch_embedding")(flat)
-        if c.pool == "cls":
+        x = nn.Dense(c.width, use_bias=c.patch_bias, dtype=self.dtype, name="patch_embedding")(flat)
+        if c.has_class_token:
             cls = self.param("class_embedding", nn.initializers.normal(c.width**-0.5), (c.width,))
             first = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, c.width))
             x = jnp.concatenate([first, x], axis=1)
         position_init = nn.initializers.normal(c.position_std)
         positions = self.param("position_embedding", position_init, (c.tokens, c.width))
-        x = layer_norm(x + positions.astype(self.dtype)[None], self.eps, self.dtype, "pre_norm")
+        x = x + positions.astype(self.dtype)[None]
+        x = layer_norm(x, self.eps, self.dtype, "pre_norm") if c.pre_norm else x
         x, before_last = Transformer(
             c.width, c.layers, c.heads, c.mlp_width, c.activation, self.eps, self.dtype, name="transformer"
         )(x)
-        tokens = layer_norm(x, self.eps, self.dtype, "post_norm") if self.final_norm else x
-        pooled = tokens[:, 0] if c.pool == "cls" else tokens.mean(axis=1)
+        if self.final_norm and c.norm_last:
+            # The mean over tokens is one more row of the norm, which tokens need for heads that read them.
+            rows = jnp.concatenate([self._pool(x), x], axis=1)
+            rows = layer_norm(rows, self.eps, self.dtype, "post_norm")
+            tokens, pooled = rows[:, 1:], rows[:, 0]
+        else:
+            tokens = layer_norm(x, self.eps, self.dtype, "post_norm") if self.final_norm else x
+            pooled = self._pool(tokens)[:, 0]
         return TowerOutput(tokens, pooled, before_last, jnp.ones(tokens.shape[:2], bool))
+
+    def _pool(self, x: Float[Array, "b l w"]) -> Float[Array, "b 1 w"]:
+        c = self.config
+        if c.pool == "cls":
+            return x[:, :1]
+        if c.pool == "map" and self.final_norm:  # without a final norm, other heads pool, and this one has no weights
+            head = (c.width, c.heads, c.mlp_width, c.activation, self.eps, self.dtype)
+            return AttentionPooling(*head, name="head")(x)[:, None]
+        return x[:, c.tokens - c.patches :].mean(axis=1, keepdims=True)
 
 
 class TextTower(nn.Module):
@@ -114,6 +150,8 @@ class TextTower(nn.Module):
         length = tokens.shape[1]
         if length > c.context_length:
             raise ValueError(f"tokens: got length {length}, expected {c.context_length} at most; truncate them")
+        if c.pool == "last" and length != c.context_length:
+            raise ValueError(f"tokens: got length {length}, expected {c.context_length}; pad them")
         token_init, position_init = (
             nn.initializers.normal(c.token_std),
             nn.initializers.normal(c.position_std),
@@ -130,7 +168,9 @@ class TextTower(nn.Module):
 
 
 def pool_text(x: Float[Array, "b l w"], tokens: Tokens, config: TextConfig) -> Float[Array, "b w"]:
-    """The token at the first end token, or the mean over all tokens but pads (see `TextConfig.pool`)."""
+    """The token at the first end token, the last of all, or the mean over all but pads (see `TextConfig.pool`)."""
+    if config.pool == "last":
+        return x[:, -1]
     if config.pool == "end":
         # argmax of a bool array is the first True; `check_tokens` has refused rows without an end token.
         end = (jnp.asarray(tokens) == config.end_id).argmax(axis=1)
@@ -143,7 +183,8 @@ class CLIP(nn.Module):
     """Both towers and their projections; every method is a pure function of `params` through `apply`.
 
     `dtype` is the compute dtype; parameters and embeddings are float32. `logit_scale` is CLIP's log inverse
-    temperature: pretrained weights set it, and a loss may use it. Without `vision_norm` the image tower ends at its
+    temperature, and `logit_bias` (if there is one) SigLIP's bias: pretrained weights set them, and a pair model may
+    start from them. Without `vision_norm` the image tower ends at its
     last block, for heads that read all tokens; its own pooling then means nothing.
     """
 
@@ -155,16 +196,19 @@ class CLIP(nn.Module):
         c = self.config
         self.vision = VisionTower(c.vision, c.layer_norm_eps, self.dtype, self.vision_norm)
         self.text = TextTower(c.text, c.layer_norm_eps, self.dtype)
-        self.vision_projection = self._projection(c.vision.width)
-        self.text_projection = self._projection(c.text.width)
+        self.vision_projection = self._projection(c.vision.width) if c.image_projection else None
+        self.text_projection = self._projection(c.text.width, c.text_bias)
+        self.logit_bias = self.param("logit_bias", lambda key: jnp.float32(-10)) if c.logit_bias else None
         self.logit_scale = self.param("logit_scale", lambda key: jnp.asarray(np.log(1 / 0.07), jnp.float32))
 
-    def _projection(self, width: int) -> nn.Dense:
+    def _projection(self, width: int, bias: bool = False) -> nn.Dense:
         init = nn.initializers.normal(width**-0.5)
-        return nn.Dense(self.config.embedding_dim, use_bias=False, dtype=self.dtype, kernel_init=init)
+        return nn.Dense(self.config.embedding_dim, use_bias=bias, dtype=self.dtype, kernel_init=init)
 
     def project_image(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:
-        """Projects pooled images to the shared space, float32."""
+        """Projects pooled images to the shared space, float32; returns them as they are without a projection."""
+        if self.vision_projection is None:
+            return pooled.astype(jnp.float32)
         return self.vision_projection(pooled).astype(jnp.float32)
 
     def project_text(self, pooled: Float[Array, "b w"]) -> Float[Array, "b d"]:

@@ -1,17 +1,16 @@
-"""Converts Hugging Face's files about a CLIP (config.json, preprocessor_config.json) to `CLIPConfig` and back."""
+"""Converts Hugging Face's config.json of a CLIP to `CLIPConfig` and back."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vacsr_jax.towers.base import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
 from vacsr_jax.towers.clip import CLIPConfig
-from vacsr_jax.towers.hf import read_object
+from vacsr_jax.towers.hf import read_object, to_json
+from vacsr_jax.towers.image_processor import read_preprocessing
 
-PREPROCESSOR = "preprocessor_config.json"
+HF_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 
 # What Hugging Face assumes for fields that config.json leaves out.
 TEXT_DEFAULTS = {
@@ -41,7 +40,7 @@ VISION_DEFAULTS = {
 
 
 def read_hf_config(folder: Path) -> CLIPConfig:
-    """Reads `CLIPConfig` from a folder's config.json, and the pixel statistics from its image processor.
+    """Reads `CLIPConfig` from a folder's config.json, and how images are prepared from its image processor's file.
 
     Raises:
       ValueError: if there is no config.json, or it does not describe a CLIP with three channels and one epsilon.
@@ -61,12 +60,11 @@ def read_hf_config(folder: Path) -> CLIPConfig:
     if text["layer_norm_eps"] != vision["layer_norm_eps"]:
         raise ValueError(f"{folder}: the towers' layer_norm_eps differ; expected the same in both")
     start_id, end_id, pad_id = special_ids(text)
-    mean, std = read_pixel_statistics(folder)
     sizes = {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
     ids = {"start_id": start_id, "end_id": end_id, "pad_id": pad_id}
     lengths = {"vocab_size": text["vocab_size"], "context_length": text["max_position_embeddings"]}
     values = {
-        "vision": {**sizes, "pixel_mean": mean, "pixel_std": std, **tower_fields(vision)},
+        "vision": {**sizes, **read_preprocessing(folder, "CLIP", vision["image_size"]), **tower_fields(vision)},
         "text": {**lengths, **ids, **tower_fields(text)},
         "embedding_dim": raw.get("projection_dim", 512),
         "layer_norm_eps": text["layer_norm_eps"],
@@ -81,8 +79,13 @@ def tower_fields(tower: Mapping[str, Any]) -> dict[str, Any]:
         "layers": tower["num_hidden_layers"],
         "heads": tower["num_attention_heads"],
         "mlp_width": tower["intermediate_size"],
-        "activation": tower["hidden_act"],
+        "activation": HF_ACTIVATIONS.get(str(tower["hidden_act"]), tower["hidden_act"]),
     }
+
+
+def hf_activation(name: str) -> str:
+    """Hugging Face's name of an activation."""
+    return "gelu_pytorch_tanh" if name == "gelu_tanh" else name
 
 
 def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -103,23 +106,16 @@ def special_ids(text: Mapping[str, Any]) -> tuple[int, int, int]:
     return 49406, 49407, 49407
 
 
-def read_pixel_statistics(folder: Path) -> tuple[Any, Any]:
-    """Reads image_mean and image_std from the folder's image processor; CLIP's own if it has none."""
-    values = {}
-    if (folder / PREPROCESSOR).is_file():
-        values = read_object(folder / PREPROCESSOR)
-    elif (folder / "processor_config.json").is_file():  # the place in transformers 5
-        values = read_object(folder / "processor_config.json").get("image_processor", {})
-    values = values if isinstance(values, dict) else {}
-    found = [values.get("image_mean", CLIP_PIXEL_MEAN), values.get("image_std", CLIP_PIXEL_STD)]
-    return tuple(found)  # CLIPConfig checks that they are three numbers
-
-
 def check_expressible(config: CLIPConfig) -> None:
     """Raises ValueError, with the reasons, for a config that Hugging Face's CLIP cannot express."""
     v, t = config.vision, config.text
     cannot = {
         "vision.pool must be 'cls'": v.pool != "cls",
+        "vision.pre_norm must be on, norm_last and patch_bias off": not v.pre_norm or v.norm_last or v.patch_bias,
+        "there must be an image projection, and no logit_bias or text_bias": not config.image_projection
+        or config.logit_bias
+        or config.text_bias,
+        "text.start_id must be an id": t.start_id is None,
         "vision.patch_normalization must be off": v.patch_normalization,
         "text.pool must be 'end'": t.pool != "end",
         "text.causal must be on": not t.causal,
@@ -143,7 +139,7 @@ def write_hf_config(config: CLIPConfig) -> bytes:
             "num_hidden_layers": tower.layers,
             "num_attention_heads": tower.heads,
             "intermediate_size": tower.mlp_width,
-            "hidden_act": tower.activation,
+            "hidden_act": hf_activation(tower.activation),
             **shared,
         }
     return to_json(
@@ -155,29 +151,3 @@ def write_hf_config(config: CLIPConfig) -> bytes:
             "vision_config": {"model_type": "clip_vision_model", **vision},
         }
     )
-
-
-def write_preprocessor(config: CLIPConfig) -> bytes:
-    """The bytes of preprocessor_config.json: bicubic resize of the shorter side, centre crop, normalization."""
-    size = config.vision.image_size
-    return to_json(
-        {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": {"shortest_edge": size},
-            "resample": 3,
-            "do_center_crop": True,
-            "crop_size": {"height": size, "width": size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(config.vision.pixel_mean),
-            "image_std": list(config.vision.pixel_std),
-        }
-    )
-
-
-def to_json(values: Mapping[str, Any]) -> bytes:
-    """JSON, indented, with a final newline."""
-    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

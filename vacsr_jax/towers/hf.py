@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors import safe_open
 from vacsr_jax.atomic_files import read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
@@ -19,7 +22,7 @@ def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
         return Path(folder_or_hub_name)
     import huggingface_hub  # slow to import, and not needed for a folder
 
-    patterns = ["*.json", "*.safetensors", "*.txt"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
     name = str(folder_or_hub_name)
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
@@ -27,16 +30,22 @@ def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
         raise ValueError(f"{name!r} is neither a folder nor a repository that could be fetched: {error}") from error
 
 
-def read_tensors(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Returns all tensors of the folder's safetensors files as stored, and the metadata of the first file."""
-    files = indexed_files(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
+    indexed = weights == WEIGHTS and (folder / INDEX).is_file()
+    files = indexed_files(folder / INDEX) if indexed else [weights]
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         hint = ""
         if (folder / "pytorch_model.bin").is_file():
             hint = (
                 "; pytorch_model.bin is not supported: convert it where torch is installed, with "
-                "transformers.CLIPModel.from_pretrained(folder).save_pretrained(new_folder)"
+                "transformers.AutoModel.from_pretrained(folder).save_pretrained(new_folder)"
+            )
+        if (folder / "open_clip_pytorch_model.bin").is_file():
+            hint = (
+                "; open_clip_pytorch_model.bin is not supported: convert it where torch is installed, with "
+                f"safetensors.torch.save_file(torch.load(file), {OPEN_CLIP_WEIGHTS!r})"
             )
         raise ValueError(f"{folder}: no {', '.join(missing)}{hint}")
     tensors: dict[str, np.ndarray] = {}
@@ -70,3 +79,8 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{file}: got {type(values).__name__}, expected a JSON object")
     return values
+
+
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """JSON as Hugging Face writes it: indented, sorted, with a final newline."""
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

@@ -85,8 +85,9 @@ class GPO(nn.Module):
 
         _, forward = jax.lax.scan(ahead, jnp.zeros((1, self.width), positions.dtype), positions)
         start = jnp.zeros((length, self.width), positions.dtype)
-        _, backward = jax.lax.scan(back, start, (jnp.arange(length), positions), reverse=True)
-        states = (forward + backward) / 2  # [p n w]
+        # Reversed arrays rather than reverse=True, which converters to ONNX do not know.
+        _, backward = jax.lax.scan(back, start, (jnp.arange(length)[::-1], positions[::-1]))
+        states = (forward + backward[::-1]) / 2  # [p n w]
         scores = (states @ self.readout_kernel)[..., 0].T / TEMPERATURE
         return jax.nn.softmax(scores, axis=1, where=jnp.arange(length) < counts[:, None])
 

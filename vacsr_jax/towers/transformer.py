@@ -1,4 +1,4 @@
-"""The pre-norm residual transformer of both CLIP towers: float32 parameters, compute in `dtype`."""
+"""The pre-norm residual transformer of the towers, and attention pooling: float32 parameters, compute in `dtype`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jax.nn.gelu(x, approximate=False)
 
 
-ACTIVATION = {"quick_gelu": quick_gelu, "gelu": gelu}
+def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The tanh form of GELU ("gelu_pytorch_tanh" in Hugging Face configs), which SigLIP was trained with."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+ACTIVATION = {"quick_gelu": quick_gelu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 
 def layer_norm(x: Float[Array, "b l w"], eps: float, dtype: Any, name: str) -> Float[Array, "b l w"]:
@@ -38,15 +43,22 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l w"], mask: Bool[Array, "#b 1 #l l"] | None = None) -> Float[Array, "b l w"]:
+    def __call__(
+        self,
+        x: Float[Array, "b q w"],
+        mask: Bool[Array, "#b 1 #q k"] | None = None,
+        keys: Float[Array, "b k w"] | None = None,
+    ) -> Float[Array, "b q w"]:
+        """The queries are made from `x`; keys and values from `keys`, or from `x` as well."""
         head_width = self.width // self.heads
         in_init = nn.initializers.normal(self.width**-0.5)
 
-        def split(name):
+        def split(name, x):
             y = nn.Dense(self.width, dtype=self.dtype, kernel_init=in_init, name=name)(x)
             return y.reshape(*x.shape[:2], self.heads, head_width)
 
-        query, key, value = split("query") * head_width**-0.5, split("key"), split("value")
+        keys = x if keys is None else keys
+        query, key, value = split("query", x) * head_width**-0.5, split("key", keys), split("value", keys)
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
         if mask is not None:
             logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
@@ -77,6 +89,30 @@ class Block(nn.Module):
         y = ACTIVATION[self.activation](y)
         out_init = nn.initializers.normal(self.out_std)
         return x + nn.Dense(self.width, dtype=self.dtype, kernel_init=out_init, name="mlp_out")(y)
+
+
+class AttentionPooling(nn.Module):
+    """Pools tokens by a learned query: y = attention(probe, x), then y + mlp(norm(y)); SigLIP (Zhai et al. 2023)."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l w"]) -> Float[Array, "b w"]:
+        std = self.width**-0.5
+        probe = self.param("probe", nn.initializers.normal(std), (self.width,))
+        query = jnp.broadcast_to(probe.astype(self.dtype), (len(x), 1, self.width))
+        y = Attention(self.width, self.heads, std, self.dtype, name="attention")(query, None, x)
+        return y[:, 0] + self._mlp(layer_norm(y, self.eps, self.dtype, "norm"))[:, 0]
+
+    def _mlp(self, y: Float[Array, "b l w"]) -> Float[Array, "b l w"]:
+        init = nn.initializers.normal((2 * self.width) ** -0.5)
+        y = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=init, name="mlp_in")(y)
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="mlp_out")(ACTIVATION[self.activation](y))
 
 
 class Transformer(nn.Module):

@@ -55,11 +55,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
         self.folder = Path(workdir).absolute() / CHECKPOINTS
         if not read_only:
-            if pattern := re.search(r"[*?\[]", str(self.folder)):
-                raise ValueError(
-                    f"{self.folder}: got {pattern[0]!r} in the path, which leaves Orbax's checkpoints unreadable; "
-                    "give another --workdir"
-                )
+            check_path(self.folder)
             on_first_process(lambda: set_damaged_aside(self.folder))
         with _unlogged() if read_only else contextlib.nullcontext():
             self._manager = self._open(read_only)
@@ -130,6 +126,12 @@ class Checkpoints:
             raise ValueError(f"{self.folder}: every checkpoint is damaged ({found[steps[0]]})")
         return None
 
+    def best_step(self) -> int | None:
+        """The step with the best value so far, or None; does not read what else a checkpoint holds."""
+        values = {step: self._value(step) for step in self._manager.all_steps()}
+        values = {step: value for step, value in values.items() if value > -np.inf}
+        return max(values, key=lambda step: (values[step], -step)) if values else None
+
     def _value(self, step: int) -> float:
         try:
             return selected_value(self._manager.metrics(step))
@@ -182,6 +184,15 @@ class Checkpoints:
                 f"the checkpoint of step {self._saving} could not be written to {self.folder} ({left}): {advice}, "
                 "then run the same command again to continue"
             ) from error
+
+
+def check_path(path: Path) -> None:
+    """Raises ValueError for a path in which Orbax could not read its checkpoints again."""
+    if pattern := re.search(r"[*?\[]", str(path.absolute())):
+        raise ValueError(
+            f"{path}: got {pattern[0]!r} in the path, which leaves Orbax's checkpoints unreadable; "
+            "give another --workdir"
+        )
 
 
 @contextlib.contextmanager

@@ -22,7 +22,10 @@ from vacsr_jax.image_text import describe
 from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
-from vacsr_jax.training.checkpoint import Checkpoints, Selection, config_differences, config_to_dict
+from vacsr_jax.optim.lora import add_lora, merged
+from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
+from vacsr_jax.training.checks import check_config, check_step
+from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.metric_writer import MetricWriter
 from vacsr_jax.training.multihost import check_same, check_shares, host_copy, on_first_process
 from vacsr_jax.training.run import Run, set_up
@@ -33,8 +36,12 @@ from vacsr_jax.training.stop import Stopped, watch_signals
 from vacsr_jax.training.workdir_lock import hold
 from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 
-# These fields change how a machine computes, but not what: a run may be resumed with other values.
-PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "data.workers:")
+# These fields change how a machine computes and tells, but not what: a run may be resumed with other values.
+PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
+
+# These fields may differ where a finished run is extended.
+EXTENSION = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
+EXTENSION += ("optim.extension_lr:", "optim.schedule:", "optim.step_at:", "optim.warmup_steps:")
 
 
 class DivergedError(ValueError):
@@ -46,27 +53,30 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
-        damaged, or the config does not fit the data or devices.
+        damaged, or the config does not fit the data or devices. A run that is refused leaves nothing in a new workdir.
       OSError: if a checkpoint or a record cannot be written.
       DivergedError: if the loss is not finite; it names the step, the ids of its batch, and the last checkpoint.
       Stopped: after SIGTERM or Ctrl-C, once the checkpoint of the last step is written.
     """
     workdir = Path(workdir)
+    check_config(config)
+    check_path(workdir)
     with hold(workdir):
         check_claim(workdir, config)
         run = set_up(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
-        tokens = run.pairs.tokens if isinstance(run.pairs, Pairs) else np.asarray(run.class_tokens)
-        check_same(config.to_json(), tokens, len(run.pairs.source))
-        on_first_process(lambda: claim(workdir, config, run))
+        check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))
         state, step = start(run, mesh)
+        if not (workdir / CONFIG).exists():
+            check_step(run.config, run.pairs, state, step)
+        on_first_process(lambda: claim(workdir, config, run))
         checkpoints = Checkpoints(workdir)
         try:
             last, pending = checkpoints.last_step(), []
             if last is not None:
                 state, pending = checkpoints.restore(last, state), restore_terms(checkpoints.description(last))
-            if int(state.step) < run.config.train.steps:
+            if int(state.step) < run.config.train.steps and not out_of_patience(run.config, last, checkpoints):
                 state = take_steps(
                     run, state, step, mesh=mesh, checkpoints=checkpoints, records=workdir / METRICS, pending=pending
                 )
@@ -75,28 +85,50 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     return run, state
 
 
+def content_to_compare(run: Run) -> np.ndarray:
+    """Numbers that are the same for processes that have read the same data: tokens, or which vectors there are."""
+    if not isinstance(run.pairs, Pairs):
+        return np.asarray(run.class_tokens)
+    tokens = run.pairs.tokens
+    return tokens if isinstance(tokens, np.ndarray) else tokens.rows
+
+
+def out_of_patience(config: ConfigDict, step: int | None, checkpoints: Checkpoints) -> bool:
+    """Whether the best checkpoint is `train.patience` checkpoints older than that of this step."""
+    best = checkpoints.best_step() if config.train.patience and step is not None else None
+    return best is not None and step is not None and step - best >= config.train.patience * config.checkpoint.every
+
+
 def claim(workdir: Path, config: ConfigDict, run: Run) -> None:
     """Writes the run's files, once. The config is written last, so that if it exists, the other files do too."""
     if not (workdir / CONFIG).exists():
-        run.tokenizer.save(workdir / TOKENIZER)
+        if run.tokenizer is not None:
+            run.tokenizer.save(workdir / TOKENIZER)
         if run.noise:
             write_noise(workdir / NOISE, run.noise.index)
+    if config.train.extended_from or not (workdir / CONFIG).exists():  # an extension replaces the config of its run
         write_text(workdir / CONFIG, to_json(config_to_dict(config)))
 
 
 def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
     """Returns the state of step 0 on the mesh, and the step that updates it."""
-    optimizer = make_optimizer(run.config, run.params)
-    state = init_state(run.params, optimizer, average=run.config.optim.average_from > 0)
+    params = add_lora(run.params, run.config.optim, run.config.seed)
+    optimizer = make_optimizer(run.config, params)
+    state = init_state(params, optimizer, average=run.config.optim.average_from > 0)
     shardings = state_sharding(state, mesh, shard_params=run.config.train.shard_params)
     state = jax.device_put(state, shardings, may_alias=False)  # the step reuses its memory; run.params must survive
     return state, make_step(run.config, run.model, optimizer, mesh, state, run.class_tokens)
 
 
 def check_claim(workdir: Path, config: ConfigDict) -> None:
-    """Raises ValueError if the workdir holds a run of another config; the message names the fields."""
+    """Raises ValueError if the workdir holds a run of another config; the message names the fields.
+
+    A finished run may be extended (train.extended_from): with more steps, and a schedule for them.
+    """
     file = workdir / CONFIG
     if not file.exists():
+        if config.train.extended_from:
+            raise ValueError(f"train.extended_from: {workdir} holds no run to extend; leave it at 0 to start one")
         return
     try:
         saved = parse_json(file.read_bytes())
@@ -106,10 +138,30 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
         raise ValueError(f"{file} is damaged ({error}); remove it to continue with the given config") from error
     differences = config_differences(saved, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
+    if any(difference.startswith("train.extended_from:") for difference in differences):
+        check_finished(workdir, config.train.extended_from)
+        differences = [difference for difference in differences if not difference.startswith(EXTENSION)]
     if differences:
+        longer = any(difference.startswith(("train.steps:", "train.epochs:")) for difference in differences)
+        hint = ". To train a finished run further, set train.extended_from and optim.extension_lr" if longer else ""
         raise ValueError(
             f"{workdir} holds a run of another config: {'; '.join(differences)}. "
-            "Give that config again to resume it, or another --workdir"
+            f"Give that config again to resume it, or another --workdir{hint}"
+        )
+
+
+def check_finished(workdir: Path, steps: int) -> None:
+    """Raises ValueError unless the workdir holds a run of this many steps that is finished."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        last = checkpoints.last_step()
+        planned = None if last is None else checkpoints.description(last)["config"]["train"]["steps"]
+    finally:
+        checkpoints.close()
+    if last != steps or last != planned:
+        raise ValueError(
+            f"train.extended_from: got {steps}, but {workdir} is at step {last} of {planned}; finish that run first, "
+            "with its own config, and give its number of steps"
         )
 
 
@@ -144,8 +196,18 @@ def take_steps(
         shard=shard,
         workers=config.data.workers,
     )
-    writer = MetricWriter(records if jax.process_index() == 0 else None, start=start, total=config.train.steps)
+    writer = MetricWriter(
+        records if jax.process_index() == 0 else None,
+        start=start,
+        total=config.train.steps,
+        services=choose_services(config.train.log_to),
+        config=description["config"],
+    )
     with closing(data), closing(writer), watch_signals() as stop:
+        if config.train.patience and start == 0:  # the start takes part in the choice of the best
+            metrics, _ = validate(run, merged(host_copy(state.final_params), run.config.optim))
+            writer.write(0, metrics)
+            checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
             index = batch.pop("index")
             state, terms = step(state, shard_batch(batch, mesh))
@@ -157,14 +219,18 @@ def take_steps(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                params = host_copy(state.final_params)
+                params = merged(host_copy(state.final_params), run.config.optim)
                 metrics, fitted = validate(run, params)
-                state = with_fitted(state, params, fitted)
+                state = with_fitted(state, params["pair"], fitted["pair"])
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
                 kept = finite_terms(pending, number, run, checkpoints)
                 checkpoints.save(state, {**description, "terms": kept}, None)
+            if save and config.train.patience:
+                checkpoints.wait()
+                if out_of_patience(config, number, checkpoints):
+                    break
             if stopped_by:
                 checkpoints.wait()
                 raise Stopped(f"step {number} is saved; run the same command again to continue from it", stopped_by)
@@ -225,10 +291,13 @@ def validate(run: Run, params) -> tuple[dict[str, float], Any]:
 
 
 def with_fitted(state: TrainState, before: Any, fitted: Any) -> TrainState:
-    """The state with those parameters that were fitted on the host: the leaves in which `fitted` is not `before`."""
+    """The state with what was fitted on the host of the pair model: the leaves in which `fitted` is not `before`."""
 
     def put(params: Any) -> Any:
-        return jax.tree.map(lambda x, a, b: x if a is b else jax.device_put(b, x.sharding), params, before, fitted)
+        pair = jax.tree.map(
+            lambda x, a, b: x if a is b else jax.device_put(b, x.sharding), params["pair"], before, fitted
+        )
+        return {**params, "pair": pair}
 
     average = None if state.average is None else put(state.average)
     return dataclasses.replace(state, params=put(state.params), average=average)

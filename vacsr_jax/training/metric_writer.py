@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from vacsr_jax.atomic_files import write_text
+from vacsr_jax.training.log_to import Run, Sender
 
 
 class MetricWriter:
@@ -17,14 +20,28 @@ class MetricWriter:
 
     On a terminal, progress is a bar. Elsewhere (a log file, a notebook's output) it is a line for each record. Without
     a path, as in all processes of a run but the first, the writer does nothing.
+
+    Args:
+      services: names of `log_to.SERVICES`, which get the records too, and the run's `config`.
     """
 
-    def __init__(self, path: Path | None, *, start: int, total: int):
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        start: int,
+        total: int,
+        services: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ):
         self._path = path
         self._start, self._total, self._began = start, total, time.monotonic()
         if path is not None:
             drop_after(path, start)
-        self._file = None if path is None else path.open("a", encoding="utf-8")
+        self._file = None if path is None else path.open("a", encoding="utf-8", newline="\n")
+        self._senders: list[Sender] = []
+        if path is not None:
+            self._senders = [Sender(name, Run(path.parent, config or {}, start)) for name in services]
         self._bar = tqdm(initial=start, total=total, unit="step", disable=path is None or not sys.stderr.isatty())
 
     def advance(self) -> None:
@@ -35,6 +52,8 @@ class MetricWriter:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+        for sender in self._senders:
+            sender.send(step, values)
         shown = {k: v for k, v in values.items() if k in ("loss", "validation/rsum", "validation/accuracy")}
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in shown.items()})
         if self._bar.disable:
@@ -48,6 +67,8 @@ class MetricWriter:
 
     def close(self) -> None:
         self._bar.close()
+        for sender in self._senders:
+            sender.close()
         if self._file is not None:
             self._file.close()
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
-from vacsr_jax.data.datasets import open_split, open_validation
+from vacsr_jax.data.datasets import absolute_paths, open_split, open_validation
+from vacsr_jax.data.embedding_pairs import EmbeddingSource
 from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
 from vacsr_jax.data.preprocess import preprocess
 from vacsr_jax.data.source import ArraySource, Source, caption_pairs, to_array_source
-from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vacsr_jax.data.tokenizer import Tokenizer, load_tokenizer, report_cut, train_tokenizer
 from vacsr_jax.image_text import ImageTextModel, build_model, init_params
-from vacsr_jax.towers import check_tokens, load_towers
+from vacsr_jax.towers import check_tokens
 from vacsr_jax.towers.base import (
     IMAGENET_PIXEL_MEAN,
     IMAGENET_PIXEL_STD,
@@ -33,9 +33,16 @@ from vacsr_jax.towers.base import (
     adapt_towers,
     longest_text,
 )
+from vacsr_jax.towers.embeddings import EmbeddingsConfig, EmbeddingSide
 from vacsr_jax.towers.presets import PRESETS
+from vacsr_jax.training.checks import fit_warmup
+from vacsr_jax.training.cosine_start import start_at_cosine
+from vacsr_jax.training.start import as_cosine, read_start, warm_start
+from vacsr_jax.training.warm_start import adapter_params
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
+# Fields that name files or folders; data.path may name several, separated by commas.
+PATHS = (("data", "path"), ("data", "tfds"), ("data", "ground_truth"), ("data", "noise_file"), ("model", "pretrained"))
 MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 
 
@@ -43,17 +50,20 @@ MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 class Run:
     """Everything about a run that training does not change; `params` are those of step 0.
 
-    In `config`, `train.epochs` has been converted to `train.steps`.
+    In `config`, `train.epochs` has been converted to `train.steps`, the warm-up fits into them, and the paths of the
+    data are absolute, so that the run can be evaluated from any folder. `cut` is the number of training texts that are
+    longer than the context.
     """
 
     config: ConfigDict
     model: ImageTextModel
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None: images and texts are embeddings
     pairs: TrainingItems
     validation: Source | None
     noise: Noise | None
     class_tokens: np.ndarray | None = None  # int32 [c, l], one text per class, if the texts are classes
+    cut: int = 0
 
 
 def set_up(config: ConfigDict, workdir: Path) -> Run:
@@ -64,28 +74,32 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     """
     # 1. the data; 2. the tokenizer, kept in the workdir; 3. the towers' shape and weights; 4. all parameters.
     train, validation = open_split(config, "train"), open_validation(config)
+    if isinstance(train, EmbeddingSource):
+        return set_up_on_embeddings(config, train, validation)
     texts, image_index = (class_texts(train, config), None) if isinstance(train, ClassSource) else caption_pairs(train)
-    if config.model.pretrained:
-        shape, towers = load_towers(config.model.pretrained)
-        tokenizer = load_tokenizer(config.model.pretrained, context_length=shape.text.context_length)
+    start = read_start(config)
+    if start is not None and start.tokenizer is not None:
+        shape, tokenizer = start.model.towers_config, start.tokenizer
     else:
-        shape, towers = preset(config), None
+        shape = preset(config)
         tokenizer = saved_or_trained_tokenizer(config, workdir, texts, shape)
         ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "start_id", "end_id", "pad_id")}
         shape = adapt_towers(shape, image_size=config.model.image_size, context_length=tokenizer.context_length, **ids)
     shape = dataclasses.replace(shape, vision=choose_preprocess(config, shape.vision))
-    model = build_model(config, shape, texts=len(texts) if image_index is None else 0)
+    built = config if start is None else as_cosine(config, start)
+    model = build_model(built, shape, texts=len(texts) if image_index is None else 0)
     params = init_params(model, config.seed)
-    if towers is not None:
-        params = {**params, "towers": keep_known(towers, params["towers"])}
-        if not config.cosine.scale:  # a scale in the config overrides the pretrained one
-            params = {**params, "pair": model.pair.with_scale(params["pair"], towers["logit_scale"])}
+    if start is not None:
+        params = warm_start(config, model, params, start)
+    if config.model.adapter:
+        params = {**params, "pair": adapter_params(Path(config.model.adapter), model)}
     params = jax.device_get(params)
 
-    resize = functools.partial(preprocess, image_size=shape.vision.image_size, resize=shape.vision.resize)
+    resize = functools.partial(preprocess, **shape.vision.preprocessing)
     augmentation = make_augmentation(config, shape, tokenizer)
     tokens = tokenizer(texts)
     check_tokens(tokens, shape.text)
+    cut = report_cut(tokenizer, texts, "training captions" if image_index is not None else "class prompts")
     noise = noise_of(config, image_index)
     resize_train: Callable | None = resize
     if config.augment.images == "none":  # otherwise each step takes a new crop of the full image
@@ -100,7 +114,48 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
     else:
         shown = image_index if noise is None else noise.index
         pairs = Pairs(train, tokens, shown, resize_train, augmentation)
-    return Run(with_steps(config, len(pairs)), model, params, tokenizer, pairs, validation, noise, class_tokens)
+    config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
+    return Run(config, model, params, tokenizer, pairs, validation, noise, class_tokens, cut)
+
+
+def set_up_on_embeddings(config: ConfigDict, train: EmbeddingSource, validation: Source | None) -> Run:
+    """`set_up` without towers: the model is the projections and the pair model, which starts as a cosine if it can."""
+    augment = config.augment
+    if augment.images != "none" or augment.tokens or augment.mix or augment.image_tokens:
+        raise ValueError("augment: embeddings have no pixels and tokens to change; leave all but label_smoothing off")
+    if config.model.pretrained:
+        raise ValueError("model.pretrained: embeddings come without towers; leave it empty")
+    shape = embedding_towers(config, train)
+    model = build_model(config, shape)
+    texts, image_index = train.text_inputs()
+    noise = noise_of(config, image_index)
+    pairs = Pairs(train, texts, image_index if noise is None else noise.index)
+    params = start_at_cosine(config, model, init_params(model, config.seed), pairs)
+    config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
+    return Run(config, model, jax.device_get(params), None, pairs, validation, noise)
+
+
+def embedding_towers(config: ConfigDict, source: EmbeddingSource) -> EmbeddingsConfig:
+    """The sides of a model on a file's embeddings, and the dimension in which they are compared.
+
+    The dimension is that of a side without a linear projection; if both have one, the smaller of the two.
+    """
+    model, pairs = config.model, source.pairs
+    image, text = sides = [
+        EmbeddingSide(vectors.shape[1], projection, model_id)
+        for vectors, projection, model_id in (
+            (pairs.images, model.image_projection, pairs.image_model),
+            (pairs.texts, model.text_projection, pairs.text_model),
+        )
+    ]
+    kept = [side.dim for side in sides if side.projection != "linear"]
+    if len(set(kept)) > 1:
+        raise ValueError(
+            f"{pairs.path}: image embeddings have {kept[0]} numbers and text embeddings {kept[1]}; to compare them, "
+            "set --config.model.text_projection=linear (or image_projection)"
+        )
+    dim = model.embedding_dim or min(kept or [side.dim for side in sides])
+    return EmbeddingsConfig(vision=image, text=text, embedding_dim=dim)
 
 
 def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
@@ -135,21 +190,22 @@ def with_steps(config: ConfigDict, items: int) -> ConfigDict:
     return config.lock()
 
 
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+    """Makes the paths in the config absolute where they exist; a name of the hub stays as it is."""
+    config = config.copy_and_resolve_references()
+    for group, field in PATHS:
+        config[group][field] = absolute_paths(config[group][field])
+    return config.lock()
+
+
 def choose_preprocess(config: ConfigDict, vision: VisionConfig) -> VisionConfig:
     """The image tower's config with the preprocessing that the run's config names; it is saved with the model."""
     if config.model.preprocess == "clip":
         return vision
     if config.model.preprocess == "pcmepp":
-        return dataclasses.replace(
-            vision, resize="squash", pixel_mean=IMAGENET_PIXEL_MEAN, pixel_std=IMAGENET_PIXEL_STD
-        )
+        vision = dataclasses.replace(vision, resize="squash", interpolation="", resize_size=0)
+        return dataclasses.replace(vision, pixel_mean=IMAGENET_PIXEL_MEAN, pixel_std=IMAGENET_PIXEL_STD)
     raise ValueError(f"model.preprocess: got {config.model.preprocess!r}, expected clip or pcmepp")
-
-
-def keep_known(towers: dict, like: dict) -> dict:
-    """Drops pretrained weights that the model does not use (the towers' own projections, if GPO replaces them)."""
-    flat, wanted = flatten_dict(towers), flatten_dict(like)
-    return unflatten_dict({path: flat[path] for path in wanted})
 
 
 def make_augmentation(config: ConfigDict, shape: TowersConfig, tokenizer: Tokenizer) -> Augmentation | None:
@@ -158,11 +214,19 @@ def make_augmentation(config: ConfigDict, shape: TowersConfig, tokenizer: Tokeni
     if augment.images == "none" and not augment.tokens:
         return None
     mask_id = tokenizer.backend.token_to_id("M")  # as PCME++: a single letter that lower-cased captions never contain
-    if mask_id is None:
+    if mask_id is None and augment.tokens:
         raise ValueError("augment.tokens: the tokenizer has no letter M to replace a hidden token with; leave it 0")
-    ids = ordinary_ids(text.vocab_size, (text.start_id, text.end_id, text.pad_id))
-    size, resize = shape.vision.image_size, shape.vision.resize
-    return Augmentation(augment.images, size, resize, augment.tokens, mask_id, ids, text.end_id, text.pad_id)
+    specials = tuple(i for i in (text.start_id, text.end_id, text.pad_id) if i is not None)
+    return Augmentation(
+        images=augment.images,
+        token_rate=augment.tokens,
+        mask_id=mask_id or 0,
+        ordinary_ids=ordinary_ids(text.vocab_size, specials),
+        end_id=text.end_id,
+        pad_id=text.pad_id,
+        has_start=text.start_id is not None,
+        **shape.vision.preprocessing,
+    )
 
 
 def preset(config: ConfigDict) -> TowersConfig:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.ops.mixing import keep_tokens, mix_images
 from vacsr_jax.ops.precision import product_dtype
-from vacsr_jax.optim import groups
+from vacsr_jax.optim import groups, lora
 from vacsr_jax.pair import find_method
 from vacsr_jax.pair.base import Batch, Item
 from vacsr_jax.towers.base import normalize_pixels
@@ -91,9 +91,10 @@ def train_step(
 
     def loss_of(params):
         params = groups.hold_frozen(params, learns, released)
-        image_items, text_items = embed(
-            params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
-        )
+        with lora.applied(params, optim):
+            image_items, text_items = embed(
+                params, images, keep, batch, config=config, model=model, mesh=mesh, class_tokens=class_tokens
+            )
         pairs = Batch(
             images=image_items,
             texts=text_items,

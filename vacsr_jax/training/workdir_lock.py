@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from vacsr_jax.atomic_files import write_text
 from vacsr_jax.training.multihost import on_first_process
 
-LOCK = ".lock"  # in a workdir; it names the holder and is never removed
+LOCK = ".lock"  # in a workdir
+HOLDER = ".lock_holder"  # names the process that holds the lock, for messages
+PATIENCE = 0.3  # seconds; enough to try again where the lock's file was removed meanwhile
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -21,9 +25,12 @@ _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 def hold(workdir: Path) -> Iterator[None]:
     """Holds the workdir while the block runs; the operating system releases it, even if the process is killed.
 
-    The lock is an `flock`. NFS passes it on to its server, so hosts exclude each other too. On a file system without
-    locks, a warning is given. The file is never removed, because a lock on a removed file would exclude nobody. Among
-    the processes of one run, the first holds the lock for all.
+    The lock is the system's own (`flock`; on Windows `LockFile`). NFS passes it on to its server, so hosts exclude each
+    other too. On a file system without locks, a warning is given. Among the processes of one run, the first holds the
+    lock for all.
+
+    The lock's file stays, unless the block leaves nothing else in the workdir: a run that was refused leaves no trace.
+    A process that gets the lock of a file that was removed meanwhile tries again, since that lock excludes nobody.
 
     Raises:
       ValueError: if another process holds it; the message names the process and its host.
@@ -35,22 +42,30 @@ def hold(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold(workdir: Path) -> Iterator[None]:
+    made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise ValueError(
-                f"{workdir}: {holder} is training in it; wait for it, stop it, or give another --workdir"
-            ) from None
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            warnings.warn(f"{workdir} cannot be locked ({error}); let only one run write there", stacklevel=4)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    lock, holder = FileLock(workdir / LOCK, timeout=PATIENCE), workdir / HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        named = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+        raise ValueError(
+            f"{workdir}: {named} is training in it; wait for it, stop it, or give another --workdir"
+        ) from None
+    except (OSError, NotImplementedError) as error:  # the second is what filelock makes of ENOSYS
+        if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+            raise
+        warnings.warn(f"{workdir} cannot be locked ({error}); let only one run write there", stacklevel=4)
         yield
+        return
+    try:
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        if {x.name for x in workdir.iterdir()} <= {LOCK}:
+            with contextlib.suppress(OSError):  # Windows removes the file of a lock when it is released
+                (workdir / LOCK).unlink(missing_ok=True)
+                if made:
+                    workdir.rmdir()
+        lock.release()

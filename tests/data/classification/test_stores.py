@@ -12,7 +12,7 @@ from tests.data.classification.tiny_eurosat import pictures, write_eurosat
 from vacsr_jax.data.classification.benchmarks import BENCHMARKS
 from vacsr_jax.data.classification.source import open_classes
 from vacsr_jax.data.classification.stores import INDEX, TfdsStore, decode, open_store
-from vacsr_jax.data.image_folder import decode_image
+from vacsr_jax.data.decoding import decode_image
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from vacsr_jax.data.captions.known import KNOWN, PER_IMAGE
-from vacsr_jax.data.image_folder import decode_picture, is_text
+from vacsr_jax.data.decoding import decode_picture
+from vacsr_jax.data.records import is_text
 
 # Our split -> Karpathy's. COCO trains on its training images and on the validation images that no other split has.
 SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
@@ -59,7 +60,7 @@ class CaptionSource:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """Pixels of image `index`: uint8 [height, width, 3]; see `decode_image`.
+        """Pixels of image `index`: uint8 [height, width, 3]; see `decoding.decode_image`.
 
         Raises:
           ValueError: if the image cannot be read; the message names it.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vacsr_jax.data.image_folder import find_tables
+
 SINGLE = "a photo of a {}."
 TEMPLATES = ("single", "per-dataset")
 
@@ -172,7 +174,7 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
 def find_benchmark(name: str, root: str | Path) -> Benchmark:
     """Finds the benchmark of that name, or makes a record of the user's own data in `root/name`.
 
-    Own data is an ImageFolder (a `metadata.jsonl` whose lines have a `label`) or one folder per class, either under
+    Own data is an ImageFolder (its metadata has a `label` in each row) or one folder per class, either under
     train/, val/ and test/ or divided by a hash of the file names. `classnames.txt` orders and names the classes.
 
     Raises:
@@ -181,7 +183,7 @@ def find_benchmark(name: str, root: str | Path) -> Benchmark:
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     folder = Path(root) / name
-    if (folder / "metadata.jsonl").is_file():
+    if name and folder.is_dir() and find_tables(folder):
         return Benchmark(name, name, "image-folder", plain_rgb=False)
     if name and folder.is_dir():
         divided = {split: split for split in ("train", "val", "test") if (folder / split).is_dir()}

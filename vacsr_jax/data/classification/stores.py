@@ -15,9 +15,9 @@ from PIL import Image
 
 from vacsr_jax.atomic_files import write_text
 from vacsr_jax.data.classification.benchmarks import Benchmark, Tfds
-from vacsr_jax.data.image_folder import FORMATS, decode_picture
+from vacsr_jax.data.decoding import decode_picture
+from vacsr_jax.data.picture_files import find_pictures, readable_formats, report_left_out
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 INDEX = "vacsr_paths.json"  # written beside the array_record files, since computing it takes a pass over all of them
 
 
@@ -41,12 +41,11 @@ class FolderStore:
     folder: Path
 
     def paths(self) -> list[str]:
-        found = []
-        for folder, _, files in os.walk(self.folder):
-            below = Path(folder).relative_to(self.folder).as_posix()
-            prefix = "" if below == "." else f"{below}/"
-            found += [prefix + name for name in files if name.lower().endswith(PICTURES)]
-        return found
+        if not self.folder.is_dir():
+            return []
+        found, left_out = find_pictures(self.folder)
+        report_left_out(self.folder, left_out)
+        return list(found)
 
     def has(self, path: str) -> bool:
         return (self.folder / path).is_file()
@@ -159,8 +158,8 @@ def open_store(benchmark: Benchmark, root: str | Path, tfds_dir: str = "") -> St
 
 
 def decode(encoded: bytes, *, plain_rgb: bool) -> Image.Image:
-    """Decodes to RGB by PIL's convert("RGB") alone, as CoOp does, or by `image_folder.decode_picture`."""
+    """Decodes to RGB by PIL's convert("RGB") alone, as CoOp does, or by `decoding.decode_picture`."""
     if not plain_rgb:
-        return decode_picture(io.BytesIO(encoded))
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return decode_picture(encoded)
+    with Image.open(io.BytesIO(encoded), formats=readable_formats()) as image:
         return image.convert("RGB")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from vacsr_jax.atomic_files import read_json
 from vacsr_jax.data.classification.benchmarks import CLASS_NAMES, SPLIT_FILES, Benchmark
-from vacsr_jax.data.image_folder import hashed_split, read_image_folder
+from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.source import below
+from vacsr_jax.data.splits import hashed_split
 
 SPLITS = ("train", "val", "test")
 ARCHIVE = "the archive of its images"
@@ -131,14 +133,15 @@ def _lines(path: Path) -> list[str]:
 
 
 def read_labelled_image_folder(folder: Path) -> Table:
-    """Reads an ImageFolder whose `metadata.jsonl` has a `label` on each line."""
+    """Reads an ImageFolder whose metadata has a `label` in each row."""
     found = read_image_folder(folder, verify=False)
     if found.labels is None:
-        raise ValueError(f"{folder / 'metadata.jsonl'}: no line has a label; add one, the class's name")
+        raise ValueError(f"{folder}: no row of the metadata has a label; add one, the class's name")
     names = {"train": "train", "validation": "val", "test": "test"}
     splits: dict[str, list[Item]] = {}
-    for record, split, label in zip(found.records, found.splits, found.labels, strict=True):
-        item = Item(record["file_name"], int(label), found.class_names[label])
+    for file, split, label in zip(found.files, found.splits, found.labels, strict=True):
+        path = PurePath(os.path.relpath(str(file), folder)).as_posix()
+        item = Item(path, int(label), found.class_names[label])
         splits.setdefault(names.get(split, split), []).append(item)
     return Table(splits, list(found.class_names))
 

@@ -273,9 +273,9 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
 
 def validate_state(run: Run, state: TrainState) -> tuple[dict[str, float], TrainState]:
     """Evaluates the parameters of a state; returns metrics, and the state with what was fitted to the labels."""
-    params = host_copy(state.final_params)
-    metrics, fitted = validate(run, merged(params, run.config.optim))
-    return metrics, with_fitted(state, params, {**params, "pair": fitted["pair"]})
+    params = merged(host_copy(state.final_params), run.config.optim)
+    metrics, fitted = validate(run, params)
+    return metrics, with_fitted(state, params["pair"], fitted["pair"])
 
 
 def validate(run: Run, params) -> tuple[dict[str, float], Any]:
@@ -296,10 +296,13 @@ def validate(run: Run, params) -> tuple[dict[str, float], Any]:
 
 
 def with_fitted(state: TrainState, before: Any, fitted: Any) -> TrainState:
-    """The state with those parameters that were fitted on the host: the leaves in which `fitted` is not `before`."""
+    """The state with what was fitted on the host of the pair model: the leaves in which `fitted` is not `before`."""
 
     def put(params: Any) -> Any:
-        return jax.tree.map(lambda x, a, b: x if a is b else jax.device_put(b, x.sharding), params, before, fitted)
+        pair = jax.tree.map(
+            lambda x, a, b: x if a is b else jax.device_put(b, x.sharding), params["pair"], before, fitted
+        )
+        return {**params, "pair": pair}
 
     average = None if state.average is None else put(state.average)
     return dataclasses.replace(state, params=put(state.params), average=average)

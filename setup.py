@@ -26,6 +26,9 @@ class WithConfigs(build_py):
 
 SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
 
+DATASETS = ["datasets>=4.0"]
+TENSORBOARD = ["tensorboard>=2.17"]
+
 TEST = [
     *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
     "pytest>=8",
@@ -82,6 +85,7 @@ setup(
         "absl-py>=2.1",
         "platformdirs>=4",
         "filelock>=3.12",
+        "flatbuffers>=24.3",  # of jax.export: 40 kB, and not among the dependencies of jax
     ],
     extras_require={
         "cuda": ["jax[cuda12]"],
@@ -91,14 +95,15 @@ setup(
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "parquet": ["pyarrow>=15"],  # embeddings in parquet files
-        "datasets": ["datasets>=4.0"],
+        "datasets": DATASETS,
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
-        "tensorboard": ["tensorboard>=2.17"],
+        "tensorboard": TENSORBOARD,
         "wandb": ["wandb>=0.19"],
         "trackio": ["trackio>=0.20"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=2.4"],
+        # With these two, 150 MB installed, their tests run too; those of onnx, wandb and trackio run where they are.
+        "dev": [*TEST, *DATASETS, *TENSORBOARD, "ruff>=0.9", "mypy>=2.4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

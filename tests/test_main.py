@@ -268,6 +268,14 @@ def test_a_config_of_ones_own_starts_from_a_published_one(tmp_path, monkeypatch,
     assert load_config("mine.py", []).train.steps == load_config(str(SCENES), []).train.steps
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+def test_a_reader_that_ends_early_is_no_error(tmp_path):
+    (tmp_path / "long.py").write_text("# first\n" + "# more than a pipe holds\n" * 20_000)
+    command = f"{shlex.quote(sys.executable)} -m vacsr_jax configs show {tmp_path / 'long.py'} | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("# first\n", "")
+
+
 def test_the_configs_are_listed_with_a_line_each(capsys):
     main(["configs"])
     listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -348,6 +356,14 @@ def test_a_config_that_leaves_is_named(refuse, tmp_path):
 def test_an_unknown_option_is_refused_with_the_near_miss(refuse, tmp_path):
     arguments = ("train", f"--config={SCENES}", f"--workdir={tmp_path}", f"--wrkdir={tmp_path}")
     assert "(did you mean --workdir?)" in " ".join(refuse(*arguments).split())
+
+
+def test_braces_that_the_shell_expanded_are_noticed(refuse, tmp_path):
+    configs = [f"--config=webdataset:path={i:03d}.tar" for i in range(3)]
+    error = " ".join(refuse("train", *configs, f"--workdir={tmp_path}").split())
+    assert (
+        "--config is given more than once; quote an argument with braces: '--config=webdataset:path=001.tar'" in error
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["embed", "--config.seed=1", "--model=a", "--out=b"]])

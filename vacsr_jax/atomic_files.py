@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -19,6 +20,8 @@ def replace_whole(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -32,11 +35,21 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
+    except OSError as error:
+        raise _named(error, folder) from error
     finally:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         for path in (temporary, old):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The error with the path that could not be written, which a full disk's does not name."""
+    if error.filename is not None or error.errno is None:
+        return error
+    advice = "; make room, then run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return type(error)(error.errno, f"{error.strerror}{advice}", str(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -62,10 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
     keep_compiled()
     try:
         options.run(options, overrides)
+        sys.stdout.flush()
     except KeyboardInterrupt as stopped:
-        advice = str(stopped) or "run the same command again to continue from the last checkpoint"
+        advice = str(stopped) or "nothing was kept; the same command begins again"
         print(f"\nvacsr: stopped; {advice}", file=sys.stderr)
         sys.exit(128 + getattr(stopped, "signal", signal.SIGINT))  # how a shell reports a program ended by a signal
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(128 + 13)  # as a program that SIGPIPE ends
     except (ValueError, OSError) as error:
         print(f"vacsr {options.verb}: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vacsr_jax.config_files import load_config
-from vacsr_jax.data.datasets import OWN, open_split
+from vacsr_jax.data.datasets import OWN, absolute_paths, missing_paths, open_split
 
 N = 30
 
@@ -67,3 +67,12 @@ def test_pictures_with_classes_alone_are_no_captions(tmp_path):
     message = rf"classes but no captions; .*--config=base_to_novel:dataset=animals,root={tmp_path}"
     with pytest.raises(ValueError, match=message):
         open_split(load_config(f"image_folder:path={tmp_path / 'animals'}", []), None)
+
+
+def test_patterns_are_recorded_as_absolute_and_missed_when_they_are_moved(data, monkeypatch):
+    monkeypatch.chdir(data)
+    found = absolute_paths("shard-{0,1}.tar,folder,folder/{0..2}/{a,b}.tar,user/name,no/{0..1}.tar")
+    here = [str(data / name) for name in ("shard-{0,1}.tar", "folder", "folder/{0..2}/{a,b}.tar")]
+    assert found == ",".join([*here, "user/name", "no/{0..1}.tar"])
+    config = load_config(f"webdataset:path={found},{data}/gone/{{0..1}}.tar", [])
+    assert missing_paths(config) == [f"{data}/gone/{{0..1}}.tar"]

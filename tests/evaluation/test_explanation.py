@@ -19,6 +19,7 @@ BY_HAND = Explanation(
     probability=np.array([0.1, 0.9, 0.16]),
     share=np.array([[1, 0, 0, 0, 0, 0], [0.1, 0.7, 0.1, 0.1, 0, 0], [0, 0, 0, 0, 0.2, 0.8]]),
     regions=((), (0,), (1,), (2,), (3,), (1, 2)),
+    match_probability=0.6,  # calibrated: the power is log 0.6 / log 0.36 = 1/2
 )
 
 
@@ -28,7 +29,13 @@ def test_the_factors_multiply_to_the_probability(case):
     loaded = Pretrained(model, methods.params_of(case), methods.tokenizer())
     for text in methods.WORDS[:2]:
         found = loaded.explain(PICTURE, text)
-        assert found.match_probability == pytest.approx(loaded.score([PICTURE], [text]).probability[0, 0], rel=1e-4)
+        raw = np.prod(found.probability**found.weight)
+        params = loaded.params["pair"].get("match", loaded.params["pair"])
+        slope, shift = params["calibration"] if "match" in loaded.params["pair"] else (1, 0)
+        calibrated = 1 / (1 + np.exp(-slope * np.log(raw / (1 - raw)) - shift))
+        assert found.match_probability == pytest.approx(calibrated, rel=1e-4)
+        assert found.match_probability == pytest.approx(loaded.score([PICTURE], [text]).probability[0, 0], rel=1e-6)
+        assert np.prod(found.factor) == pytest.approx(found.match_probability)
         np.testing.assert_allclose(found.share.sum(axis=1), 1, rtol=1e-5)
         assert found.share.shape == (len(found.tokens), 5 if case == "tokens" else 17)
         assert found.regions[:6] == ((), (0,), (1,), (2,), (3,), *found.regions[5:6])
@@ -45,13 +52,13 @@ def test_shares_and_words_by_hand():
     np.testing.assert_allclose(cells, [[0.7, 0.1], [0.1, 0]])
     assert whole == pytest.approx(0.1)
     np.testing.assert_allclose(BY_HAND.share_of_cells(2)[0], [[0, 0.4], [0.4, 0.2]])
-    assert BY_HAND.match_probability == pytest.approx(0.9 * 0.4)
+    np.testing.assert_allclose(BY_HAND.factor, [1, 0.9**0.5, 0.4**0.5])
     lines = str(BY_HAND).splitlines()
-    assert lines[0] == "0.360  a red <circle>"
+    assert lines[0] == "0.600  a red <circle>"
     assert lines[2:] == [
         "a           0.00  0.100   1.000  whole image (100%)",
-        "red         1.00  0.900   0.900  row 1, column 1 (70%)",
-        "<circle>    0.50  0.160   0.400  row 1, column 2 -> row 2, column 1 (80%)",
+        "red         1.00  0.900   0.949  row 1, column 1 (70%)",
+        "<circle>    0.50  0.160   0.632  row 1, column 2 -> row 2, column 1 (80%)",
     ]
 
 

@@ -19,13 +19,15 @@ from pathlib import Path
 
 # Share of the inputs per target: more for what is read often and costs little.
 SHARES = {
-    "image folder": 20,
-    "Karpathy": 12,
-    "COCO annotations": 8,
+    "image folder": 18,
+    "tables": 8,
+    "shards": 6,
+    "Karpathy": 8,
+    "COCO annotations": 6,
     "classes": 8,
-    "embeddings, statistics": 14,
+    "embeddings, statistics": 10,
     "index": 8,
-    "scores, ground truth": 10,
+    "scores, ground truth": 8,
     "Hugging Face CLIP": 6,
     "export": 3,
     "workdir": 1,

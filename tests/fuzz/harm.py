@@ -95,10 +95,10 @@ def pipe(make, read, name: str):
 
 
 def embed_pipe(folder: Path) -> None:
-    from vacsr_jax.data.picture_files import find_pictures
+    from vacsr_jax.cli.embed import pictures_of
 
     os.mkfifo(folder / "p.png")
-    find_pictures(folder)
+    pictures_of(folder)
 
 
 def strip(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,53 @@ def read_image_folder(folder: Path) -> None:
         found = image_folder.read_image_folder(folder)
     except ValueError:
         image_folder.read_image_folder(folder, on_error="skip")
+        raise
+    for i in range(len(found)):
+        found.image(i)
+
+
+def write_tables(folder: Path) -> None:
+    """Metadata as CSV and as Parquet, and a text beside each picture, in a folder each."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"file_name": name, "text": f"picture {i}", "label": i % 2} for i, name in enumerate(PICTURES)]
+    for form in ("csv", "parquet", "beside"):
+        for i, name in enumerate(PICTURES):
+            picture(folder / form / name, i)
+            if form == "beside":
+                (folder / form / name).with_suffix(".txt").write_text(f"picture {i}")
+    lines = [",".join(map(str, row.values())) for row in rows]
+    (folder / "csv" / "metadata.csv").write_text("\n".join([",".join(rows[0]), *lines]))
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "parquet" / "metadata.parquet")
+
+
+def read_tables(folder: Path) -> None:
+    for form in ("csv", "parquet", "beside"):
+        read_image_folder(folder / form)
+
+
+def write_shards(folder: Path) -> None:
+    from vacsr_jax.data.webdataset import read_webdataset
+
+    for shard in range(2):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for i, name in enumerate(PICTURES[:3]):
+                picture(folder / name, i)
+                tar.add(folder / name, f"{i}{Path(name).suffix}")
+                (folder / name).write_text(json.dumps({"caption": f"picture {i}"}) if i else f"picture {i}")
+                tar.add(folder / name, f"{i}.{'json' if i else 'txt'}")
+                (folder / name).unlink()
+    read_webdataset(str(folder))  # writes the indexes, which are then broken too
+
+
+def read_shards(folder: Path) -> None:
+    from vacsr_jax.data.webdataset import read_webdataset
+
+    try:
+        found = read_webdataset(str(folder), verify=True)
+    except ValueError:
+        read_webdataset(str(folder), on_error="skip", verify=True)
         raise
     for i in range(len(found)):
         found.image(i)
@@ -229,6 +277,8 @@ def read_scores(folder: Path) -> None:
 
 FILE_TARGETS = (
     Target("image folder", write_image_folder, read_image_folder),
+    Target("tables", write_tables, read_tables),
+    Target("shards", write_shards, read_shards),
     Target("Karpathy", write_karpathy, functools.partial(read_captions, "karpathy"), links=False),
     Target(
         "COCO annotations",

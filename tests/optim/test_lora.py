@@ -141,6 +141,7 @@ def test_a_run_without_adapters_has_nothing_for_peft(tmp_path, refuse):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, about transformers
 def test_live_peft_reads_our_adapters(trained, tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -35,9 +35,9 @@ def moved(adapter):
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_start_is_the_cosine_itself(name):
     adapter = ADAPTERS[name]
-    params = adapter.with_scale(start(adapter), np.float32(np.log(30.0)), np.float32(-8.0))
+    params = adapter.with_scale(start(adapter), np.float32(np.log(30.0)), np.float32(-2 - 30 * 0.2))
     logit = adapter.apply({"params": params}, method="scorer").score_tile(*ITEMS).logit
-    np.testing.assert_allclose(logit, 30 * COSINE - 8, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(logit, 30 * (COSINE - 0.2) - 2, rtol=1e-5, atol=1e-4)
 
 
 def test_the_deterministic_adapter_by_hand():

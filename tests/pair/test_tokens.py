@@ -145,7 +145,7 @@ def test_far_logits_and_their_gradients_are_finite():
         def total(scale, vectors, biases):
             images = Places(jnp.asarray(vectors[0], jnp.float32), kept)
             texts = Claims(jnp.asarray(vectors[1], jnp.float32), weights, biases)
-            logit = TokensScorer(scale).score_tile(images, texts).logit
+            logit = TokensScorer(scale, jnp.array([1.0, 0.0])).score_tile(images, texts).logit
             return sigmoid(logit, jnp.eye(2), jnp.ones((2, 2), bool))[0], logit
 
         return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(scale, (places, claims), biases)
@@ -208,7 +208,7 @@ def test_texts_score_the_same_at_every_length():
     tokens = np.zeros((2, 40), np.int32)
     tokens[0, :4], tokens[1, :3] = (1, 30, 31, 2), (1, 30, 2)
     images = Places(jnp.asarray(unit(RNG.normal(size=(2, 3, 32))), jnp.float32), jnp.ones((2, 3)))
-    scorer = TokensScorer(jnp.float32(10))
+    scorer = TokensScorer(jnp.float32(10), jnp.array([1.0, 0.0]))
     lengths = [4, *text_lengths(model.towers_config.text)]
     assert lengths == [4, 8, 16, 32, 40]
     found = []

@@ -137,9 +137,17 @@ def test_paths_are_recorded_as_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "n.npy").touch()
-    fields = {"data.path": f"a,{tmp_path},no_such", "data.noise_file": "n.npy", "model.pretrained": "openai/clip"}
+    (tmp_path / "shards").mkdir()
+    patterns = "shards/{000..003}.tar,shards/{a,b}.tar"
+    fields = {
+        "data.path": f"a,{tmp_path},no_such,{patterns}",
+        "data.noise_file": "n.npy",
+        "model.pretrained": "openai/clip",
+    }
     config = with_absolute_paths(small_config(**fields))
-    assert config.data.path == f"{tmp_path / 'a'},{tmp_path},no_such"
+    absolute = [f"{tmp_path}/{x}" for x in ("shards/{000..003}.tar", "shards/{a,b}.tar")]
+    assert config.data.path == ",".join([str(tmp_path / "a"), str(tmp_path), "no_such", *absolute])
+    assert missing_paths(config) == []
     assert config.data.noise_file == str(tmp_path / "n.npy")
     assert config.model.pretrained == "openai/clip"
     assert config.data.tfds == ""
@@ -161,7 +169,9 @@ def test_a_short_run_of_a_relative_path_is_evaluated_from_another_folder(refuse,
     monkeypatch.chdir(tmp_path / "elsewhere")
     capsys.readouterr()
     main(["evaluate", f"--model={tmp_path / 'run'}"])
-    assert "images 3; captions 3; cut captions 0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "images 3; captions 3; " in out
+    assert "cut captions 0; " in out
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert evaluation["protocol"]["cut captions"] == evaluation["cut training captions"] == 0
     folder.rename(tmp_path / "moved")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +34,10 @@ A name that ends in .npz is one file. Any other is a folder, to which parts of -
 done: memory does not grow with the number of pictures, and after a kill the same command goes on with the first part
 that is not there. Such a folder is read wherever embeddings are (--documents, --queries).
 
+Hidden files and folders (.ipynb_checkpoints, __MACOSX, Thumbs.db, ...) and files that are no pictures are left out and
+counted; links to folders are followed. A picture that cannot be read stops the command, and the finished parts stay
+(of an npz file beside it, in NAME.npz.parts); --on_error=skip leaves such pictures out and counts them.
+
 --shard=I/N, I from 0, embeds every N-th part. Run one process for each I, anywhere, with the same --out; together they
 write the files of one run without --shard. A folder takes one model and one set of inputs: the pictures' names and
 sizes, and the texts.
@@ -43,7 +49,7 @@ PART_SIZE = 4096
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
+    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
     parser.add_argument("--pairs", action="store_true", help="embed the pictures and captions of --config")
@@ -84,7 +90,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 class Inputs(NamedTuple):
-    """What is embedded: pictures by their paths in a folder, and texts.
+    """What is embedded: pictures by their paths in a folder, and texts with their lines' numbers in a file.
 
     `hash` is one of the pictures' names and sizes, and of the texts.
     """
@@ -93,7 +99,14 @@ class Inputs(NamedTuple):
     pictures: list[str]
     texts_name: str
     texts: list[str]
+    lines: Sequence[int]
     hash: str
+
+    def text_id(self, row: int) -> str:
+        return f"{self.texts_name}:{self.lines[row]}"
+
+    def picture_file(self, name: str) -> str:
+        return os.path.join(self.folder, name)
 
     def job(self, model_id: str, *, part_size: int = PART_SIZE, draft: bool = False) -> Job:
         from vacsr_jax.data.embedding_parts import Job
@@ -126,7 +139,8 @@ def find_inputs(images: str | None, texts: str | None) -> Inputs:
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
     for line in lines:
         digest.update(f"{line}\n".encode())
-    return Inputs(images or "", list(pictures), Path(texts).name if texts else "", lines, digest.hexdigest()[:16])
+    texts_name, numbers = Path(texts).name if texts else "", range(1, len(lines) + 1)
+    return Inputs(images or "", list(pictures), texts_name, lines, numbers, digest.hexdigest()[:16])
 
 
 def embed_parts(
@@ -138,11 +152,13 @@ def embed_parts(
       ValueError: if a picture cannot be read. With `on_error="skip"` it is left out instead, and counted in a warning.
     """
     from vacsr_jax.data.embedding_parts import IMAGE
+    from vacsr_jax.data.tokenizer import report_cut
 
     parts = [(number, *job.part(number)) for number in numbers]
+    report_cut(model.tokenizer, [inputs.texts[i] for _, kind, rows in parts if kind != IMAGE for i in rows], "texts")
     names = [inputs.pictures[i] for _, kind, rows in parts if kind == IMAGE for i in rows]
     skipped: dict[int, str] | None = {} if on_error == "skip" else None
-    files = [os.path.join(inputs.folder, name) for name in names]
+    files = [inputs.picture_file(name) for name in names]
     found = model.encode_image_parts(files, job.part_size, draft=job.draft, skipped=skipped) if files else iter(())
     start = 0  # of the part's pictures in files: all parts but the last are full
     for number, kind, rows in parts:
@@ -153,18 +169,59 @@ def embed_parts(
             start += len(rows)
         else:
             contents = [inputs.texts[i] for i in rows]
-            ids = [f"{inputs.texts_name}:{i + 1}" for i in rows]
-            vectors = model.cosine_vectors(model.encode_texts(contents))
+            ids = [inputs.text_id(i) for i in rows]
+            vectors = model.cosine_vectors(model.encode_texts(model.tokenizer(contents)))
         yield Part(number, vectors, ids, kind, contents)
     if skipped:
         warnings.warn(f"{len(skipped)} pictures were left out; the first: {next(iter(skipped.values()))}", stacklevel=2)
 
 
+@contextlib.contextmanager
+def kept_parts(out: Path, model: Pretrained, inputs: Inputs, job: Job, on_error: str) -> Iterator[Iterator[Part]]:
+    """All parts of a job, which are kept in OUT.parts until the block has made OUT of them.
+
+    If it fails, or a picture cannot be read, the same command goes on with the parts that are there. A job of one part
+    has nothing to keep.
+    """
+    from vacsr_jax.data import embedding_parts
+    from vacsr_jax.data.given import UnreadablePictureError
+
+    if len(job) == 1:
+        try:
+            yield embed_parts(model, inputs, job, [0], on_error)
+        except UnreadablePictureError as error:
+            raise ValueError(f"{error}, or give --on_error=skip to leave out what cannot be read") from error
+        return
+    folder = out.with_name(f"{out.name}.parts")
+    if (folder / embedding_parts.MANIFEST).is_file() and embedding_parts.read_manifest(folder) != job:
+        shutil.rmtree(folder)  # of a command with other inputs
+    write_folder(folder, model, inputs, job, (0, 1), on_error)
+    yield read_back(folder, inputs)
+    shutil.rmtree(folder)
+
+
+def read_back(folder: Path, inputs: Inputs) -> Iterator[Part]:
+    """The parts that `write_folder` wrote, with their contents."""
+    from vacsr_jax.data import embedding_parts
+
+    texts = {inputs.text_id(row): text for row, text in enumerate(inputs.texts)}
+    for number, (_, arrays) in enumerate(embedding_parts.read_parts(folder)):
+        ids, kind = arrays["ids"].tolist(), str(arrays["modality"][0])
+        pictures = kind == embedding_parts.IMAGE
+        contents = [os.path.realpath(inputs.picture_file(x)) if pictures else texts[x] for x in ids]
+        yield Part(number, arrays["embeddings"], ids, kind, contents)
+
+
 def write_file(path: Path, model: Pretrained, inputs: Inputs, job: Job, on_error: str) -> int:
     """Embeds all parts into one npz; returns the number of embeddings."""
+    with kept_parts(path, model, inputs, job, on_error) as found:
+        return write_npz(path, [part for part in found if part.ids], inputs, job)
+
+
+def write_npz(path: Path, parts: list[Part], inputs: Inputs, job: Job) -> int:
+    """Writes the parts into one npz; returns the number of embeddings."""
     from vacsr_jax.data.embeddings import write_embeddings
 
-    parts = [part for part in embed_parts(model, inputs, job, range(len(job)), on_error) if part.ids]
     if not parts:
         raise ValueError(f"--images: no picture of {inputs.folder} could be read")
     write_embeddings(
@@ -202,6 +259,8 @@ def write_folder(
             f"{error}. The finished parts stay in {folder}; the same command with --on_error=skip goes on without "
             "pictures that cannot be read"
         ) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the finished parts stay in {folder}; the same command goes on") from None
     return n
 
 

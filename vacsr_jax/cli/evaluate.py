@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.cli.verbs import Once, Verbs
 from vacsr_jax.config_files import apply_overrides, load_config, with_new_fields
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ The last command evaluates a CLIP as it is (zero-shot) on the data of a config."
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a Hugging Face CLIP", required=True)
+    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
     parser.add_argument(
-        "--config", metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
+        "--config", action=Once, metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
     )
     parser.add_argument("--split", default="test", help="a split of the data (default: test); all: everything")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of a workdir (default: best)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +108,11 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
         if options.json:
             print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
         else:
-            print_hits(content, ranked, index.contents)
+            print_hits(content, ranked, index.contents, index.ranks_by_cosine(modality))
         if options.html:
             answers.append(page_answer(content, modality, ranked, index.contents))
     if options.html:
+        report_missing(answers)
         stage = f", other modality re-ranked by {options.rerank}" if options.rerank else ""
         shift = f", prior {', '.join(f'{name} {x:+g}' for name, x in prior.items())}" if prior else ""
         write_search_page(Path(options.html), answers, f"{len(index)} documents of {options.index}{shift}{stage}")
@@ -209,17 +211,32 @@ def not_reranked(hits: Hits) -> Reranked:
     return rerank_hits(hits, lambda _: None, "")
 
 
-def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str]) -> None:
-    """Prints a table of the results, without the columns that have no numbers."""
+def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str], by_cosine: bool = False) -> None:
+    """Prints a table of the results, without the columns that have no numbers.
+
+    `by_cosine`: the index has one modality and no scale for such a query; z is then the cosine, and is left out.
+    """
     hits = ranked.hits
     columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
-    columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
+    columns = {name: x for name, x in columns.items() if not np.isnan(x).all() and not (by_cosine and name == "z")}
     rows = []
     for i, (x, modality) in enumerate(zip(hits.ids, hits.modality, strict=True)):
         shown = contents.get(x, x) if modality == "text" else x
         shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
         rows.append([f"{i + 1:>3}  {shown}", modality, *(number(column[i]) for column in columns.values())])
-    print(f"{query}\n{format_table(rows, ['', 'modality', *columns])}\n")
+    note = " (ranked by cosine)" if by_cosine else ""
+    print(f"{query}{note}\n{format_table(rows, ['', 'modality', *columns])}\n")
+
+
+def report_missing(answers: list[Answer]) -> None:
+    """Warns of pictures that the page cannot show."""
+    faults = [x.fault for answer in answers for x in answer.found if x.fault]
+    if faults:
+        warnings.warn(
+            f"{len(faults)} pictures cannot be shown; the first: {faults[0]}. If they were moved, `vacsr index --add "
+            "--images=FOLDER --out=INDEX` tells the index where they are",
+            stacklevel=2,
+        )
 
 
 def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> dict[str, Any]:
@@ -244,10 +261,10 @@ def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[s
     from vacsr_jax.data.given import read_picture
     from vacsr_jax.report.search_page import Answer, Found
 
-    found = [
-        Found(x, kind, content_of(contents.get(x), kind), float(score), float(z), number(p), number(u))
-        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
-    ]
+    found = []
+    for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True):
+        content, fault = content_of(contents.get(x), kind)
+        found.append(Found(x, kind, content, float(score), float(z), number(p), number(u), fault))
     picture = modality == "image" and Path(query).is_file()
     return Answer(np.asarray(read_picture(query)) if picture else query, found)
 
@@ -256,8 +273,8 @@ def number(x: float) -> float | None:
     return None if np.isnan(x) else float(x)
 
 
-def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
-    """Returns a picture's pixels, or a text; None if the index does not hold it, or the picture was moved.
+def content_of(content: str | None, modality: str) -> tuple[np.ndarray | str | None, str]:
+    """Returns a picture's pixels, or a text, or None if the index does not hold it; and why a picture is not shown.
 
     An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
     picture's suffix is opened, which is what `vacsr index` writes.
@@ -266,7 +283,13 @@ def content_of(content: str | None, modality: str) -> np.ndarray | str | None:
     from vacsr_jax.data.picture_files import is_picture
 
     if content is None or modality != "image":
-        return content
+        return content, ""
     path = Path(content)
-    named = path.is_absolute() and is_picture(path.name)
-    return np.asarray(read_picture(content)) if named and path.is_file() else None
+    if not (path.is_absolute() and is_picture(path.name)):
+        return None, ""
+    if not path.is_file():
+        return None, f"{path} is not there"
+    try:
+        return np.asarray(read_picture(path)), ""
+    except ValueError as error:
+        return None, str(error)

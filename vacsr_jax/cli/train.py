@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vacsr_jax.cli.verbs import Verbs
+from vacsr_jax.cli.verbs import Once, Verbs
 from vacsr_jax.config_files import described_fields, load_config
-from vacsr_jax.workdir import EVALUATION, METRICS, REPORT, SHOTS
+from vacsr_jax.workdir import CHECKPOINTS, EVALUATION, METRICS, REPORT, SHOTS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -66,6 +66,7 @@ def register(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--config",
+        action=Once,
         metavar="NAME|FILE[:ARGS]",
         help="a published config or a file, and its argument string",
         required=True,
@@ -96,8 +97,14 @@ def describe_fields() -> str:
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
-    config = load_config(options.config, overrides)
-    train_and_evaluate(config, Path(options.workdir), command=options.command, distributed=options.distributed)
+    config, workdir = load_config(options.config, overrides), Path(options.workdir)
+    try:
+        train_and_evaluate(config, workdir, command=options.command, distributed=options.distributed)
+    except KeyboardInterrupt as stopped:
+        finished = any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
+        if str(stopped) or not finished:
+            raise
+        raise KeyboardInterrupt("run the same command again to continue from the last checkpoint") from None
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path, *, command: str = "", distributed: str | None = None) -> None:

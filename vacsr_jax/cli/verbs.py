@@ -28,6 +28,16 @@ class VerbParser(argparse.ArgumentParser):
         super().error(message)
 
 
+class Once(argparse.Action):
+    """An option that may be given once: a shell makes several of one with unquoted braces."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            given = f"{option_string}={values}"
+            parser.error(f"{option_string} is given more than once; quote an argument with braces: {given!r}")
+        setattr(namespace, self.dest, values)
+
+
 class Verbs:
     """The verbs below a parser.
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from vacsr_jax.data.fields import captions_of, split_of, text_of
 from vacsr_jax.data.metadata import Row, read_rows, with_slashes
-from vacsr_jax.data.records import Record, RecordSource, captions_of, check_file, open_records, split_of, text_of
+from vacsr_jax.data.records import Record, RecordSource, check_file, open_records
 from vacsr_jax.data.splits import split_of_file
 
 IMAGE_KEYS = ("filepath", "file_name", "image_path", "image", "path", "file")  # the first is open_clip's default

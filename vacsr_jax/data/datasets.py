@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -15,7 +17,7 @@ from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scene_web import make_web
 from vacsr_jax.data.scenes import JITTER, make_scenes
 from vacsr_jax.data.source import Source, concatenate
-from vacsr_jax.data.webdataset import read_webdataset
+from vacsr_jax.data.webdataset import read_webdataset, split_outside_braces
 
 # People's own pictures with captions: name of the form -> an example of `data.path`.
 OWN = {
@@ -87,11 +89,24 @@ def open_own(config: ConfigDict, split: str | None) -> Source:
     return source
 
 
+def absolute_paths(paths: str) -> str:
+    """Makes the paths in a comma-separated text absolute where they exist; a name of the hub stays as it is.
+
+    Of a pattern of shards (`shards/{000..099}.tar`), the folder above the pattern must exist.
+    """
+    parts = split_outside_braces(paths) if paths else []
+    return ",".join(os.path.abspath(x) if Path(_without_pattern(x)).exists() else x for x in parts)
+
+
 def missing_paths(config: ConfigDict) -> list[str]:
     """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
-    return [
-        path for path in config.data.get("path", "").split(",") if Path(path).is_absolute() and not Path(path).exists()
-    ]
+    paths = map(_without_pattern, split_outside_braces(config.data.get("path", "")))
+    return [path for path in paths if os.path.isabs(path) and not Path(path).exists()]
+
+
+def _without_pattern(path: str) -> str:
+    fixed = re.split(r"[{*?\[]", path, maxsplit=1)[0]
+    return path if fixed == path else os.path.dirname(fixed) or "."
 
 
 def open_validation(config: ConfigDict) -> Source | None:

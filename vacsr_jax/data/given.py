@@ -99,6 +99,10 @@ class GivenImages:
             raise ValueError(f"{path}: {error}") from error
 
 
+class UnreadablePictureError(ValueError):
+    """A file is there, but no picture can be made of it."""
+
+
 def read_picture(path: str | os.PathLike, *, draft: int = 0) -> Image.Image:
     """Decodes a file; a ValueError that names it if that fails."""
     if "://" in str(path):
@@ -106,4 +110,4 @@ def read_picture(path: str | os.PathLike, *, draft: int = 0) -> Image.Image:
     try:
         return decode_picture(path, draft=draft)
     except Exception as error:  # Pillow raises half a dozen types for broken files
-        raise ValueError(f"{path} cannot be read ({error}); replace or remove it") from error
+        raise UnreadablePictureError(f"{path} cannot be read ({error}); replace or remove it") from error

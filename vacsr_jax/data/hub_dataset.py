@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vacsr_jax.data.caption_table import CAPTION_KEYS
-from vacsr_jax.data.records import Record, RecordSource, captions_of, label_of, open_records
+from vacsr_jax.data.fields import captions_of, label_of
+from vacsr_jax.data.records import Record, RecordSource, open_records
 from vacsr_jax.data.splits import NAMES
 
 

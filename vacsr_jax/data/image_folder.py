@@ -23,19 +23,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vacsr_jax.data.fields import Fault, captions_of, label_of, split_of, text_of
 from vacsr_jax.data.metadata import SUFFIXES, Row, read_rows, with_slashes
 from vacsr_jax.data.picture_files import find_pictures, is_hidden, leaves, report_left_out
-from vacsr_jax.data.records import (
-    Fault,
-    Record,
-    RecordSource,
-    captions_of,
-    check_file,
-    label_of,
-    open_records,
-    split_of,
-    text_of,
-)
+from vacsr_jax.data.records import Record, RecordSource, check_file, open_records
 from vacsr_jax.data.splits import below_split, split_of_folder
 
 METADATA = tuple(f"metadata{suffix}" for suffix in SUFFIXES)

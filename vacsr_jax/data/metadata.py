@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vacsr_jax.data.records import Fault
+from vacsr_jax.data.fields import Fault
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 

@@ -25,8 +25,9 @@ from typing import Any, BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from vacsr_jax.atomic_files import write_text
+from vacsr_jax.data.fields import Fault, captions_of
 from vacsr_jax.data.picture_files import is_hidden, is_picture
-from vacsr_jax.data.records import Fault, Record, RecordSource, captions_of, open_records
+from vacsr_jax.data.records import Record, RecordSource, open_records
 from vacsr_jax.data.splits import split_of_file
 
 INDEX = ".vacsr_index.json"  # added to the name of a tar

@@ -12,6 +12,7 @@ import numpy as np
 from vacsr_jax.data.tokenizer import Tokenizer
 from vacsr_jax.image_text import ImageTextModel
 from vacsr_jax.pair.base import Item
+from vacsr_jax.scoring.model import probabilities, score_pairs
 from vacsr_jax.towers.base import longest_text
 
 
@@ -27,6 +28,7 @@ class Explanation:
       probability: [l] that the token has a place in the image.
       share: [l, p] how much of that is due to each place; sums to 1 over the places.
       regions: for each place the cells that it spans, counted row by row; none of them: the whole image.
+      match_probability: that the text is true of the image.
     """
 
     text: str
@@ -36,16 +38,16 @@ class Explanation:
     probability: np.ndarray
     share: np.ndarray
     regions: tuple[tuple[int, ...], ...]
+    match_probability: float
 
     @property
     def factor(self) -> np.ndarray:
-        """[l] what each token multiplies the match probability by: probability^weight."""
-        return self.probability**self.weight
+        """[l] what each token contributes: the match probability is the product of the factors.
 
-    @property
-    def match_probability(self) -> float:
-        """That the text is true of the image: the product of the factors."""
-        return float(np.prod(self.factor))
+        A factor is probability^weight, to a power that is the same for all tokens and makes up for calibration.
+        """
+        logs = self.weight * np.log(self.probability)
+        return np.exp(logs * (np.log(self.match_probability) / min(logs.sum(), -1e-12)))
 
     @property
     def grid(self) -> int:
@@ -91,7 +93,9 @@ def explain(
     length = longest_text(ids, model.towers_config.text)
     weight, probability, share = (np.asarray(x, np.float64)[0, :length] for x in jax.device_get(found[:3]))
     pieces = tuple(piece(tokenizer, int(i)) for i in ids[0, :length])
-    return Explanation(words, picture, pieces, weight, probability, share, found.regions)
+    match = probabilities(model, score_pairs(model, params, image, text))
+    assert match is not None, "a model that explains gives a probability"
+    return Explanation(words, picture, pieces, weight, probability, share, found.regions, float(match[0, 0]))
 
 
 def piece(tokenizer: Tokenizer, token: int) -> str:

@@ -20,12 +20,12 @@ def describe_protocol(config: ConfigDict, source: Source, split: str, model: Loa
     data = {"dataset": config.data.name, "split": split, **counts, **getattr(source, "protocol", {})}
     vision, tokenizer = model.model.towers_config.vision, model.tokenizer
     if tokenizer is not None:
-        lengths = tokenizer.lengths(caption_pairs(source)[0])
-        data["cut captions"] = int((lengths > tokenizer.context_length).sum())
         data["preprocess"] = preprocessing_of(vision)  # the model's; the config may differ
         data["training images"] = config.get("augment", {}).get("images", "none")
     known = "labels; under true/ the drawn truth" if hasattr(source, "relevance") else "labels"
     data["ground truth"] = config.data.ground_truth or known
+    if tokenizer is not None:
+        data["cut captions"] = int((tokenizer.lengths(caption_pairs(source)[0]) > tokenizer.context_length).sum())
     return data | {"ties": TIES}
 
 

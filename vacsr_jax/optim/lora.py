@@ -29,11 +29,11 @@ def adapted_layers(params: Any, optim: ConfigDict) -> dict[str, tuple[int, int]]
     """
     flat = flatten_dict(params, sep="/")
     kernels = {
-        path.removesuffix("/kernel"): tuple(leaf.shape)
+        path.removesuffix("/kernel"): (leaf.shape[0], leaf.shape[1])
         for path, leaf in flat.items()
         if fnmatch.fnmatch(path, "towers/*/block_*/kernel") and len(leaf.shape) == 2
     }
-    found = {}
+    found: dict[str, tuple[int, int]] = {}
     for pattern in optim.lora_on:
         matches = {path: shape for path, shape in kernels.items() if fnmatch.fnmatch(path, f"*/{pattern}")}
         if not matches:

@@ -112,6 +112,10 @@ class Scorer(struct.PyTreeNode):
         one_image = jax.vmap(lambda image, texts: self.score_tile(jax.tree.map(lambda x: x[None], image), texts))
         return jax.tree.map(lambda x: x[:, 0], one_image(images, texts))
 
+    def calibrated(self, logit: Float[Leaf, "*b"]) -> Float[Leaf, "*b"]:
+        """The logit whose sigmoid is the match probability, from the logit that a propensity model is trained with."""
+        return logit
+
     def tile_function(self) -> Callable[[Any, Item, Item], PairScores]:
         """`score_tile`, or a faster kernel that gives the same scores on this machine; static under `jit`."""
         return type(self).score_tile
@@ -214,6 +218,13 @@ class PairModel(nn.Module):
             f"{type(self).__name__} compares an image and a text as wholes, so there is nothing to explain; "
             "load a model of method tokens, or of propensity.match=tokens"
         )
+
+    def calibrate(self, params: Params, scores: PairScores, labels: np.ndarray) -> Params:
+        """`params` with what turns logits into probabilities fitted to the scores and labels of held-out data.
+
+        The ranking stays as it is. Most models have nothing to fit.
+        """
+        return params
 
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""

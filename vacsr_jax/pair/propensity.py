@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vacsr_jax.losses.propensity import add_noise_floor
@@ -99,7 +100,8 @@ class PropensityScorer(Scorer):
         propensity.
         """
         match = log_match(scores.logit, self.plateau) + propensity_rows(images)
-        return scores._replace(label_score=match + propensity_columns(texts) + self.bias, match_score=match)
+        label = match + propensity_columns(texts) + self.bias
+        return scores._replace(logit=self.match.calibrated(scores.logit), label_score=label, match_score=match)
 
     def tile_function(self):
         return _tile_by(self.match.tile_function())
@@ -219,6 +221,19 @@ class PropensityModel(PairModel):
 
     def explain(self, images: Item, texts: Item) -> Explained:
         return self.match.explain(match_part(images), match_part(texts))
+
+    @nn.nowrap
+    def calibrate(self, params: Params, scores: PairScores, labels: np.ndarray) -> Params:
+        match = params.get("match", {})
+        if not self.plateau or "calibration" not in match:
+            return params
+        from vacsr_jax.pair.calibration import fit_calibration  # late: scipy, which only training needs
+
+        slope, shift = np.asarray(match["calibration"], np.float64)
+        logit = (np.asarray(scores.logit, np.float64) - shift) / slope
+        propensity = np.asarray(scores.label_score) + np.logaddexp(0, -logit)
+        calibration = np.asarray(fit_calibration(logit, propensity, labels), np.float32)
+        return {**params, "match": {**match, "calibration": calibration}}
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

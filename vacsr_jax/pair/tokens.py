@@ -43,6 +43,7 @@ class TokensScorer(Scorer):
     """The parameters of a `TokensModel` in the form that scoring needs."""
 
     scale: Leaf  # []
+    calibration: Leaf  # [2]
     dtype: Any = struct.field(pytree_node=False, default=None)  # of the products; None: that of the vectors
 
     def score_tile(self, images: Places, texts: Claims) -> PairScores:
@@ -56,6 +57,9 @@ class TokensScorer(Scorer):
         fits = product(images.vectors.reshape(r * p, d), claims.T.astype(self.dtype or claims.dtype))
         found = jax.nn.logsumexp(fits.reshape(r, p, length * c) + log(images.weights)[:, :, None], axis=1)
         return found.reshape(r, length, c) + texts.biases.T
+
+    def calibrated(self, logit: Float[Leaf, "*b"]) -> Float[Leaf, "*b"]:
+        return self.calibration[0] * logit + self.calibration[1]
 
     def explain(self, images: Places, texts: Claims) -> tuple[Float[Array, "b l"], Float[Array, "b l p"]]:
         """The probability of each claim in the text's own image, and the share that each place has in it."""
@@ -83,6 +87,9 @@ class TokensModel(PairModel):
     unit(linear(token)); the pooled image, unit(linear(embedding)); and ordered pairs of cells, in which relations are
     seen: unit(linear(gelu(left(cell 1) + right(cell 2)))). Cells are the patches. A class token is none, since it is
     the pooled image. A grid of more than `places_at_most` patches is averaged over a coarser grid first.
+
+    Under a propensity model the product is too low, since c makes up for that. Two numbers, `calibration`, turn its
+    logit into that of the match probability. Training does not move them; see `pair.calibration`.
 
     Attributes:
       dim: d, the dimension of t and p.
@@ -115,6 +122,7 @@ class TokensModel(PairModel):
         if self.places not in PLACES:
             raise ValueError(f"tokens.places: got {self.places!r}, expected one of {', '.join(PLACES)}")
         self.log_scale = self.param("log_scale", lambda key: jnp.asarray(math.log(self.scale), jnp.float32))
+        self.calibration = self.param("calibration", lambda key: jnp.array([1.0, 0.0]))
         self.whole = nn.Dense(self.dim)
         if self.places != "whole":
             self.cell = nn.Dense(self.dim)
@@ -163,7 +171,7 @@ class TokensModel(PairModel):
         return ((), *((i,) for i in range(cells)), *pairs)
 
     def scorer(self) -> TokensScorer:
-        return TokensScorer(jnp.exp(self.log_scale))
+        return TokensScorer(jnp.exp(self.log_scale), self.calibration)
 
 
 def in_full(encoded: Encoded) -> tuple[Float[Array, "b l w"], Float[Array, "b l"]]:

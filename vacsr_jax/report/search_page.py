@@ -17,7 +17,10 @@ from vacsr_jax.report.tables import format_cell
 
 @dataclass(frozen=True)
 class Found:
-    """One result: a picture (uint8 [h, w, 3]), a text, or None if the index does not have its content."""
+    """One result: a picture (uint8 [h, w, 3]), a text, or None if the index does not have its content.
+
+    `fault` says why a picture that the index names cannot be shown.
+    """
 
     id: str
     modality: str
@@ -26,6 +29,7 @@ class Found:
     z: float
     probability: float | None = None
     uncertainty: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ _COLUMNS = {"z": lambda x: x.z, "cos": lambda x: x.score, "p": lambda x: x.proba
 def _found(rank: int, x: Found, kind: int, columns: dict[str, Callable[[Found], float | None]]) -> str:
     facts = "".join(_number(name, get(x)) for name, get in columns.items())
     content = show(x.content, "result") if x.content is not None else ""
+    if x.fault:
+        content = f'<em class="note">{escape(x.fault)}</em>'
     return (
         f'<li class="k{kind}"><b class="rank">{rank}</b><div class="what">{content}<code>{escape(x.id)}</code></div>'
         f'<div class="facts"><b class="badge">{escape(x.modality)}</b>{facts}</div></li>'

@@ -67,7 +67,8 @@ def merge_peft(folder: Path, config: TowersConfig, towers: Mapping[str, Any]) ->
         raise ValueError(
             f"{folder / SETTINGS}: got {got}, expected LORA without variants and biases; merge it with peft"
         )
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    rank: Any = settings.get("r")
+    alpha: Any = settings.get("lora_alpha")
     if not all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in (rank, alpha)):
         raise ValueError(
             f"{folder / SETTINGS}: r and lora_alpha: got {rank!r} and {alpha!r}, expected positive numbers"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +40,7 @@ from vacsr_jax.workdir import CONFIG, METRICS, NOISE, TOKENIZER
 PLACEMENT = ("train.shard_params:", "train.tile_pairs:", "train.text_chunk:", "train.log_to:", "data.workers:")
 
 # These fields may differ where a finished run is extended.
-EXTENSION = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
+EXTENSION: tuple[str, ...] = ("train.steps:", "train.epochs:", "train.extended_from:", "train.patience:")
 EXTENSION += ("optim.extension_lr:", "optim.schedule:", "optim.step_at:", "optim.warmup_steps:")
 
 
@@ -217,7 +219,9 @@ def take_steps(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
+                params = host_copy(state.final_params)
+                metrics, fitted = validate(run, merged(params, run.config.optim))
+                state = with_fitted(state, params, {**params, "pair": fitted["pair"]})
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
@@ -269,13 +273,28 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
     return fetched
 
 
-def validate(run: Run, params) -> dict[str, float]:
-    """rsum and both R@1 on the validation labels, or the accuracy if the texts are classes; {} without that data."""
+def validate(run: Run, params) -> tuple[dict[str, float], Any]:
+    """Evaluates on the validation split: returns metrics, and the parameters with probabilities fitted to its labels.
+
+    The metrics are rsum and both R@1 against the labels, or the accuracy if the texts are classes; {} without that
+    data.
+    """
     if run.validation is None:
-        return {}
+        return {}, params
     if run.class_tokens is not None:
         scores = score_classes(run.model, params, run.validation, run.class_tokens, None)
-        return {"validation/accuracy": accuracy(scores.logit, labels_of(run.validation))}
+        return {"validation/accuracy": accuracy(scores.logit, labels_of(run.validation))}, params
     scores, labels = score_source(run.model, params, run.validation, run.tokenizer, None)
     metrics = retrieval_metrics(scores.by_label(), labels)
-    return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}
+    fitted = {**params, "pair": run.model.pair.calibrate(params["pair"], scores, labels)}
+    return {f"validation/{name}": metrics[name] for name in ("rsum", "i2t/R@1", "t2i/R@1")}, fitted
+
+
+def with_fitted(state: TrainState, before: Any, fitted: Any) -> TrainState:
+    """The state with those parameters that were fitted on the host: the leaves in which `fitted` is not `before`."""
+
+    def put(params: Any) -> Any:
+        return jax.tree.map(lambda x, a, b: x if a is b else jax.device_put(b, x.sharding), params, before, fitted)
+
+    average = None if state.average is None else put(state.average)
+    return dataclasses.replace(state, params=put(state.params), average=average)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
-from vacsr_jax.data.datasets import open_split, open_validation
+from vacsr_jax.data.datasets import absolute_paths, open_split, open_validation
 from vacsr_jax.data.embedding_pairs import EmbeddingSource
 from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
 from vacsr_jax.data.noise import Noise, make_noise, read_noise
@@ -194,10 +194,7 @@ def with_absolute_paths(config: ConfigDict) -> ConfigDict:
     """Makes the paths in the config absolute where they exist; a name of the hub stays as it is."""
     config = config.copy_and_resolve_references()
     for group, field in PATHS:
-        paths = config[group][field].split(",")
-        config[group][field] = ",".join(
-            str(Path(path).resolve()) if path and Path(path).exists() else path for path in paths
-        )
+        config[group][field] = absolute_paths(config[group][field])
     return config.lock()
 
 

@@ -113,7 +113,9 @@ def train_step(
 
     gradients, terms = jax.grad(loss_of, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    # Parameters that never learn are passed on as they are, so that no zeros of their size are made.
+    moved = optax.apply_updates(state.params, updates)
+    params = jax.tree.map(lambda p, new, kind: p if kind == groups.FROZEN else new, state.params, moved, learns)
     terms["gradient_norm"] = optax.tree.norm(gradients)
     average = running_average(state.average, params, state.step + 1, optim)
     return TrainState(state.step + 1, params, opt_state, average), terms

@@ -16,6 +16,7 @@ from vacsr_jax.atomic_files import write_text
 from vacsr_jax.training.multihost import on_first_process
 
 LOCK = ".lock"  # in a workdir
+RETRY = 0.2  # seconds in which a lock is tried again
 HOLDER = ".lock_holder"  # names the process that holds the lock, for messages
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -43,7 +44,7 @@ def hold(workdir: Path) -> Iterator[None]:
 def _hold(workdir: Path) -> Iterator[None]:
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(workdir / LOCK, timeout=0), workdir / HOLDER
+    lock, holder = FileLock(workdir / LOCK, timeout=RETRY), workdir / HOLDER
     try:
         lock.acquire()
     except Timeout:

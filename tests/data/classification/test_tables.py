@@ -8,7 +8,7 @@ from PIL import Image
 
 from vacsr_jax.data.classification.benchmarks import BENCHMARKS, KINDS, find_benchmark
 from vacsr_jax.data.classification.check import check_benchmark
-from vacsr_jax.data.classification.source import open_classes
+from vacsr_jax.data.classification.source import load_benchmark, open_classes
 from vacsr_jax.data.classification.stores import FolderStore
 from vacsr_jax.data.classification.tables import read_table, read_zhou_json
 from vacsr_jax.main import main
@@ -192,3 +192,21 @@ def test_check_of_own_data_that_is_whole(tmp_path, capsys):
     assert check_benchmark("pets", tmp_path).complete
     main(["data", "check", "pets", f"--root={tmp_path}"])
     assert "base / new: 1 / 1 classes, 1 / 1 test images" in capsys.readouterr().out
+
+
+def test_class_folders_as_people_bring_them(tmp_path, caplog):
+    """Hidden folders are no classes, every format counts, and what lies outside a class folder is said."""
+    names = [
+        f"{name}/{i}{suffix}" for name in ("cat", "dog") for i in range(20) for suffix in (".png", ".tif", ".jfif")
+    ]
+    for name in (*names, ".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png", "cat/._0.png", "cat/more/x.png"):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _, table, _ = load_benchmark("mine", str(tmp_path))
+    assert table.class_names == ["cat", "dog"]
+    assert sorted(item.path for items in table.splits.values() for item in items) == sorted(names)
+    assert caplog.messages == [
+        f"{tmp_path / 'mine'}: left out 1 hidden file, 2 hidden folders",
+        f"{tmp_path / 'mine'}: left out 1 pictures that are not in a class folder, such as cat/more/x.png",
+    ]

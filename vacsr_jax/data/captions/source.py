@@ -14,7 +14,7 @@ from PIL import Image
 
 from vacsr_jax.data.captions.known import KNOWN, PER_IMAGE
 from vacsr_jax.data.decoding import decode_picture
-from vacsr_jax.data.records import is_text
+from vacsr_jax.data.fields import is_text
 
 # Our split -> Karpathy's. COCO trains on its training images and on the validation images that no other split has.
 SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,14 +179,21 @@ def table_of_folders(
       ValueError: if a class folder is not in `classes`, or a split has no picture in a class folder.
     """
     found: dict[str, dict[str, list[str]]] = {}
+    outside: list[str] = []
     for path in paths:
         split, key = _split_and_key(benchmark, path)
         if split is not None:
             found.setdefault(split, {}).setdefault(key, []).append(path)
+        else:
+            outside.append(path)
     missing = [split for split in benchmark.splits if split not in found and split != "hashed"]
     if missing or not found:
         part = benchmark.splits.get(missing[0], "") if missing else ""
         raise ValueError(f"{where / part}: no picture in a class folder; expected one folder of pictures per class")
+    if outside and benchmark.classes is None:  # a benchmark's archive has what it has
+        logging.getLogger(__name__).warning(
+            "%s: left out %d pictures that are not in a class folder, such as %s", where, len(outside), outside[0]
+        )
     present = {key for by_key in found.values() for key in by_key}
     if classes is None:
         classes = {key: key for key in sorted(present)}

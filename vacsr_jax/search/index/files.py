@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from vacsr_jax.atomic_files import parse_json, read_json, replace_folder, to_json
@@ -39,10 +40,15 @@ def write(folder: Path, header: dict, store: ExactStore, contents: dict[str, str
 
     Raises:
       ValueError: if the folder holds something that is not an index.
+      OSError: if it cannot be written, such as to a full disk; an index that was there is kept.
     """
     if folder.exists() and not (folder / HEADER).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an index; give another name, or remove it")
-    replace_folder(folder, lambda new: write_files(new, header, store, contents, fits))
+    kept = "the index that was there is kept" if folder.exists() else "nothing was left behind"
+    try:
+        replace_folder(folder, lambda new: write_files(new, header, store, contents, fits))
+    except (OSError, SafetensorError) as error:  # the second is what safetensors says of a full disk
+        raise OSError(f"{folder}: the index could not be written ({error}); {kept}") from error
 
 
 def write_files(folder: Path, header: dict, store: ExactStore, contents, fits) -> None:

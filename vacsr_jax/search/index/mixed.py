@@ -157,10 +157,14 @@ class MixedIndex:
         prior: Mapping[str, float | int] | None = None,
         per_modality_k: Mapping[str, int] | int | None = None,
     ) -> ranking.Hits:
-        """The k best documents of queries [q, d] over all modalities; see `ranking.search`."""
+        """The k best documents of queries [q, d] over all modalities; see `ranking.search`.
+
+        Documents of one modality alone are ranked by cosine if these queries were not fitted, or none were: z is then
+        the cosine.
+        """
         return ranking.search(
             self.store.seen_by(query_modality),
-            self._fitted(),
+            self._scale(),
             queries,
             k,
             query_modality=query_modality,
@@ -214,6 +218,16 @@ class MixedIndex:
         index.store = store
         index._warn_if_aged()
         return index
+
+    def ranks_by_cosine(self, query_modality: str) -> bool:
+        """Whether `search` ranks by cosine: all documents are of one modality, and there are no such fit queries."""
+        names = self.store.modalities
+        return len(names) == 1 and (self.stats is None or ranking.ranks_by_cosine(self.stats, names, query_modality))
+
+    def _scale(self) -> ModalityStats:
+        if self.stats is None and len(self.store.modalities) == 1:
+            return empty(self.store.modalities)  # without a score: mean 0 and std 1
+        return self._fitted()
 
     def _fitted(self) -> ModalityStats:
         if self.stats is None:

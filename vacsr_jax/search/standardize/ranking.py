@@ -155,8 +155,14 @@ def candidates(pools: Mapping[str, int], k: int, per_modality_k: Mapping[str, in
 def affine_maps(
     stats: ModalityStats, modalities: Sequence[str], query_modality: str, prior: Mapping[str, float | int] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, std and prior of each modality, float32 [m]; raises ValueError for a name that was not fitted."""
+    """Mean, std and prior of each modality, float32 [m]; raises ValueError for a name that was not fitted.
+
+    With one modality and queries that were not fitted they are 0 and 1: then z is the cosine, and there is nothing to
+    be fair to.
+    """
     prior = prior or {}
+    if ranks_by_cosine(stats, modalities, query_modality):
+        stats = empty(modalities, query_modalities=(query_modality,))
     check_names("prior", prior, stats.modalities)
     for name, offset in prior.items():
         if not np.isfinite(offset):
@@ -170,6 +176,11 @@ def affine_maps(
     row, columns = stats.query_modalities.index(query_modality), [stats.modalities.index(name) for name in modalities]
     mean, std = (np.asarray(x)[row, columns] for x in scale(stats))
     return mean, std, np.array([prior.get(name, 0.0) for name in modalities], np.float32)
+
+
+def ranks_by_cosine(stats: ModalityStats, modalities: Sequence[str], query_modality: str) -> bool:
+    """Whether queries of a modality have no scale and need none, since all documents are of one modality."""
+    return len(modalities) == 1 and query_modality not in stats.query_modalities
 
 
 def check_names(what: str, names: Collection[str], known: Collection[str]) -> None:

@@ -205,7 +205,7 @@ def take_steps(
     )
     with closing(data), closing(writer), watch_signals() as stop:
         if config.train.patience and start == 0:  # the start takes part in the choice of the best
-            metrics = validate(run, merged(host_copy(state.final_params), run.config.optim))
+            metrics, state = validate_state(run, state)
             writer.write(0, metrics)
             checkpoints.save(state, description, selection_of(run, metrics, 0))
         for number, batch in zip(range(start + 1, config.train.steps + 1), data, strict=False):
@@ -219,9 +219,7 @@ def take_steps(
                 writer.write(number, means(finite_terms(pending, number, run, checkpoints)))
                 pending = []
             if save:
-                params = host_copy(state.final_params)
-                metrics, fitted = validate(run, merged(params, run.config.optim))
-                state = with_fitted(state, params, {**params, "pair": fitted["pair"]})
+                metrics, state = validate_state(run, state)
                 writer.write(number, metrics)
                 checkpoints.save(state, description, selection_of(run, metrics, number))
             elif stopped_by:  # without a selection, so that a stopped run has the same best checkpoint as any other
@@ -271,6 +269,13 @@ def finite_terms(pending: Pending, number: int, run: Run, checkpoints: Checkpoin
                 f"look at the batch's images: {', '.join(map(str, pairs))}"
             )
     return fetched
+
+
+def validate_state(run: Run, state: TrainState) -> tuple[dict[str, float], TrainState]:
+    """Evaluates the parameters of a state; returns metrics, and the state with what was fitted to the labels."""
+    params = host_copy(state.final_params)
+    metrics, fitted = validate(run, merged(params, run.config.optim))
+    return metrics, with_fitted(state, params, {**params, "pair": fitted["pair"]})
 
 
 def validate(run: Run, params) -> tuple[dict[str, float], Any]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vacsr_jax.data.embedding_files import read_pairs
-from vacsr_jax.data.image_folder import hashed_split
 from vacsr_jax.data.source import caption_pairs, text_inputs
+from vacsr_jax.data.splits import hashed_split
 
 N, M, D = 6, 9, 4
 RNG = np.random.default_rng(0)

@@ -77,7 +77,7 @@ def test_the_folder_and_tfds_give_the_same_numbers(eurosat, tmp_path):
 
 def test_a_missing_data_set_is_named(tmp_path, capsys):
     for argument, message in (
-        ("", "--config=configs/base_to_novel.py:dataset="),  # a file that is there
+        ("", "--config=base_to_novel:dataset="),
         (f":dataset=eurosat,root={tmp_path}", "split_zhou_EuroSAT.json"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -42,6 +42,9 @@ def test_emoji_of_small_subgroups_are_left_out(tmp_path):
         records = [
             {"file_name": f"{i}.png", "label": "animal" if i < 3 else "flag", "split": "train"} for i in range(4)
         ]
+        records += [
+            {"file_name": f"{split}.png", "label": "animal", "split": split} for split in ("validation", "test")
+        ]
         for record in records:
             Image.new("RGB", (4, 4)).save(folder / record["file_name"])
         (folder / "metadata.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

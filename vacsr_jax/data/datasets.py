@@ -15,7 +15,7 @@ from vacsr_jax.data.embedding_files import read_pairs
 from vacsr_jax.data.hub_dataset import read_hub_dataset
 from vacsr_jax.data.image_folder import read_image_folder
 from vacsr_jax.data.scene_web import make_web
-from vacsr_jax.data.scenes import JITTER, make_scenes
+from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.data.source import Source, concatenate
 from vacsr_jax.data.webdataset import read_webdataset, split_outside_braces
 
@@ -40,7 +40,7 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
         return make_web(split, data[f"{split}_size"], seed=config.seed)
     if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
-        drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.get("jitter", JITTER)}
+        drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.jitter}
         return make_scenes(split or "all", size, seed=config.seed, **drawn)
     if data.name in OWN:
         return open_own(config, split)

@@ -230,7 +230,15 @@ def coarser(
 
 
 def build(config, dim: int, initial_logit: float) -> TokensModel:
-    return TokensModel(**config.tokens)
+    return TokensModel(
+        dim=config.tokens.dim,
+        places=config.tokens.places,
+        places_at_most=config.tokens.places_at_most,
+        scale=config.tokens.scale,
+        bias=config.tokens.bias,
+        token_bias=config.tokens.token_bias,
+        gate=config.tokens.gate,
+    )
 
 
 TOKENS = Method(

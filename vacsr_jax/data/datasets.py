@@ -100,8 +100,8 @@ def absolute_paths(paths: str) -> str:
 
 def missing_paths(config: ConfigDict) -> list[str]:
     """The absolute paths of `data.path` where nothing is; a relative one is a matter of the folder one is in."""
-    paths = map(_without_pattern, split_outside_braces(config.data.get("path", "")))
-    return [path for path in paths if os.path.isabs(path) and not Path(path).exists()]
+    paths = split_outside_braces(config.data.get("path", ""))
+    return [path for path in paths if os.path.isabs(path) and not Path(_without_pattern(path)).exists()]
 
 
 def _without_pattern(path: str) -> str:

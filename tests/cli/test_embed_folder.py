@@ -204,7 +204,7 @@ def test_an_unreadable_picture_is_named_and_finished_parts_stay(embed, refuse, i
     assert "The finished parts stay" in error
     assert "--on_error=skip" in error
     assert sorted(contents(tmp_path / "e")) == ["manifest.json", PARTS[0]]
-    with pytest.warns(UserWarning, match="1 pictures were left out; the first: .*04.png cannot be read"):
+    with pytest.warns(UserWarning, match="1 picture was left out; the first: .*04.png cannot be read"):
         out = embed(tmp_path / "e", "--on_error=skip")
     assert f"{tmp_path / 'e'}: 8 embeddings" in out
     assert read_embeddings(tmp_path / "e").ids.tolist() == [x for x in IDS if x != "04.png"]

@@ -218,6 +218,10 @@ def test_pictures_alone_answer_a_text_by_cosine(small_index, model_folder, capsy
     main(["search", f"--index={small_index / 'index'}", "--text=a red circle", "--k=3"])
     out = capsys.readouterr().out
     assert out.startswith("a red circle (ranked by cosine)\n")
+    main(["search", f"--index={small_index / 'index'}", "--text=a red circle", "--k=3", "--json"])
+    listed = json.loads(capsys.readouterr().out)["hits"]
+    assert [x["z"] for x in listed] == [None] * 3
+    assert listed[0]["cosine"] > 0
     assert "  z" not in out
     model, found = vacsr_jax.load(model_folder), MixedIndex.load(small_index / "index")
     text = model.cosine_vectors(model.encode_texts("a red circle"))

@@ -173,7 +173,8 @@ def embed_parts(
             vectors = model.cosine_vectors(model.encode_texts(model.tokenizer(contents)))
         yield Part(number, vectors, ids, kind, contents)
     if skipped:
-        warnings.warn(f"{len(skipped)} pictures were left out; the first: {next(iter(skipped.values()))}", stacklevel=2)
+        counted = "1 picture was" if len(skipped) == 1 else f"{len(skipped):,} pictures were"
+        warnings.warn(f"{counted} left out; the first: {next(iter(skipped.values()))}", stacklevel=2)
 
 
 @contextlib.contextmanager

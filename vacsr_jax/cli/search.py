@@ -105,10 +105,13 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             ranked = reranked_vectors(one, find_vectors, pair_model, vector, modality)
         else:
             ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
+        by_cosine = index.ranks_by_cosine(modality)
+        if by_cosine:  # what the index gives as z is then the cosine
+            ranked = ranked._replace(hits=ranked.hits._replace(z=np.full_like(ranked.hits.z, np.nan)))
         if options.json:
             print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
         else:
-            print_hits(content, ranked, index.contents, index.ranks_by_cosine(modality))
+            print_hits(content, ranked, index.contents, " (ranked by cosine)" if by_cosine else "")
         if options.html:
             answers.append(page_answer(content, modality, ranked, index.contents))
     if options.html:
@@ -211,20 +214,16 @@ def not_reranked(hits: Hits) -> Reranked:
     return rerank_hits(hits, lambda _: None, "")
 
 
-def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str], by_cosine: bool = False) -> None:
-    """Prints a table of the results, without the columns that have no numbers.
-
-    `by_cosine`: the index has one modality and no scale for such a query; z is then the cosine, and is left out.
-    """
+def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str], note: str = "") -> None:
+    """Prints a table of the results, without the columns that have no numbers; `note` stands beside the query."""
     hits = ranked.hits
     columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
-    columns = {name: x for name, x in columns.items() if not np.isnan(x).all() and not (by_cosine and name == "z")}
+    columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
     rows = []
     for i, (x, modality) in enumerate(zip(hits.ids, hits.modality, strict=True)):
         shown = contents.get(x, x) if modality == "text" else x
         shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
         rows.append([f"{i + 1:>3}  {shown}", modality, *(number(column[i]) for column in columns.values())])
-    note = " (ranked by cosine)" if by_cosine else ""
     print(f"{query}{note}\n{format_table(rows, ['', 'modality', *columns])}\n")
 
 
@@ -264,7 +263,7 @@ def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[s
     found = []
     for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True):
         content, fault = content_of(contents.get(x), kind)
-        found.append(Found(x, kind, content, float(score), float(z), number(p), number(u), fault))
+        found.append(Found(x, kind, content, float(score), number(z), number(p), number(u), fault))
     picture = modality == "image" and Path(query).is_file()
     return Answer(np.asarray(read_picture(query)) if picture else query, found)
 

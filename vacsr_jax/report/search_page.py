@@ -26,7 +26,7 @@ class Found:
     modality: str
     content: np.ndarray | str | None
     score: float
-    z: float
+    z: float | None
     probability: float | None = None
     uncertainty: float | None = None
     fault: str = ""

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, compile_fast, one_device):
     """Holds my_package, a run of its method, and the export of the run."""
     folder = tmp_path_factory.mktemp("outside")
     (folder / "my_package").mkdir()

@@ -18,6 +18,8 @@ from vacsr_jax.data.embeddings import read_embeddings
 from vacsr_jax.main import main
 from vacsr_jax.search.index import MixedIndex, files
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -14,6 +14,8 @@ from tests.deploy.hub_stand_in import TOKEN, Hub
 from vacsr_jax.deploy.hub import evaluation_text, model_card
 from vacsr_jax.main import main
 
+pytestmark = pytest.mark.slow
+
 SAVED = Path(__file__).parents[1] / "parity" / "golden" / "format2"
 WORDS = ["a red circle", "a blue square"]
 

@@ -9,7 +9,7 @@ from vacsr_jax.evaluation.explanation import Explanation
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.report.explanation import DARK, draw, explanation_svg, save_explanation
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast")]
 PICTURE = methods.batch()["images"][0]
 BY_HAND = Explanation(
     text="a red <circle>",

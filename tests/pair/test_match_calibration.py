@@ -54,6 +54,7 @@ def test_the_gradient_is_that_of_finite_differences():
     np.testing.assert_allclose(value(theta)[1], finite, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_takes_it_and_ranks_as_before():
     """Twice in a row gives the same numbers: the second fit sees the model's own logit, not the calibrated one."""
     _, model = methods.model_of("propensity, tokens")

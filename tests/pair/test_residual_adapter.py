@@ -11,6 +11,8 @@ from vacsr_jax.pair.adapter import DeterministicAdapter
 from vacsr_jax.pair.propensity import PropensityModel
 from vacsr_jax.pair.vacsr_terms import summed_terms, term_parameters
 
+pytestmark = pytest.mark.slow
+
 D, H = 6, 5
 RNG = np.random.default_rng(0)
 IMAGES, TEXTS = RNG.normal(size=(3, D)), RNG.normal(size=(4, D))

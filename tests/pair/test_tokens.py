@@ -159,6 +159,7 @@ def test_far_logits_and_their_gradients_are_finite():
     assert (logit[:, 1] > 1e8).all()
 
 
+@pytest.mark.slow
 def test_pads_and_places_that_are_none_change_nothing():
     model = model_of()
     params = params_of(model)
@@ -200,6 +201,7 @@ def test_a_class_token_is_no_cell():
     assert counts == {"cls": (2, 5, 32), "mean": (2, 5, 32)}
 
 
+@pytest.mark.slow
 def test_texts_score_the_same_at_every_length():
     """Rows of tokens as long as the text, of the lengths that texts are embedded in, and of the whole context."""
     config = scenes.get_config("method=tokens")

@@ -48,6 +48,7 @@ def test_a_refused_config_leaves_nothing_behind(field, refuse, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_there_stays(refuse, tmp_path):
     refuse(*SCENES, f"--workdir={tmp_path}", "--config.loss.hard=random")
     assert not list(tmp_path.iterdir())
@@ -180,6 +181,7 @@ def test_a_short_run_of_a_relative_path_is_evaluated_from_another_folder(refuse,
     main(["evaluate", f"--model={tmp_path / 'run'}", "--config.data.path=../moved"])
 
 
+@pytest.mark.slow
 def test_training_captions_that_are_cut_are_counted_once(tmp_path, caplog):
     config = small_config(**{"model.context_length": 8})
     run = set_up(config, tmp_path)

@@ -14,7 +14,7 @@ from vacsr_jax.pair import METHODS
 from vacsr_jax.towers.pooling import LogVarBranch
 from vacsr_jax.towers.presets import PRESETS
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast")]
 TINY = PRESETS["tiny"]
 
 

@@ -12,6 +12,8 @@ from vacsr_jax.data import embedding_parts
 from vacsr_jax.data.embeddings import read_embeddings, read_parts
 from vacsr_jax.main import main
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a red circle", "a blue square", "a red square", "a blue circle", "a circle"]
 IDS = [f"{i:02d}.png" for i in range(7)] + [f"t.txt:{i}" for i in range(1, 6)]
 PARTS = [f"part-0000{i}.npz" for i in range(5)]  # of 3 items: 3, 3, 1 pictures, then 3, 2 texts

@@ -16,7 +16,7 @@ from vacsr_jax.main import main
 from vacsr_jax.search.index import MixedIndex
 from vacsr_jax.search.text_entropy import make_reference_images, save
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_fast")]
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "hf_clip"
 TEXTS = ["a red dot", "blue", "lime square", "two cats", "red", "a dog"]
 

@@ -13,6 +13,8 @@ from vacsr_jax.pair.cosine import CosineModel
 from vacsr_jax.search.standardize import statistics as S
 from vacsr_jax.towers.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 N, D = 10, 64  # the tiny towers' dimension
 
 

@@ -40,6 +40,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", [name for name, message in REFUSED.items() if message])
 def test_a_refused_config_leaves_nothing_behind(field, refuse, tmp_path):
     error = refuse(*SCENES, f"--workdir={tmp_path / 'run'}", f"--config.{field}")

@@ -10,6 +10,8 @@ from tests.search.standardize.small_problem import embeddings, unit
 from vacsr_jax.search.standardize import compare as C
 from vacsr_jax.search.standardize.problem import make_problem
 
+pytestmark = pytest.mark.slow
+
 COCO = Path(__file__).parents[3].parent / "shared/data/clip_features_coco500/features.npz"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vacsr_jax.towers.base import TextConfig, VisionConfig
 from vacsr_jax.towers.clip import CLIPConfig
 from vacsr_jax.towers.hf import read_object, to_json
 from vacsr_jax.towers.image_processor import read_preprocessing
@@ -126,22 +127,26 @@ def check_expressible(config: CLIPConfig) -> None:
         raise ValueError(f"Hugging Face's CLIP cannot express this config: {reasons}")
 
 
+def hf_tower_fields(tower: TextConfig | VisionConfig, layer_norm_eps: float) -> dict[str, Any]:
+    """What Hugging Face calls the shape of a transformer, in CLIP's and in SigLIP's config.json."""
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "intermediate_size": tower.mlp_width,
+        "hidden_act": hf_activation(tower.activation),
+        "layer_norm_eps": layer_norm_eps,
+    }
+
+
 def write_hf_config(config: CLIPConfig) -> bytes:
     """The bytes of config.json for a config that `check_expressible` accepts."""
     v, t = config.vision, config.text
-    shared = {"layer_norm_eps": config.layer_norm_eps, "projection_dim": config.embedding_dim}
     ids = {"bos_token_id": t.start_id, "eos_token_id": t.end_id, "pad_token_id": t.pad_id}
     text: dict[str, Any] = {"vocab_size": t.vocab_size, "max_position_embeddings": t.context_length, **ids}
     vision: dict[str, Any] = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
     for tower, values in ((t, text), (v, vision)):
-        values |= {
-            "hidden_size": tower.width,
-            "num_hidden_layers": tower.layers,
-            "num_attention_heads": tower.heads,
-            "intermediate_size": tower.mlp_width,
-            "hidden_act": hf_activation(tower.activation),
-            **shared,
-        }
+        values |= hf_tower_fields(tower, config.layer_norm_eps) | {"projection_dim": config.embedding_dim}
     return to_json(
         {
             "architectures": ["CLIPModel"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vacsr_jax.towers.clip import CLIPConfig
-from vacsr_jax.towers.clip_hf_config import hf_activation, tower_fields
+from vacsr_jax.towers.clip_hf_config import hf_tower_fields, tower_fields
 from vacsr_jax.towers.clip_weights import is_position_ids, shared_names
 from vacsr_jax.towers.hf import CONFIG, find_folder, read_object, read_tensors, to_json
 from vacsr_jax.towers.image_processor import PREPROCESSOR, read_preprocessing, write_preprocessor
@@ -145,14 +145,7 @@ def write_siglip_config(config: CLIPConfig) -> bytes:
     vision: dict[str, Any] = {"image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
     vision |= {"vision_use_head": True, "model_type": "siglip_vision_model"}
     for tower, values in ((t, text), (v, vision)):
-        values |= {
-            "hidden_size": tower.width,
-            "num_hidden_layers": tower.layers,
-            "num_attention_heads": tower.heads,
-            "intermediate_size": tower.mlp_width,
-            "hidden_act": hf_activation(tower.activation),
-            "layer_norm_eps": config.layer_norm_eps,
-        }
+        values |= hf_tower_fields(tower, config.layer_norm_eps)
     return to_json(
         {"architectures": ["SiglipModel"], "model_type": "siglip", "text_config": text, "vision_config": vision}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,19 @@ def read_workdir(workdir: Path, checkpoint: str) -> Loaded:
     Raises:
       ValueError: if there is none, or it is damaged or does not fit this version.
     """
+    with chosen_step(workdir, checkpoint) as (checkpoints, step):
+        model, params, config = restore_model(checkpoints, step)
+    tokenizer = None if model.towers_config.takes_vectors else load_tokenizer(workdir / TOKENIZER)
+    return Loaded(model, params, tokenizer, config, step)
+
+
+@contextlib.contextmanager
+def chosen_step(workdir: Path, checkpoint: str) -> Iterator[tuple[Checkpoints, int]]:
+    """The checkpoints of a run, to be read in the block, and the step of the "best" or the "last" one.
+
+    Raises:
+      ValueError: if there is none.
+    """
     if checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint: got {checkpoint!r}, expected best or last")
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -31,11 +46,9 @@ def read_workdir(workdir: Path, checkpoint: str) -> Loaded:
         step = checkpoints.choose(checkpoint)
         if step is None:
             raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
-        model, params, config = restore_model(checkpoints, step)
+        yield checkpoints, step
     finally:
         checkpoints.close()
-    tokenizer = None if model.towers_config.takes_vectors else load_tokenizer(workdir / TOKENIZER)
-    return Loaded(model, params, tokenizer, config, step)
 
 
 def export_peft(workdir: Path, folder: str | Path, checkpoint: str) -> None:
@@ -44,14 +57,8 @@ def export_peft(workdir: Path, folder: str | Path, checkpoint: str) -> None:
     Raises:
       ValueError: if the run has no adapters, did not start from a Hugging Face CLIP or SigLIP, or cannot be read.
     """
-    checkpoints = Checkpoints(workdir, read_only=True)
-    try:
-        step = checkpoints.choose(checkpoint)
-        if step is None:
-            raise ValueError(f"{workdir}: no checkpoint is finished yet; train longer than checkpoint.every steps")
+    with chosen_step(workdir, checkpoint) as (checkpoints, step):
         model, params, config = restore_parts(checkpoints, step)
-    finally:
-        checkpoints.close()
     optim = config["optim"]
     if LORA not in params:
         raise ValueError(f"{workdir}: it was trained without adapters (optim.lora), so there is nothing for peft")

@@ -43,14 +43,18 @@ CELLS = [
 ]
 
 
-def train_all(out: Path, seeds: int, claim) -> None:
-    """Trains every cell, seed after seed; a run that has a result is not repeated. `claim(name)` may refuse a run."""
+def train_all(out: Path, seeds: int) -> None:
+    """Trains every cell, seed after seed; a run that has a result is not repeated."""
     for seed in range(seeds):
         for cell in CELLS:
-            task = cell.task(seed)
-            if not result_file(out, task.name).exists() and claim(task.name):
-                run_one(task, out, keep)
-                print(task.name, flush=True)
+            train_one(cell.task(seed), out)
+
+
+def train_one(task: Task, out: Path) -> None:
+    """Trains a run and keeps its model, unless it has a result."""
+    if not result_file(out, task.name).exists():
+        run_one(task, out, keep)
+        print(task.name, flush=True)
 
 
 def keep(model: Pretrained, config, folder: Path) -> dict:

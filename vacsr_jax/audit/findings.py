@@ -18,6 +18,7 @@ from vacsr_jax.audit.stream import Seen, look
 Z95 = 1.96
 FEW_LABELS = 200
 WIDE = 0.15  # an interval of the share of wrong labels that is wider says little
+MODEL_ERROR = 0.06  # of the log number of missing matches: how far off it was on scenes (experiments/audit)
 SHAPELESS = -1.9  # a log alpha below this: the fit found no use for the match logit
 
 
@@ -91,7 +92,7 @@ def audit(judges: Sequence[Judge], most: int, marks: Sequence[Mark] = ()) -> Fin
     missing_logit, missing = seen.best.sorted()
     errors = np.array([x.among(len(data.source)).missing_error() for x in fits])
     weights = np.array([len(judge.rows) for judge in judges]) / sum(len(judge.rows) for judge in judges)
-    factor = np.exp(Z95 * np.sqrt(np.sum((weights * errors) ** 2)))
+    factor = missing_factor(np.sqrt(np.sum((weights * errors) ** 2)))
     found = Findings(
         data=data,
         wrong=seen.wrong,
@@ -104,6 +105,15 @@ def audit(judges: Sequence[Judge], most: int, marks: Sequence[Mark] = ()) -> Fin
         cautions=cautions(fits, data),
     )
     return marked(found, fits, marks) if marks else found
+
+
+def missing_factor(error: float) -> float:
+    """The end of the 95 % interval of the number of missing matches over the estimate, from its log standard error.
+
+    The error of the fit comes from the labels alone. That the form of the label model is not quite that of the data is
+    in `MODEL_ERROR`.
+    """
+    return float(np.exp(Z95 * np.hypot(error, MODEL_ERROR)))
 
 
 def share_of(fits: Sequence[LabelModel]) -> Estimate:

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from tests.audit.small_audit import WRONG, N, cosine_model, write_pairs
 from vacsr_jax.audit import stream
 from vacsr_jax.audit.duplicates import similar_pairs
 from vacsr_jax.audit.findings import audit
 from vacsr_jax.audit.judge import Judge, Labelled
-from vacsr_jax.audit.label_model import match_logit, right_logit, wrong_logit
+from vacsr_jax.audit.label_model import match_logit, right_logit
 from vacsr_jax.audit.marks import Mark
 from vacsr_jax.data.embedding_files import read_pairs
 
@@ -33,7 +33,8 @@ def test_tiles_give_what_all_pairs_give(data, monkeypatch):
     theta = fitted.among(N).theta
     z, right = match_logit(theta, N, a, h), right_logit(theta, a, h)
     place = (data.image_of, np.arange(m))
-    np.testing.assert_allclose(seen.wrong, wrong_logit(theta, N, right[place]), atol=2e-4)
+    np.testing.assert_allclose(seen.right, right[place], atol=2e-4)
+    np.testing.assert_allclose(seen.total, logsumexp(right, axis=0), atol=2e-4)
     z[place] = right[place] = -np.inf
     assert seen.expected == pytest.approx(expit(z).sum(), rel=1e-4)
     assert seen.histogram.sum() == N * m - m

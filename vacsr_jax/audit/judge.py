@@ -96,7 +96,8 @@ class Judge:
             tile_pairs=size,
             score=scorer.tile_function(),
         )
-        return tuple(np.asarray(x) for x in found)
+        a, h = found
+        return np.asarray(a), np.asarray(h)
 
     def fit(self, seed: int = 0) -> LabelModel:
         """The label model of blocks of this judge's images with their own captions, drawn at random.

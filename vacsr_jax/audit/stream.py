@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vacsr_jax.audit.judge import Judge, label_parts
-from vacsr_jax.audit.label_model import LabelModel, match_logit, right_logit, wrong_logit
+from vacsr_jax.audit.label_model import LabelModel, match_logit, right_logit
 from vacsr_jax.ops.pairwise import count, even_part
 from vacsr_jax.scoring.model import prepare_scorer
 from vacsr_jax.scoring.pairs import DELAY, pairs_per_tile
@@ -53,7 +53,7 @@ class Seen:
 
     Attributes:
       right: [m] `right_logit` of each caption with its label's image; NaN until its judge has come.
-      wrong: [m] logit p_wrong.
+      total: [m] the logarithm of the sum of its exponentials over all images.
       better, better_right: [BETTER, m] the images whose label the caption would most likely be, besides its own, and
         their `right_logit`; -1 where there is none.
       best: the likeliest unlabelled matches.
@@ -62,7 +62,7 @@ class Seen:
     """
 
     right: np.ndarray
-    wrong: np.ndarray
+    total: np.ndarray
     better: np.ndarray
     better_right: np.ndarray
     best: Best
@@ -74,7 +74,7 @@ class Seen:
         """Before the first pair, of m captions; k pairs are listed."""
         return cls(
             np.full(m, np.nan),
-            np.full(m, np.nan),
+            np.full(m, -np.inf),
             np.full((BETTER, m), -1),
             np.full((BETTER, m), -np.inf, np.float32),
             Best(k, LEAST),
@@ -114,8 +114,6 @@ def look(judge: Judge, fitted: LabelModel, seen: Seen) -> None:
                 found = tile(_padded(images, part, height), captions, numbers.astype(np.int32), owners.astype(np.int32))
                 _take(seen, jax.device_get(found), rows[part], columns)
                 bar.update((part.stop - top) * (columns.stop - left))
-    mine = ~np.isnan(seen.right) & np.isnan(seen.wrong)
-    seen.wrong[mine] = wrong_logit(fitted.theta, n, seen.right[mine])
 
 
 def _padded(items: Any, part: slice, size: int) -> Any:
@@ -126,12 +124,13 @@ def _padded(items: Any, part: slice, size: int) -> Any:
 @functools.partial(jax.jit, static_argnames=("n", "pair", "tile_pairs", "score"))
 def _tile(scorer, pair_params, images, texts, rows, owners, *, theta, n, pair, tile_pairs, score):
     """Of a tile: logit p_match of unlabelled pairs [r, c] (else -inf) and the sum of p_match; of each caption the
-    right logit of its label, whether its label is here, and the best other images with theirs."""
+    right logit of its label, whether its label is here, the log sum of all right logits, and the best other images."""
     a, h = label_parts(scorer, pair_params, images, texts, pair=pair, tile_pairs=tile_pairs, score=score)
     labelled = rows[:, None] == owners[None, :]
     real = (rows >= 0)[:, None] & (owners >= 0)[None, :]
     right = right_logit(theta, a, h, jnp)
     logit = jnp.where(real & ~labelled, match_logit(theta, n, a, h, jnp), -jnp.inf)
+    total = jax.nn.logsumexp(jnp.where(real, right, -jnp.inf), axis=0)
     own = jnp.sum(jnp.where(labelled, right, 0), axis=0)
     others = jnp.where(real & ~labelled, right, -jnp.inf)
     better, places = [], jnp.arange(count(images))
@@ -139,15 +138,16 @@ def _tile(scorer, pair_params, images, texts, rows, owners, *, theta, n, pair, t
         at = jnp.argmax(others, axis=0)
         better.append((rows[at], jnp.max(others, axis=0)))
         others = jnp.where(places[:, None] == at[None, :], -jnp.inf, others)
-    return logit, jnp.sum(jax.nn.sigmoid(logit)), own, jnp.any(labelled, axis=0), better
+    return logit, jnp.sum(jax.nn.sigmoid(logit)), own, jnp.any(labelled, axis=0), total, better
 
 
 def _take(seen: Seen, found: Any, rows: np.ndarray, columns: slice) -> None:
-    logit, expected, own, here, better = found
+    logit, expected, own, here, total, better = found
     width = columns.stop - columns.start
     logit, own, here = logit[: len(rows), :width], own[:width], here[:width]
     seen.expected += float(expected)
     seen.right[columns] = np.where(here, own, seen.right[columns])
+    seen.total[columns] = np.logaddexp(seen.total[columns], total[:width])
     values = np.concatenate([seen.better_right[:, columns], [v[:width] for _, v in better]])
     numbers = np.concatenate([seen.better[:, columns], [r[:width] for r, _ in better]])
     order = np.argsort(-values, axis=0, kind="stable")[:BETTER]

@@ -241,7 +241,8 @@ class PropensityModel(PairModel):
         logit = (scores.logit - shift) / slope
         add = np.logaddexp if isinstance(logit, np.ndarray) else jnp.logaddexp
         log_probability = -add(0.0, -logit) if self.plateau else logit
-        return logit, scores.label_score - log_probability
+        label: Any = scores.label_score
+        return logit, label - log_probability
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

@@ -22,7 +22,6 @@ from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.pretrained import Pretrained, load
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.scoring.model import prepare_scorer, score_pairs
-from vacsr_jax.scoring.pairs import score_candidates
 from vacsr_jax.training.checkpoint import config_from_dict
 
 SUM = 1000
@@ -124,15 +123,18 @@ def label_posteriors(model: Pretrained, source, image_of: np.ndarray) -> tuple[n
     fitted = judge.fit()
     fitted = fitted.among(n)
     images, texts = judge.image_items(np.arange(n)), judge.text_items(np.arange(m))
-    labelled = jax.tree.map(lambda x: np.asarray(x)[image_of], images)
     scorer = prepare_scorer(model.model, model.params)
-    scores = score_candidates(scorer, labelled, texts, np.arange(m, dtype=np.int32)[:, None])
-    a, h = model.model.pair.label_parts(jax.device_get(model.params["pair"]), scores)
-    right = right_logit(fitted.theta, np.asarray(a), np.asarray(h))[:, 0]
+    one = jax.jit(jax.vmap(lambda image, text: scorer.label_parts(*jax.tree.map(lambda x: x[None], (image, text)))))
+    parts = [
+        one(*(jax.tree.map(lambda x, at=at: x[at], items) for items, at in ((images, image_of[block]), (texts, block))))
+        for block in np.array_split(np.arange(m), 20)
+    ]
+    a, h = (np.concatenate([np.asarray(part[k])[:, 0, 0] for part in parts]) for k in (0, 1))
+    right = right_logit(fitted.theta, a, h)
     drawn = np.random.default_rng(0).permutation(n)[:SUM]
     others = [
         logsumexp(right_logit(fitted.theta, *judge.parts(jax.tree.map(lambda x: x[drawn], images), part)), axis=0)
-        for part in (judge.text_items(block) for block in np.array_split(np.arange(m), 30))
+        for part in (jax.tree.map(lambda x, at=at: x[at], texts) for at in np.array_split(np.arange(m), 30))
     ]
     total = np.logaddexp(right, np.concatenate(others) + np.log(n / len(drawn)))
     log_r = label_share(right, total)

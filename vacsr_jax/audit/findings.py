@@ -16,6 +16,7 @@ from vacsr_jax.audit.marks import FEW, LISTS, Mark, recalibrate
 from vacsr_jax.audit.stream import Seen, look
 
 Z95 = 1.96
+TINY = 1e-38  # the least positive number of float32, about
 FEW_LABELS = 200
 WIDE = 0.15  # an interval of the share of wrong labels that is wider says little
 MODEL_ERROR = 0.06  # of the log number of missing matches: how far off it was on scenes (experiments/audit)
@@ -90,20 +91,20 @@ def audit(judges: Sequence[Judge], most: int, marks: Sequence[Mark] = ()) -> Fin
         look(judge, fitted, seen)
     n = len(data.source)
     known = ~np.isnan(seen.right)
-    share = label_share(seen.right[known], seen.total[known])
+    share = label_share(*(np.log(np.maximum(x[known], TINY)) for x in (seen.right, seen.total)))
     noise, error = fit_noise(share, n, data.image_of[known])
     wrong = np.full(len(known), -np.inf)
     wrong[known] = wrong_logit(noise, n, share)
-    missing_logit, missing = seen.best.sorted()
+    odds, missing = seen.best.sorted()
     errors = np.array([x.among(n).missing_error() for x in fits])
     weights = np.array([len(judge.rows) for judge in judges]) / sum(len(judge.rows) for judge in judges)
     factor = missing_factor(np.sqrt(np.sum((weights * errors) ** 2)))
     found = Findings(
         data=data,
         wrong=wrong,
-        better=np.where(seen.better_right > seen.right, seen.better, -1),
+        better=np.where(seen.better_right > np.nan_to_num(seen.right), seen.better, -1),
         missing=missing,
-        missing_logit=missing_logit.astype(np.float64),
+        missing_logit=np.log(odds.astype(np.float64)),
         histogram=seen.histogram,
         share=(estimate := share_of(noise, error, fits)),
         expected=Estimate(seen.expected, seen.expected / factor, seen.expected * factor),

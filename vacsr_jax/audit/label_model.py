@@ -21,7 +21,7 @@ the best of many bad fits is no right label. nu is then fitted once more, to all
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -90,18 +90,17 @@ class LabelModel:
         return float(np.sqrt(slope @ self.covariance @ slope))
 
 
-def right_logit(theta: Any, a: Any, h: Any, xp: Any = np) -> Any:
-    """log q + log e, the log probability that a match is there and got the label; `xp` is numpy or jax.numpy."""
+def right_logit(theta: np.ndarray, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """log q + log e, the log probability that a match is there and got the label."""
     log_alpha, beta, delta, _ = theta
-    return -xp.logaddexp(0.0, -(xp.exp(log_alpha) * a + beta)) - xp.logaddexp(0.0, -(h + delta))
+    return log_expit(np.exp(log_alpha) * a + beta) + log_expit(h + delta)
 
 
-def match_logit(theta: Any, n: int, a: Any, h: Any, xp: Any = np) -> Any:
-    """logit p_match of unlabelled pairs among n images; `xp` is numpy or jax.numpy."""
+def match_logit(theta: np.ndarray, n: int, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """logit p_match of unlabelled pairs among n images."""
     log_alpha, beta, delta, noise = theta
-    nu = 1 / (1 + xp.exp(-noise))
-    e = 1 / (1 + xp.exp(-(h + delta)))
-    return xp.exp(log_alpha) * a + beta + xp.log1p(-(1 - nu) / (1 - nu / n) * e)
+    nu = expit(noise)
+    return np.exp(log_alpha) * a + beta + np.log1p(-(1 - nu) / (1 - nu / n) * expit(h + delta))
 
 
 def label_share(right: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -32,12 +32,13 @@ def main() -> None:
         coco500.run(Path(options.data or "."), out / "coco500", options.seeds)
     elif options.part == "cleaning":
         cleaning.run(out, options.seeds)
-    for text in (
+    found = (
         scenes.tables(out / "scenes"),
         scenes.coverage_table(out / "coverage"),
         coco500.tables(out / "coco500"),
         cleaning.tables(out),
-    ):
+    )
+    for text in found:
         print(f"{text}\n", flush=True)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_k
+from vacsr_jax.search.checks import Names, Vectors, check_embeddings
 from vacsr_jax.search.filters import Fields, Where, to_sql
-from vacsr_jax.search.stores.base import Document, check_found, check_rows, one_line
+from vacsr_jax.search.standardize.ranking import Hits
+from vacsr_jax.search.standardize.statistics import ModalityStats
+from vacsr_jax.search.stores.base import Known, Line, check_rows, full, in_parts, merge_nearest, one_line
 
 QUERIES = 64  # in one scan
 READ = 1000  # ids in one request
@@ -30,7 +33,10 @@ class LanceStore:
       name: the name of the table. `add` makes it if it does not exist.
       modality_key, id_key, content_key, vector: the names of its columns.
       exact: compare every vector, even if there is an index of them.
+      refine: with an index, this many times k of the documents that it proposes are compared by their whole vectors.
     """
+
+    advice = "compare all with exact=True"
 
     def __init__(
         self,
@@ -42,6 +48,7 @@ class LanceStore:
         content_key: str = "content",
         vector: str = "vector",
         exact: bool = False,
+        refine: int = 10,
     ):
         try:
             import lancedb
@@ -49,9 +56,9 @@ class LanceStore:
         except ImportError as error:
             raise ImportError('LanceDB is not installed; pip install "vacsr_jax[lance]"') from error
         self._lancedb, self._arrow = lancedb, pyarrow
-        self.name, self.exact = name, exact
+        self.name, self.exact, self.refine = name, exact, refine
         self.modality_key, self.id_key, self.content_key, self.vector = modality_key, id_key, content_key, vector
-        self._where = ""
+        self._where, self._made = "", False
         with self._named():
             self.database = lancedb.connect(database) if isinstance(database, str | Path) else database
             self.table = self.database.open_table(name) if name in self.database.list_tables().tables else None
@@ -117,7 +124,7 @@ class LanceStore:
         new = pa.table(columns)
         with self._named():
             if self.table is None:
-                self.table = self.database.create_table(self.name, new)
+                self.table, self._made = self.database.create_table(self.name, new), True
                 return
             missing = [new.schema.field(key) for key in columns if key not in self.table.schema.names]
             if missing:
@@ -132,50 +139,78 @@ class LanceStore:
         """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
 
         Raises:
-          ValueError: if a query is zero, not finite or of another dimension, or if there are fewer than k documents.
+          ValueError: if a query is zero, not finite or of another dimension, or if fewer than k documents are found.
         """
         checked = check_embeddings(queries, self.dim, "queries")
-        check_k(k, self.count(modality), f"{modality} documents")
-        parts = (checked[i : i + QUERIES] for i in range(0, len(checked), QUERIES))
-        found = [line for part in parts for line in self._ask(part, k, modality)]
-        check_found([ids for ids, _ in found], k, "compare all with exact=True")
-        return np.array([ids for ids, _ in found], object), np.array([scores for _, scores in found], np.float32)
+        return full(self._nearest(checked, k, modality), k, self.advice)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Document]:
-        """The documents with these ids, as far as they are there."""
-        found: dict[str, Document] = {}
-        columns = [self.id_key, self.content_key, self.vector]
-        for start in range(0, len(ids) if self.table is not None else 0, READ):
-            part = list(dict.fromkeys(ids[start : start + READ]))
-            where = self._and(f"{self.id_key} IN ({', '.join(map(_quoted, part))})")
-            for row in self._rows(where, columns, len(part)):
-                vector = np.array(row[self.vector], np.float32)
-                found[row[self.id_key]] = Document(vector, row[self.content_key])
-        return found
+    def search(
+        self,
+        stats: ModalityStats,
+        queries: Vectors,
+        k: int,
+        *,
+        query_modality: str = "text",
+        prior: Mapping[str, float | int] | None = None,
+        per_modality_k: Mapping[str, int] | int | None = None,
+    ) -> Hits:
+        """`ranking.search` without counting documents: k of each modality that was fitted, merged on this side."""
+        checked = check_embeddings(queries, self.dim, "queries")
+        options = (query_modality, prior, per_modality_k)
+        return merge_nearest(lambda n, name: self._nearest(checked, n, name), stats, k, self.advice, *options)
+
+    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+        """What is known of the documents with these ids, as far as they are there."""
+        rows = self._read(ids, [self.modality_key, self.content_key])
+        return {row[self.id_key]: Known(row[self.modality_key], row[self.content_key]) for row in rows}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors float32 [d] of the documents with these ids, as far as they are there."""
+        return {row[self.id_key]: np.array(row[self.vector], np.float32) for row in self._read(ids, [self.vector])}
 
     def settle(self) -> None:
-        """Joins the files of all that was added, and indexes ids and modalities."""
+        """Joins the files of all that was added, and indexes ids and modalities.
+
+        The files of a table that this store made are removed once they are joined. Those of one that was there stay for
+        LanceDB's seven days, since others may be reading them.
+        """
         if self.table is None:
             return
         from lancedb.index import Bitmap, BTree
 
-        with self._named():
-            self.table.optimize(cleanup_older_than=timedelta(0))
+        with self._named(), warnings.catch_warnings(action="ignore"):  # that nobody else may be reading
+            self.table.optimize(cleanup_older_than=timedelta(0) if self._made else None)
             self.table.create_index(self.id_key, config=BTree(), replace=True)
             self.table.create_index(self.modality_key, config=Bitmap(), replace=True)
 
-    def drop(self) -> None:
-        """Removes the table, if it exists."""
-        if self.table is not None:
-            with self._named():
-                self.database.drop_table(self.name)
+    def drop(self, collection: str | None = None) -> None:
+        """Removes the table, or another one of the same database, if it exists."""
+        with self._named():
+            self.database.drop_table(collection or self.name, ignore_missing=True)
+        if collection in (None, self.name):
             self.table = None
 
-    def _ask(self, queries: np.ndarray, k: int, modality: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    def close(self) -> None:
+        """Nothing is left to do: LanceDB holds no lock and no connection."""
+
+    def _read(self, ids: Sequence[str], columns: list[str]) -> Iterator[dict[str, Any]]:
+        for part in in_parts(ids, READ) if self.table is not None else ():
+            where = self._and(f"{self.id_key} IN ({', '.join(map(_quoted, part))})")
+            yield from self._rows(where, [self.id_key, *columns], len(part))
+
+    def _nearest(self, queries: np.ndarray, k: int, modality: str) -> list[Line]:
+        """Up to k documents of a modality for each query."""
+        if self.table is None:
+            raise ValueError(f"LanceDB has no table {self.name!r}; add documents first")
+        parts = (queries[i : i + QUERIES] for i in range(0, len(queries), QUERIES))
+        return [line for part in parts for line in self._ask(part, k, modality)]
+
+    def _ask(self, queries: np.ndarray, k: int, modality: str) -> Iterator[Line]:
         with self._named():
             search = self.table.search(queries, vector_column_name=self.vector).distance_type("cosine")
             search = search.where(self._only(modality)).limit(int(k)).select([self.id_key, "_distance"])
-            found = (search.bypass_vector_index() if self.exact else search).to_arrow()
+            # An index proposes documents by shortened vectors; the cosines are those of the whole ones.
+            found = (search.bypass_vector_index() if self.exact else search.refine_factor(self.refine)).to_arrow()
         ids, distances = found[self.id_key].to_pylist(), found["_distance"].to_numpy()
         numbers = found["query_index"].to_numpy() if len(queries) > 1 else np.zeros(len(ids), int)
         for number in range(len(queries)):

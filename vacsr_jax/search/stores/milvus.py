@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_k
+from vacsr_jax.search.checks import Names, Vectors, check_embeddings
 from vacsr_jax.search.filters import Fields, Where, to_milvus
-from vacsr_jax.search.stores.base import Document, check_found, check_rows, one_line
+from vacsr_jax.search.standardize.ranking import Hits
+from vacsr_jax.search.standardize.statistics import ModalityStats
+from vacsr_jax.search.stores.base import Known, Line, check_rows, full, in_parts, merge_nearest, one_line
 
 LONGEST_ID, LONGEST_MODALITY = 4096, 256  # bytes
 READ = 1000  # ids in one request
@@ -24,7 +26,7 @@ class MilvusStore:
     ```
     store = MilvusStore(MilvusClient("documents.db"), "documents")               # a file
     store = MilvusStore(MilvusClient("http://localhost:19530"), "documents")     # a server or a cluster
-    hits = ranking.search(store, stats, queries, k=20)
+    hits = store.search(stats, queries, k=20)
     ```
 
     Milvus's rerankers multiply scores but add nothing, so the modalities are merged on this side: k hits of each.
@@ -35,6 +37,8 @@ class MilvusStore:
       modality_key, id_key, content_key, vector: the names of its fields.
       exact: make the collection with an index (FLAT) that compares every vector, and not with Milvus's own choice.
     """
+
+    advice = "make the collection with exact=True"
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class MilvusStore:
         self._pymilvus, self.client, self.collection, self.exact = pymilvus, client, collection, exact
         self.modality_key, self.id_key, self.content_key, self.vector = modality_key, id_key, content_key, vector
         self._where = ""
+        self._counts: dict[str, int] = {}  # condition -> documents
         self._dim: int | None = None  # once the collection is checked
 
     @property
@@ -73,11 +78,14 @@ class MilvusStore:
         return tuple(sorted(found))
 
     def count(self, modality: str) -> int:
-        """The number of documents of a modality."""
+        """The number of documents of a modality, counted once until more are added: Milvus Lite reads them all."""
         if not self._exists():
             return 0
         self._check()
-        return int(self._query(self._only(modality), ["count(*)"], None)[0]["count(*)"])
+        where = self._only(modality)
+        if where not in self._counts:
+            self._counts[where] = int(self._query(where, ["count(*)"], None)[0]["count(*)"])
+        return self._counts[where]
 
     def filtered(self, where: Where) -> MilvusStore:
         """The same documents but for those that a filter leaves out: a mapping, or an expression of Milvus."""
@@ -103,6 +111,7 @@ class MilvusStore:
         rows = check_rows(embeddings, ids, contents, metadata, self.dim)
         if not self._exists():
             self._make(rows.vectors.shape[1])
+        self._counts.clear()
         for part in rows.parts():
             values = [
                 {
@@ -121,37 +130,34 @@ class MilvusStore:
         """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
 
         Raises:
-          ValueError: if a query is zero, not finite or of another dimension, or if there are, or Milvus finds, fewer
-            than k documents.
+          ValueError: if a query is zero, not finite or of another dimension, or if fewer than k documents are found.
         """
         checked = check_embeddings(queries, self._check(), "queries")
-        check_k(k, self.count(modality), f"{modality} documents")
-        found: list[Any] = []
-        for start in range(0, len(checked), QUERIES):
-            with self._named():
-                found += self.client.search(
-                    self.collection,
-                    data=checked[start : start + QUERIES],
-                    anns_field=self.vector,
-                    filter=self._only(modality),
-                    limit=int(k),
-                    search_params={"metric_type": "COSINE"},
-                    output_fields=[self.id_key],
-                )
-        check_found(found, k, "make the collection with exact=True")
-        ids = [[hit["entity"][self.id_key] for hit in line] for line in found]
-        return np.array(ids, object), np.array([[hit["distance"] for hit in line] for line in found], np.float32)
+        return full(self._nearest(checked, k, modality), k, self.advice)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Document]:
-        """The documents with these ids, as far as they are there."""
-        found: dict[str, Document] = {}
-        for start in range(0, len(ids) if self._exists() else 0, READ):
-            part = list(dict.fromkeys(ids[start : start + READ]))
-            where = self._and(f"{self.id_key} in {json.dumps(part, ensure_ascii=False)}")
-            for row in self._query(where, [self.id_key, self.content_key, self.vector], len(part)):
-                vector = np.array(row[self.vector], np.float32)
-                found[row[self.id_key]] = Document(vector, row.get(self.content_key))
-        return found
+    def search(
+        self,
+        stats: ModalityStats,
+        queries: Vectors,
+        k: int,
+        *,
+        query_modality: str = "text",
+        prior: Mapping[str, float | int] | None = None,
+        per_modality_k: Mapping[str, int] | int | None = None,
+    ) -> Hits:
+        """`ranking.search` without counting documents: k of each modality that was fitted, merged on this side."""
+        checked = check_embeddings(queries, self._check(), "queries")
+        options = (query_modality, prior, per_modality_k)
+        return merge_nearest(lambda n, name: self._nearest(checked, n, name), stats, k, self.advice, *options)
+
+    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+        """What is known of the documents with these ids, as far as they are there."""
+        rows = self._read(ids, [self.modality_key, self.content_key])
+        return {row[self.id_key]: Known(row[self.modality_key], row.get(self.content_key)) for row in rows}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors float32 [d] of the documents with these ids, as far as they are there."""
+        return {row[self.id_key]: np.array(row[self.vector], np.float32) for row in self._read(ids, [self.vector])}
 
     def settle(self) -> None:
         """Writes what was added into segments, whose vectors Milvus then indexes."""
@@ -159,12 +165,43 @@ class MilvusStore:
             with self._named():
                 self.client.flush(self.collection)
 
-    def drop(self) -> None:
-        """Removes the collection, if it exists."""
-        if self._exists():
+    def drop(self, collection: str | None = None) -> None:
+        """Removes the collection, or another one of the same database, if it exists."""
+        name = collection or self.collection
+        with self._named():
+            if self.client.has_collection(name):
+                self.client.drop_collection(name)
+        if name == self.collection:
+            self._dim = None
+            self._counts.clear()
+
+    def close(self) -> None:
+        """Ends the connection, and the engine of a file."""
+        self.client.close()
+
+    def _nearest(self, queries: np.ndarray, k: int, modality: str) -> list[Line]:
+        """Up to k documents of a modality for each query."""
+        found: list[Any] = []
+        for start in range(0, len(queries), QUERIES):
             with self._named():
-                self.client.drop_collection(self.collection)
-        self._dim = None
+                found += self.client.search(
+                    self.collection,
+                    data=queries[start : start + QUERIES],
+                    anns_field=self.vector,
+                    filter=self._only(modality),
+                    limit=int(k),
+                    search_params={"metric_type": "COSINE"},
+                    output_fields=[self.id_key],
+                )
+        return [
+            ([hit["entity"][self.id_key] for hit in line], np.array([hit["distance"] for hit in line], np.float32))
+            for line in found
+        ]
+
+    def _read(self, ids: Sequence[str], fields: list[str]) -> Iterator[dict[str, Any]]:
+        for part in in_parts(ids, READ) if self._exists() else ():
+            where = self._and(f"{self.id_key} in {json.dumps(part, ensure_ascii=False)}")
+            yield from self._query(where, [self.id_key, *fields], len(part))
 
     def _make(self, dim: int) -> None:
         kinds = self._pymilvus.DataType

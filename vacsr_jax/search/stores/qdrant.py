@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings
 from vacsr_jax.search.filters import Fields, Where
 from vacsr_jax.search.standardize.ranking import Hits, affine_maps, candidates
 from vacsr_jax.search.standardize.statistics import ModalityStats
-from vacsr_jax.search.stores.base import Document, check_found, check_rows, one_line
+from vacsr_jax.search.stores.base import Known, check_found, check_rows, in_parts, one_line
 from vacsr_jax.search.stores.qdrant_terms import (
     affine_sum,
     conditions,
@@ -23,6 +23,8 @@ from vacsr_jax.search.stores.qdrant_terms import (
     nested,
     point_id,
 )
+
+READ = 1000  # ids in one request
 
 
 class QdrantStore:
@@ -202,36 +204,47 @@ class QdrantStore:
         z = self._scores(found) - priors[columns]
         return Hits(ids, modality, z * std[columns] + mean[columns], z)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Document]:
-        """The documents with these ids, as far as they are there."""
-        if not self._exists() or not ids:
-            return {}
-        name, _ = self._check()
-        with self._named():
-            points, _ = self.client.scroll(
-                self.collection,
-                scroll_filter=self._models.Filter(must=[*self._where, self._has_id(ids)]),
-                limit=len(ids),
-                with_payload=[self.id_key, self.content_key],
-                with_vectors=True if name is None else [name],
-            )
+    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+        """What is known of the documents with these ids, as far as they are there."""
         return {
-            self._value(point, self.id_key): Document(
-                np.array(point.vector if name is None else point.vector[name], np.float32),
-                in_payload(point, self.content_key),
+            self._value(point, self.id_key): Known(
+                self._value(point, self.modality_key), in_payload(point, self.content_key)
             )
-            for point in points
+            for point in self._read(ids, False)
         }
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The unit vectors float32 [d] of the documents with these ids, as far as they are there."""
+        name = self._check()[0] if self._exists() else None
+        found = {self._value(x, self.id_key): x.vector for x in self._read(ids, True if name is None else [name])}
+        return {x: np.array(vector if name is None else vector[name], np.float32) for x, vector in found.items()}
 
     def settle(self) -> None:
         """Nothing is left to do: the server indexes in the background what `add` has written."""
 
-    def drop(self) -> None:
-        """Removes the collection, if it exists."""
-        if self._exists():
+    def drop(self, collection: str | None = None) -> None:
+        """Removes the collection, or another one of the same database, if it exists."""
+        name = collection or self.collection
+        with self._named():
+            if self.client.collection_exists(name):
+                self.client.delete_collection(name)
+        if name == self.collection:
+            self._searched = None
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.client.close()
+
+    def _read(self, ids: Sequence[str], with_vectors: bool | list[str]) -> Iterator[Any]:
+        for part in in_parts(ids, READ) if self._exists() else ():
             with self._named():
-                self.client.delete_collection(self.collection)
-        self._searched = None
+                yield from self.client.scroll(
+                    self.collection,
+                    scroll_filter=self._models.Filter(must=[*self._where, self._has_id(part)]),
+                    limit=len(part),
+                    with_payload=[self.id_key, self.modality_key, self.content_key],
+                    with_vectors=with_vectors,
+                )[0]
 
     def _only(self, modality: str) -> Any:
         return self._models.Filter(must=[has(self.modality_key, modality), *self._where])

@@ -25,6 +25,7 @@ from vacsr_jax.cli import (
     index,
     push,
     search,
+    serve,
     standardize,
     train,
 )
@@ -42,6 +43,7 @@ VERBS = (
     push,
     index,
     search,
+    serve,
     standardize,
     entropy,
     classify,

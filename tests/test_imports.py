@@ -43,6 +43,7 @@ ALLOWED = {
         *("training", "evaluation", "calibration", "scoring", "data", "model_files", "image_text", "pair", "towers"),
         *FOUNDATION,
     },
+    "serve": {"serve", "search", "report", "pretrained", "scoring", "data", "pair", *FOUNDATION},
     "deploy": {"deploy", "pretrained", "evaluation", "report", "towers", "atomic_files", "workdir"},
     "config_files": set(),
     "cli": {
@@ -59,6 +60,7 @@ ALLOWED = {
         "metrics",
         "training",
         "pretrained",
+        "serve",
         "atomic_files",
         "workdir",
         "__init__",

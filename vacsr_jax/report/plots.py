@@ -30,16 +30,21 @@ _PIXEL_ART = 64  # a picture with sides up to this many pixels is kept exactly
 THUMBNAIL = 256
 
 
-def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", bins: int = 60) -> str:
+def histogram_svg(
+    scores: dict[str, np.ndarray],
+    xlabel: str = "score (logit)",
+    bins: int = 60,
+    limits: tuple[float, float] | None = None,
+) -> str:
     """Draws score histograms of up to four classes of pairs, each scaled to area 1, as inline SVG.
 
     `scores` maps a name to a vector of any length. Infinite values are left out. An empty class only appears in the
-    legend.
+    legend. `limits` are the ends of the axis; by default the smallest and the largest value.
     """
     values = {name: np.asarray(v, float).ravel() for name, v in scores.items()}
     values = {name: v[np.isfinite(v)] for name, v in values.items()}
     everything = np.concatenate(list(values.values()))
-    edges = np.histogram_bin_edges(everything, bins) if len(everything) else np.linspace(0, 1, bins)
+    edges = np.histogram_bin_edges(everything, bins, limits) if len(everything) else np.linspace(0, 1, bins)
     figure, axes = _figure(4.8, 2.9)
     for (name, v), colour, dash in zip(values.items(), SERIES, _DASHES, strict=False):
         density = np.histogram(v, edges, density=True)[0] if len(v) else np.zeros(len(edges) - 1)

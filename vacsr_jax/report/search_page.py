@@ -1,4 +1,4 @@
-"""The results of a search as HTML, pictures and texts in one list with their numbers; and as one self-contained page."""
+"""The results of a search as HTML: pictures and texts in one list with their numbers, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ def _number(name: str, value: float | None) -> str:
 
 TONES = ".k0{--tone:var(--c0)}.k1{--tone:var(--c1)}.k2{--tone:var(--c2)}.k3{--tone:var(--c3)}"
 
-_STYLE = f"""{TONES}""" + """
+_STYLE = (
+    f"""{TONES}"""
+    + """
 .search{display:block!important}
 .search .query{display:flex;align-items:baseline;gap:16px;font-size:1.15rem;width:auto!important}
 .found{gap:6px}
@@ -162,3 +164,4 @@ border-top:1px solid var(--grid);border-left:4px solid var(--tone)}
 @media (max-width:700px){.found li{grid-template-columns:1.6em minmax(0,1fr)}.what{flex-wrap:wrap}
 .found .facts{grid-column:2;display:flex;gap:0 12px}}
 """
+)

@@ -12,13 +12,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 
 from vacsr_jax.atomic_files import parse_json
 from vacsr_jax.serve.batching import BusyError
 from vacsr_jax.serve.engine import SECONDS, Engine, json_scores
 from vacsr_jax.serve.guard import Guard, Refusal
 from vacsr_jax.serve.pictures import Pictures
-from vacsr_jax.serve.requests import TooLargeError, parse_embed, parse_search, parse_score
+from vacsr_jax.serve.requests import TooLargeError, parse_embed, parse_score, parse_search
 
 CONNECTIONS = 1024  # at once; another one gets 503
 SHOWN_FOR = "private, max-age=3600"  # how long a browser keeps a picture
@@ -33,7 +34,8 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
     """
     import gradio
 
-    from vacsr_jax.serve.page import STYLE, build_page
+    from vacsr_jax.serve.page import build_page
+    from vacsr_jax.serve.style import STYLE, make_theme
 
     app = FastAPI(title="vacsr", docs_url=None, redoc_url=None, openapi_url=None)
     pictures = Pictures(engine.index.contents, engine.kinds)
@@ -66,9 +68,8 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
     async def picture(id: str) -> Response:
         return await shown(pictures.picture, id)
 
-    for status in (404, 405, 422):
-        app.add_exception_handler(status, absent)
-    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(404, absent)
+    app.add_exception_handler(405, absent)
     blocks = build_page(engine)
     gradio.mount_gradio_app(
         app,
@@ -83,13 +84,21 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
         pwa=False,
         mcp_server=False,
         css=STYLE,
+        theme=make_theme(),
     )
-    app.routes[-1].app.add_exception_handler(Refusal, refused)  # type: ignore[attr-defined]  # Gradio's own application
+    mounted: Any = app.routes[-1]
+    for one in (app, mounted.app):  # Gradio's is an application of its own
+        one.add_exception_handler(Refusal, refused)
+        one.add_exception_handler(RequestValidationError, incomplete)
     return Guard(app, uploads, token)
 
 
 async def absent(request: Request, error: Any) -> Response:
     return reply({"error": "there is nothing here"}, 404)
+
+
+async def incomplete(request: Request, error: Any) -> Response:
+    return reply({"error": "a field is missing or has another type"}, 400)
 
 
 async def refused(request: Request, refusal: Any) -> Response:

@@ -75,7 +75,7 @@ class Engine:
         return self.scorer.model.model.pair.explains
 
     def submit(self, request: Any) -> Future:
-        """The future answer to a `Search`, `Score`, `Embed`, `Explain` or `Diagnose`; raises BusyError if the queue is full."""
+        """The future answer to a `Search`, `Score`, `Embed`, `Explain` or `Diagnose`; see `Batcher.submit`."""
         return self._batcher.submit(request, SECONDS)
 
     def ask(self, request: Any) -> Any:
@@ -235,8 +235,8 @@ MANY = 1 << 31
 def kind_of(request: Any) -> Hashable:
     """Requests of one kind are answered in one call: searches alike but for the query, and embeddings."""
     if not isinstance(request, Search):
-        return type(request)
-    query = request.query.id if isinstance(request.query, Document) else type(request.query)
+        return type(request).__name__
+    query = request.query.id if isinstance(request.query, Document) else type(request.query).__name__
     return query, request.k.bit_length(), request.prior, request.modalities, request.rerank
 
 
@@ -247,4 +247,3 @@ def json_scores(scored: Scored) -> dict[str, Any]:
         name: None if x is None else [[number(value) for value in row] for row in np.asarray(x)]
         for name, x in columns.items()
     }
-

@@ -21,8 +21,9 @@ PAGE_BYTES = 2**18  # of what the page sends, apart from uploads
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 # The page's own addresses. Gradio has more, some of which read files or fetch addresses: they do not exist here.
-GET = ("/", "/thumbnail", "/picture", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-GET += tuple(f"/gradio_api/{name}" for name in ("startup-events", "queue/data", "upload_progress", "theme.css", "info"))
+OWN = ("/", "/thumbnail", "/picture", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+READS = ("startup-events", "queue/data", "upload_progress", "theme.css", "info")
+GET = (*OWN, *(f"/gradio_api/{name}" for name in READS))
 GET_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 POST = tuple(f"/gradio_api/{name}" for name in ("queue/join", "upload", "cancel", "reset"))
 UPLOADED = "/gradio_api/file="
@@ -110,7 +111,9 @@ class Guard:
     def _check(self, given: str) -> None:
         assert self._token is not None
         if not hmac.compare_digest(given.encode(), self._token.encode()):
-            raise Refusal(401, "this server wants its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser")
+            raise Refusal(
+                401, "this server wants its token: Authorization: Bearer TOKEN, or /?token=TOKEN in a browser"
+            )
 
     def _check_address(self, method: str, path: str) -> None:
         if path.startswith(API):  # these have rules of their own
@@ -137,7 +140,8 @@ def given_token(scope: Any) -> str | None:
 async def enter(token: str, send: Any) -> None:
     """Keeps the token in a cookie and shows the page, so that it does not stay in the address."""
     cookie: SimpleCookie = SimpleCookie({COOKIE: token})
-    cookie[COOKIE].update({"httponly": True, "samesite": "Strict", "path": "/"})
+    for name, value in (("httponly", True), ("samesite", "Strict"), ("path", "/")):
+        cookie[COOKIE][name] = value
     headers = [(b"location", b"/"), (b"set-cookie", cookie[COOKIE].OutputString().encode())]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

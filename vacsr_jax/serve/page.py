@@ -1,7 +1,8 @@
-"""The page: a search over pictures and texts, and a picture compared with captions. It asks the engine as the API does."""
+"""The page: a search over pictures and texts, and a picture compared with captions. It asks the same engine."""
 
 from __future__ import annotations
 
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,7 @@ from vacsr_jax.serve import show
 from vacsr_jax.serve.batching import BusyError
 from vacsr_jax.serve.engine import Engine
 from vacsr_jax.serve.requests import MOST_RERANKED, MOST_RESULTS, Diagnose, Document, Search, decoded, text
-from vacsr_jax.serve.style import GRID_SCRIPT, STYLE
-
-__all__ = ["STYLE", "build_page"]
+from vacsr_jax.serve.style import GRID_SCRIPT
 
 RESULTS = 24
 STEPS = 20  # back
@@ -25,14 +24,23 @@ UPLOADS_KEPT = 3600  # seconds
 Query = tuple[str, str]  # "text", "picture" (the file of an upload) or "like" (an id), and which
 
 
-class Upload(gr.Image):
-    """A picture as the file that was uploaded: decoded by this library, not by Gradio, which takes any format."""
+def drop_zone(label: str, height: int) -> gr.Image:
+    """Where a picture is dropped. It arrives as a file, to be decoded by this library, since Gradio takes any format.
 
-    def preprocess(self, payload: Any) -> Any:
-        return payload.path if payload is not None else None
+    A subclass would make Gradio write a file beside this one.
+    """
+    zone = gr.Image(label=label, sources=["upload", "clipboard"], height=height, buttons=[])
 
-    def get_block_name(self) -> str:
-        return "image"
+    def as_file(payload: Any) -> str | None:
+        if payload is None or payload.path is None:
+            return None
+        folder, path = (os.path.realpath(x) for x in (zone.GRADIO_CACHE, payload.path))
+        if not path.startswith(folder + os.sep):
+            raise gr.Error("The picture was not uploaded here.", print_exception=False)
+        return path
+
+    setattr(zone, "preprocess", as_file)  # noqa: B010
+    return zone
 
 
 def build_page(engine: Engine) -> gr.Blocks:
@@ -43,7 +51,7 @@ def build_page(engine: Engine) -> gr.Blocks:
         gr.Markdown("# Search pictures and texts")
         with gr.Tab("Search"):
             search_tab(engine, blocks)
-        with gr.Tab("Compare a picture with captions"):
+        with gr.Tab("Compare"):
             compare_tab(engine)
     blocks.state_session_capacity = SESSIONS
     blocks.queue(api_open=False, max_size=128, default_concurrency_limit=16)
@@ -61,31 +69,28 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
                 max_length=500,
             )
             ask = gr.Button("Search", variant="primary")
-            picture = Upload(
-                label="Or drop a picture here: what resembles it is shown",
-                sources=["upload", "clipboard"],
-                height=150,
-                buttons=[],
-            )
+            picture = drop_zone("Or drop a picture", 150)
+            gr.HTML(show.note("What resembles the picture is shown. The server forgets it after an hour."))
             most = min(MOST_RESULTS, len(engine.index))
-            k = gr.Slider(
-                1, most, min(RESULTS, most), step=1, label="How many results", info="The best come first."
-            )
-            priors = [prior_slider(name) for name in engine.modalities] if len(counts) > 1 else []
-            kinds = gr.CheckboxGroup(
-                [(show.plural(name), name) for name in engine.modalities],
-                value=list(engine.modalities),
-                label="Show",
-                info="Untick what you do not want to see.",
-                visible=len(counts) > 1,
-            )
-            rerank = gr.Checkbox(
-                value=engine.rerank is not None,
-                label="Let the second model sort",
-                info="It looks at each result more closely and says how probably it matches: slower, for up to "
-                f"{MOST_RERANKED} results.",
-                visible=engine.rerank is not None,
-            )
+            with gr.Accordion("Adjust the results", open=True) as options:
+                k = gr.Slider(
+                    1, most, min(RESULTS, most), step=1, label="How many results", info="The best come first."
+                )
+                priors = [prior_slider(name) for name in engine.modalities] if len(counts) > 1 else []
+                kinds = gr.CheckboxGroup(
+                    [(show.plural(name), name) for name in engine.modalities],
+                    value=list(engine.modalities),
+                    label="Show",
+                    info="Untick what you do not want to see.",
+                    visible=len(counts) > 1,
+                )
+                rerank = gr.Checkbox(
+                    value=engine.rerank is not None,
+                    label="Let the second model sort",
+                    info="It looks at each result more closely and says how probably it matches: slower, for up to "
+                    f"{MOST_RERANKED} results.",
+                    visible=engine.rerank is not None,
+                )
             with gr.Accordion("Is this index fair to pictures and texts?", open=False, visible=len(counts) > 1) as fair:
                 diagnosis = gr.HTML(show.wrapped("<p>Computing…</p>"))
         with gr.Column(scale=3, min_width=320):
@@ -103,7 +108,9 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
     settings = [k, kinds, rerank, *priors]
     shown = [now, trail, status, grid, back, detail]
 
-    def answer(query: Query | None, before: list[Query], k: float, kinds: list[str], rerank: bool, *priors: float) -> list:
+    def answer(
+        query: Query | None, before: list[Query], k: float, kinds: list[str], rerank: bool, *priors: float
+    ) -> list:
         html, grid = found(engine, query, int(k), kinds, rerank, dict(zip(engine.modalities, priors, strict=False)))
         return [query, before, html, grid, gr.update(visible=bool(before)), gr.update(visible=False)]
 
@@ -147,6 +154,8 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
     like.click(by_opened, [chosen, *where], shown, **quick)
     back.click(step_back, [trail, *settings], shown, **quick)
     fair.expand(lambda: asked(engine, Diagnose(), show.diagnosis), None, diagnosis, **quick)
+    wide = gr.Number(visible=False)
+    blocks.load(lambda width: gr.update(open=width > 700), wide, options, js="() => window.innerWidth", **quick)
     blocks.load(from_address, where, [words, *shown], **quick)
 
 
@@ -169,9 +178,8 @@ def prior_slider(name: str) -> gr.Slider:
 def compare_tab(engine: Engine) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            picture = Upload(
-                label="Drop a picture here", sources=["upload", "clipboard"], height=220, buttons=[]
-            )
+            gr.HTML(show.note("Which caption fits a picture best, and how sure is the model?"))
+            picture = drop_zone("Drop a picture", 220)
             captions = gr.Textbox(
                 label="Captions",
                 info=f"One a line, up to {LINES}. Each is compared with the picture.",

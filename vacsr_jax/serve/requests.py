@@ -1,4 +1,4 @@
-"""What may be asked, as JSON: every field is checked, and a picture is decoded, before anything waits for the device."""
+"""What may be asked, as JSON: fields are checked, and pictures decoded, before anything waits for the device."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def parse_search(given: Any, prepare: Prepare) -> Search:
     given = fields(given, ("text", "image", "like", "k", "prior", "modalities", "rerank"))
     queries = [name for name in ("text", "image", "like") if name in given]
     if len(queries) != 1:
-        raise ValueError(f"got {' and '.join(queries) or 'no query'}, expected one of text, image (base64), like (an id)")
+        raise ValueError(
+            f"got {' and '.join(queries) or 'no query'}, expected one of text, image (base64), like (an id)"
+        )
     k = whole("k", given.get("k", 10), 1, MOST_RESULTS)
     modalities = given.get("modalities")
     if modalities is not None:
@@ -122,7 +124,7 @@ def parse_search(given: Any, prepare: Prepare) -> Search:
 
 
 def parse_score(given: Any, prepare: Prepare) -> Score:
-    """Pairs from {"images": [base64 or {"id"}], "texts": [text or {"id"}], "interval": probability}; see `parse_search`."""
+    """Pairs from {"images": [base64 or {"id"}], "texts": [text or {"id"}], "interval": 0.9}; see `parse_search`."""
     given = fields(given, ("images", "texts", "interval"))
     interval = given.get("interval")
     if interval is not None and not 0 < real("interval", interval) < 1:
@@ -222,6 +224,8 @@ def decoded(name: str, blob: bytes, prepare: Prepare) -> Squares:
     with DECODED_AT_ONCE:
         try:
             return prepare(decode_picture(blob, most_pixels=UPLOAD_PIXELS))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise TooLargeError(f"{name}: has more than {UPLOAD_PIXELS} pixels; make it smaller") from None
         except Exception as error:  # Pillow raises half a dozen types for broken files
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             if f"more than {UPLOAD_PIXELS}" in said:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vacsr_jax.report import plots
 from vacsr_jax.report.explanation import explanation_svg
-from vacsr_jax.report.search_page import NOUNS, Found, closeness, found_list, kind_of
+from vacsr_jax.report.search_page import NOUNS, Found, found_list, kind_of
 from vacsr_jax.search.standardize.diagnosis import Diagnosis
 from vacsr_jax.serve.engine import INTERVAL, Engine, Scored
 from vacsr_jax.serve.requests import Document, Explain, Score, Squares
@@ -25,6 +25,10 @@ DRAWING = threading.Lock()  # Matplotlib's settings are of the whole process
 
 def wrapped(html: str) -> str:
     return f'<div class="vacsr">{html}</div>'
+
+
+def note(sentence: str) -> str:
+    return wrapped(f'<p class="note">{escape(sentence)}</p>')
 
 
 def plural(modality: str) -> str:
@@ -59,7 +63,7 @@ def summary(query: tuple[str, str], hits: Sequence[Mapping[str, Any]]) -> str:
         numbers += " <b>u</b>: how unsure the model is; compare it between results."
     return wrapped(
         f'<p role="status">{counts} {asked} {what}, the best first.</p><p class="note">A result is compared with the '
-        f"best results of its own kind that questions usually have, so that pictures and texts share one list.{numbers}</p>"
+        f"best results of its own kind that questions usually have, so that both kinds share one list.{numbers}</p>"
     )
 
 
@@ -92,7 +96,8 @@ def buttons(x: Found) -> str:
     return (
         f'<div class="actions"><button type="button" data-act="like" data-id="{escape(x.id)}" '
         f'aria-label="More like {name:.80}">More like this</button>'
-        f'<button type="button" data-act="open" data-id="{escape(x.id)}" aria-label="Details of {name:.80}">Details</button>'
+        f'<button type="button" data-act="open" data-id="{escape(x.id)}" '
+        f'aria-label="Details of {name:.80}">Details</button>'
         "</div>"
     )
 
@@ -108,7 +113,9 @@ def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document
         shown += f'<img class="whole" src="{address("picture", document)}" alt="{escape(document)}"></a>'
     else:
         shown = f"<blockquote>{escape(held or document)}</blockquote>"
-    parts = [f'<h2>{escape(NOUNS.get(modality, modality).capitalize())}</h2>{shown}<p><code>{escape(document)}</code></p>']
+    parts = [
+        f"<h2>{escape(NOUNS.get(modality, modality).capitalize())}</h2>{shown}<p><code>{escape(document)}</code></p>"
+    ]
     pair = as_pair(engine, content, query, document, modality)
     if query is None:
         return wrapped("".join(parts))
@@ -119,9 +126,9 @@ def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document
     parts.append(f"<h3>Does it match?</h3>{numbers(engine, scored)}")
     if scored.draws is not None:
         with DRAWING:
-            drawn = plots.histogram_svg({"draws": scored.draws[:, 0, 0]}, "match probability", bins=30)
+            drawn = plots.histogram_svg({"draws": scored.draws[:, 0, 0]}, "match probability", 50, (0, 1))
         parts.append(
-            f'<figure>{drawn}<figcaption>Every draw is one opinion that the model holds possible. Narrow: it is sure. '
+            f"<figure>{drawn}<figcaption>Every draw is one opinion that the model holds possible. Narrow: it is sure. "
             "Wide: it is not.</figcaption></figure>"
         )
     if engine.explains and isinstance(pair[1], str):
@@ -133,7 +140,11 @@ def as_pair(engine: Engine, content: Any, query: Any, document: str, modality: s
     """The picture and the text to compare, or None for two pictures, two texts, or a document without content."""
     if content is None or engine.index.contents.get(document) is None:
         return None
-    asked = engine.kinds.get(content.id) if isinstance(content, Document) else {str: "text", Squares: "image"}[type(content)]
+    asked = (
+        engine.kinds.get(content.id)
+        if isinstance(content, Document)
+        else {str: "text", Squares: "image"}[type(content)]
+    )
     if {asked, modality} != {"image", "text"}:
         return None
     if isinstance(content, Document) and asked == "text":
@@ -145,7 +156,9 @@ def as_pair(engine: Engine, content: Any, query: Any, document: str, modality: s
 def unscored(engine: Engine, modality: str, held: str | None) -> str:
     if held is None:
         return "The index holds no content of this document, so it cannot be compared more closely."
-    return f"A match is between a picture and a text. This is a {NOUNS.get(modality, modality)}, as what you asked with."
+    return (
+        f"A match is between a picture and a text. This is a {NOUNS.get(modality, modality)}, as what you asked with."
+    )
 
 
 def numbers(engine: Engine, scored: Scored) -> str:
@@ -171,8 +184,9 @@ def explained(engine: Engine, image: Any, caption: str) -> str:
     with DRAWING:
         svg = explanation_svg(drawn)
     return (
-        f'<figure>{svg}<figcaption>Which word found which place in the picture: the lit part is where it was found, a '
-        "frame means the picture as a whole. The bar is what the word multiplies the probability by.</figcaption></figure>"
+        f"<figure>{svg}<figcaption>Which word found which place in the picture: the lit part is where it was found, a "
+        "frame means the picture as a whole. The bar is what the word multiplies the probability by."
+        "</figcaption></figure>"
     )
 
 
@@ -201,7 +215,8 @@ def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
     meaning = engine.scorer.model.meaning
     notes = [x for x in (meaning.probability or meaning.logit, meaning.uncertainty) if x]
     notes += [f"interval: where the probability lies with {INTERVAL:.0%} probability"] * (scored.low is not None)
-    html = f'<div class="scroll"><table class="captions"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    html = f'<div class="scroll"><table class="captions">{table}</table></div>'
     html += f'<p class="note">{escape("; ".join(notes))}.</p>'
     if engine.explains:
         html += "".join(explained(engine, image, captions[j]) for j in order[:EXPLAINED])
@@ -211,7 +226,9 @@ def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
 def diagnosis(found: Diagnosis | None) -> str:
     """The bias of the index as a picture, and in words."""
     if found is None:
-        return wrapped("<p>This index has one kind of documents, or no queries of its own, so there is nothing to show.</p>")
+        return wrapped(
+            "<p>This index has one kind of documents, or no queries of its own: there is nothing to show.</p>"
+        )
     buffer = io.BytesIO()
     with DRAWING:
         found.figure().savefig(buffer, format="png", dpi=110)

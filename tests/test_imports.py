@@ -49,6 +49,7 @@ ALLOWED = {
         *("audit", "training", "pretrained", "scoring", "data", "losses", "pair", "ops"),
         *FOUNDATION,
     },
+    "serve": {"serve", "search", "report", "pretrained", "scoring", "data", "pair", *FOUNDATION},
     "deploy": {"deploy", "pretrained", "evaluation", "report", "towers", "atomic_files", "workdir"},
     "config_files": set(),
     "cli": {
@@ -66,6 +67,7 @@ ALLOWED = {
         "metrics",
         "training",
         "pretrained",
+        "serve",
         "atomic_files",
         "shipped_models",
         "workdir",

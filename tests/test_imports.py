@@ -37,6 +37,7 @@ ALLOWED = {
     "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {
         *("training", "evaluation", "data", "optim", "metrics", "model_files", "image_text", "pair", "towers"),
+        "config_files",
         *FOUNDATION,
     },
     "pretrained": {

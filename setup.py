@@ -66,6 +66,7 @@ setup(
     keywords="image-text retrieval, CLIP, similarity, uncertainty, JAX, Flax",
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["vacsr_jax", "vacsr_jax.*"]),
+    package_data={"vacsr_jax": ["models/*/*.json", "models/*/*.safetensors", "models/*/tokenizer/*.json"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.7.2",

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
+    config.adapter.bounded = False  # sigma^2 is u = sigmoid(log var), at most 1; False: u's odds, u / (1 - u)
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
     config.adapter.residual = False  # logit = scale cos + bias + m(z), where m is 0 at the start; False: m(z) alone
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)

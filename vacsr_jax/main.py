@@ -23,6 +23,7 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    models,
     push,
     search,
     standardize,
@@ -49,6 +50,7 @@ VERBS = (
     data_check,
     data_shots,
     configs,
+    models,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 

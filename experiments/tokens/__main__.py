@@ -10,9 +10,9 @@ import argparse
 import os
 from pathlib import Path
 
-from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, share_compilations, task
+from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import finished, run_all
+from experiments.scenes.runs import finished, run_all, share_compilations
 from experiments.tokens.measure import measure, measure_reference
 
 NOISE = (0.0, 0.2, 0.5)

@@ -45,11 +45,16 @@ ALLOWED = {
         *("training", "evaluation", "calibration", "scoring", "data", "model_files", "image_text", "pair", "towers"),
         *FOUNDATION,
     },
+    "audit": {
+        *("audit", "training", "pretrained", "scoring", "data", "losses", "pair", "ops"),
+        *FOUNDATION,
+    },
     "deploy": {"deploy", "pretrained", "evaluation", "report", "towers", "atomic_files", "workdir"},
     "config_files": set(),
     "cli": {
         "cli",
         "config_files",
+        "audit",
         "deploy",
         "towers",
         "calibration",

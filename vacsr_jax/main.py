@@ -12,6 +12,7 @@ import warnings
 
 from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    audit,
     calibrate,
     classify,
     configs,
@@ -38,6 +39,7 @@ VERBS = (
     train,
     evaluate,
     calibrate,
+    audit,
     embed,
     export,
     push,

@@ -20,20 +20,29 @@ SHORT = {"train.steps": 1200}
 TOKENS = PROPENSITY | {"propensity.match": "tokens"}
 PAIRS = TOKENS | {"tokens.places": "pairs"}
 MAIN = {"tokens, cells": TOKENS, "tokens, pairs": PAIRS}
-# Each changes one thing of the model with pairs.
+# Each changes one thing of the model with cells, after 1,200 steps.
+VARIANT = "experiments.tokens.variants:"
 PARTS = {
-    "pairs": {},
-    "cells": {"tokens.places": "cells"},
+    "cells": {},
+    "mean of the claims": {"propensity.match": VARIANT + "MEAN"},
+    "sum of the claims": {"propensity.match": VARIANT + "SUM"},
+    "no propensities": {"propensity.text": False, "propensity.image": False},
+    "no plateau": {"propensity.plateau": False},
+    "no noise floor": {"propensity.noise_floor": False},
+    "sigmoid loss alone": {"method": "tokens"},
+    "InfoNCE alone": {"method": VARIANT + "INFONCE"},
+    "mean, InfoNCE alone (FILIP)": {"method": VARIANT + "FILIP", "tokens.gate": False, "tokens.token_bias": False},
+    "pairs": {"tokens.places": "pairs"},
+    "12 pooled regions": {"propensity.match": VARIANT + "REGIONS"},
+    "a cross-attention layer": {"propensity.match": VARIANT + "CROSS"},
     "the pooled image alone": {"tokens.places": "whole"},
     "one bias": {"tokens.token_bias": False},
     "no gate": {"tokens.gate": False},
     "d 16": {"tokens.dim": 16},
     "d 64": {"tokens.dim": 64},
-    "no propensities": {"propensity.text": False, "propensity.image": False},
-    "no noise floor": {"propensity.noise_floor": False},
-    "no plateau": {"propensity.plateau": False},
-    "sigmoid loss alone": {"method": "tokens"},
+    "VACSR's latent on each claim": {"propensity.match": VARIANT + "LATENT"},
 }
+CONTROLS = ("mean of the claims", "sum of the claims", "no propensities", "sigmoid loss alone")  # with pairs as well
 TABLES = ("main", "parts")
 SEEDS = {"main": 5, "parts": 3}
 COLUMNS = {
@@ -77,7 +86,12 @@ def table_rows(table: str) -> list[Row]:
     if table == "main":
         rows = [Row(name, fields, noise) for noise in NOISE for name, fields in MAIN.items()]
         return [Row("claims", CONJUNCTION), *rows]
-    return [Row(name, PAIRS | SHORT | fields) for name, fields in PARTS.items()]
+    rows = [Row(name, TOKENS | SHORT | fields) for name, fields in PARTS.items()]
+    rows += [Row(f"pairs, {name}", PAIRS | SHORT | PARTS[name]) for name in CONTROLS]
+    rows += [Row("claims", CONJUNCTION | SHORT)]
+    for name, fields in {"claims": CONJUNCTION, "cells": TOKENS}.items():
+        rows += [Row(f"{name}, 3,000 steps", fields), Row(f"{name}, 6,000 steps", fields | {"train.steps": 6000})]
+    return rows
 
 
 def reference(seed: int):

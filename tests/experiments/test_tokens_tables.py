@@ -70,6 +70,7 @@ def test_what_a_score_knows_of_each_kind_of_fact():
     assert set(found) == {"exists", "absent", "count", "side", "relation", "background"}
     assert set(found.values()) == {1.0}
     assert set(fact_aurocs(np.zeros((60, 300)), source).values()) == {0.5}
-    red, circle = 0, 0  # indices of words
-    (index,) = [i for i, c in enumerate(sum(map(list, source.captions), [])) if "a red circle" in c][:1]
+    red, circle = 0, 0  # the first words of their kinds
+    captions = [caption for own in source.captions for caption in own]
+    index = next(i for i, caption in enumerate(captions) if "a red circle" in caption)
     assert (red, circle) in named_combinations(source.facts[index])

@@ -21,7 +21,7 @@ ALLOWED = {
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "towers": {"towers", *FOUNDATION},
-    "pair": {"pair", "losses", "towers", *FOUNDATION},
+    "pair": {"pair", "losses", "towers", "calibration", *FOUNDATION},
     "image_text": {"pair", "towers"},
     "model_files": {"data", "image_text", "pair", "towers", *FOUNDATION},
     "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},

@@ -227,12 +227,12 @@ class PropensityModel(PairModel):
         match = params.get("match", {})
         if not self.plateau or "calibration" not in match:
             return params
-        from vacsr_jax.pair.calibration import fit_calibration  # late: scipy, which only training needs
+        from vacsr_jax.calibration.pairs import fit_match  # late: only training needs it
 
         slope, shift = np.asarray(match["calibration"], np.float64)
         logit = (np.asarray(scores.logit, np.float64) - shift) / slope
         propensity = np.asarray(scores.label_score) + np.logaddexp(0, -logit)
-        calibration = np.asarray(fit_calibration(logit, propensity, labels), np.float32)
+        calibration = np.asarray(fit_match(logit, propensity, labels), np.float32)
         return {**params, "match": {**match, "calibration": calibration}}
 
     @nn.nowrap

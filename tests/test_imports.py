@@ -27,7 +27,7 @@ ALLOWED = {
     "model_files": {"data", "image_text", "pair", "towers", *FOUNDATION},
     "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},
     "metrics": {"metrics"},
-    "calibration": {"calibration", *FOUNDATION},
+    "calibration": {"calibration", "losses", *FOUNDATION},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from vacsr_jax.calibration.calibration import PAIRS, Calibration
-from vacsr_jax.losses.label_likelihood import negative_log_likelihood
 
 MOST_IMAGES, MOST_TEXTS = 1000, 2000  # of a sample; more change little and take longer
 
@@ -75,6 +74,8 @@ def fit_pairs(scores: np.ndarray, labels: np.ndarray) -> Calibration:
 def maximize(scores: np.ndarray, labels: np.ndarray) -> tuple[Fit, tuple[float, float, float]]:
     """The likeliest fit, and the covariance of slope and intercept (inverse of the numeric Hessian)."""
     from scipy.optimize import minimize  # late: takes as long to import as JAX
+
+    from vacsr_jax.losses.label_likelihood import negative_log_likelihood
 
     centre, spread = float(scores[~labels].mean()), float(scores[~labels].std()) or 1.0
     z, gap = (scores - centre) / spread, float((scores[labels].mean() - centre) / spread)

@@ -68,7 +68,9 @@ def task(part: str, row: str, noise: float, seed: int) -> Task:
 
 
 def tasks(parts: tuple[str, ...], seed: int, common: dict) -> list[Task]:
-    found = [task(part, row, noise, seed) for part in parts for noise in NOISE for row in PARTS[part][1]]
+    """The runs of a seed; clean and half wrong labels first, and the adapters before the baselines."""
+    order = [(part, noise) for part in parts for noise in (NOISE[0], *reversed(NOISE[1:]))]
+    found = [task(part, row, noise, seed) for part, noise in order for row in reversed(PARTS[part][1])]
     return [one._replace(fields={**one.fields, **common}) for one in found]
 
 

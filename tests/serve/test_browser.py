@@ -138,6 +138,7 @@ def test_drop_a_picture(page, served):
     assert set(kinds(page)) == {"picture"}
 
 
+@pytest.mark.parametrize("page", [1280], indirect=True)
 def test_a_file_that_is_no_picture_gets_a_sentence(page, tmp_path):
     (tmp_path / "no.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "no.png")
@@ -156,12 +157,14 @@ def test_compare_a_picture_with_captions(page, tmp_path):
     assert all(re.search(r"% to .* %", row.replace("\n", " ")) for row in rows)
 
 
+@pytest.mark.parametrize("page", [400], indirect=True)
 def test_the_bias_of_the_index_is_shown(page):
     page.get_by_role("tab", name="Fairness").click()
     page.get_by_text("By raw similarity they would take").first.wait_for()
     assert page.locator("img.diagnosis").is_visible()
 
 
+@pytest.mark.parametrize("page", [1280], indirect=True)
 def test_a_search_in_the_address(page, address):
     page.goto(f"{address}/?text=blue")
     page.get_by_text("for “blue”").wait_for()

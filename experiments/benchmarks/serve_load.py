@@ -190,7 +190,7 @@ def stop(server: subprocess.Popen, port: int, kind: Kind, clients: int) -> tuple
     with ThreadPoolExecutor(clients) as pool:
         asked = [pool.submit(ask, i) for i in range(clients)]
         sent.wait()
-        time.sleep(0.02)
+        time.sleep(0.1)  # for the requests to arrive
         began = time.perf_counter()
         os.kill(server.pid, signal.SIGTERM)
         finished = sum(x.exception() is None and x.result() for x in asked)
@@ -229,8 +229,8 @@ def tables(
             "",
             format_table(rows, columns, markdown=True),
             "",
-            f"{requests:,} requests by {clients} clients at once in {seconds:.0f} s: {requests / seconds:.0f} a second. "
-            f"The server was {ready.partition(':')[0].strip()}. Load of the machine at the end: "
+            f"{requests:,} requests by {clients} clients at once in {seconds:.0f} s: {requests / seconds:.0f} a "
+            f"second. The server was {ready.partition(':')[0].strip()}. Load of the machine at the end: "
             f"{os.getloadavg()[0]:.1f}.",
             "",
             f"Memory of the server: {early:.0f} MiB in the second quarter of the requests, {late:.0f} MiB in the last "

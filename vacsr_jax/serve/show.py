@@ -246,6 +246,6 @@ def diagnosis(found: Diagnosis | None) -> str:
         f"Measured with {found.queries:,} queries:</p><ul>{shares}</ul>"
         f'<div class="scroll"><img class="diagnosis" src="data:image/png;base64,{data}" alt="Left, the shares of each '
         "kind among the best results before and after standardization, as the list says. Right, how similar the best "
-        'result of each kind is."></div><p class="note">Right: how similar the best result of each kind usually is. The '
-        "further the hills lie apart, the less fair a ranking by raw similarity would be.</p>"
+        'result of each kind is."></div><p class="note">Right: how similar the best result of each kind usually is. '
+        "The further the hills lie apart, the less fair a ranking by raw similarity would be.</p>"
     )

@@ -25,12 +25,16 @@ class WithConfigs(build_py):
 
 
 SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
+LANCE = ["lancedb>=0.40"]
+MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]  # the second is the engine in a file; a cluster needs the first alone
 
 DATASETS = ["datasets>=4.0"]
 TENSORBOARD = ["tensorboard>=2.17"]
 
 TEST = [
-    *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
+    *SEARCH,  # wheels for every Python here, 500 MB installed with the next two: the stores' tests run by default
+    *LANCE,
+    *MILVUS,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -92,6 +96,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "lance": LANCE,
+        "milvus": MILVUS,
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "parquet": ["pyarrow>=15"],  # embeddings in parquet files

@@ -1,4 +1,4 @@
-"""Stores rank as the exact index does: FAISS, LanceDB, Milvus Lite, Qdrant in memory, and its server if there is one."""
+"""Stores rank as the exact index does: FAISS, LanceDB, Milvus Lite, Qdrant in memory, and a server if there is one."""
 
 import dataclasses
 import functools
@@ -24,6 +24,7 @@ from vacsr_jax.search.index import MixedIndex, codes
 from vacsr_jax.search.standardize import ranking
 from vacsr_jax.search.standardize import statistics as S
 from vacsr_jax.search.stores import FaissStore, LanceStore, MilvusStore, QdrantStore
+from vacsr_jax.search.stores.milvus import import_pymilvus
 
 D, SIZES = 8, {"image": 20, "text": 30}
 NAMES = tuple(SIZES)
@@ -89,10 +90,8 @@ def make_faiss():
 @functools.cache
 def engines():
     """A folder, and a Milvus Lite in it; both are gone when the module's tests are done."""
-    from pymilvus import MilvusClient
-
     folder = tempfile.TemporaryDirectory(prefix="engines_")
-    return folder, MilvusClient(f"{folder.name}/vectors.db")
+    return folder, import_pymilvus().MilvusClient(f"{folder.name}/vectors.db")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,6 +163,7 @@ def wait_for(url, seconds=30):
     pytest.fail(f"{url} does not answer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", STORES)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.sampled_from([1, 7, 20, 50]), prior=st.floats(-1, 1))

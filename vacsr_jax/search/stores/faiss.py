@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids, check_k
-from vacsr_jax.search.filters import Fields, Where, check_metadata, matcher
+from vacsr_jax.search.filters import NOTHING, Fields, Where, check_metadata, matcher
 
 SAMPLE = 64  # vectors of an adopted index that are looked at
 UNIT = 0.1  # how far from 1 their middle length may be: quantized vectors are a little off
@@ -48,10 +48,10 @@ class FaissStore:
 
     def filtered(self, where: Where) -> FaissStore:
         """The same documents but for those that a filter leaves out, by the metadata that `add` and `metadata` got."""
-        passes, nothing = matcher(where), {}
+        passes = matcher(where)
         view = copy.copy(self)
         view._kept = {
-            name: np.array([label for label, x in ids.items() if passes(self.metadata.get(x, nothing))], np.int64)
+            name: np.array([label for label, x in ids.items() if passes(self.metadata.get(x, NOTHING))], np.int64)
             for name, ids in self._ids.items()
         }
         return view

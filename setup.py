@@ -26,12 +26,14 @@ class WithConfigs(build_py):
 
 SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
 
+SERVE = ["gradio>=6.0"]
 DATASETS = ["datasets>=4.0"]
 TENSORBOARD = ["tensorboard>=2.17"]
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16", "latex2mathml>=3.77", "nbformat>=5.10"]
 
 TEST = [
     *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
+    *SERVE,  # the page and its API are tested by default; 200 MB installed, most of it shared with the others
     "pytest>=8",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -96,6 +98,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "serve": SERVE,
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "parquet": ["pyarrow>=15"],  # embeddings in parquet files

@@ -101,6 +101,7 @@ def get_config() -> ConfigDict:
     config.data.test_size = 500  # images. Of embeddings: the first of the test split; 0: all
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
     config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
+    config.data.absent = 0.0  # share of facts that say what a scene lacks: "no red circle"
     config.data.held_out = False  # train without some combinations of colour and shape
     # people's own: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md); embeddings
     config.data.path = ""  # a folder, a pattern of shards, a table, a repository, a file; several folders: a,b

@@ -27,7 +27,7 @@ ALLOWED = {
     "model_files": {"data", "image_text", "pair", "towers", *FOUNDATION},
     "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},
     "metrics": {"metrics"},
-    "calibration": {"calibration", *FOUNDATION},
+    "calibration": {"calibration", "losses", *FOUNDATION},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
@@ -49,6 +49,7 @@ ALLOWED = {
         *("audit", "training", "pretrained", "scoring", "data", "losses", "pair", "ops"),
         *FOUNDATION,
     },
+    "serve": {"serve", "search", "report", "pretrained", "scoring", "data", "pair", *FOUNDATION},
     "deploy": {"deploy", "pretrained", "evaluation", "report", "towers", "atomic_files", "workdir"},
     "config_files": set(),
     "cli": {
@@ -66,6 +67,7 @@ ALLOWED = {
         "metrics",
         "training",
         "pretrained",
+        "serve",
         "atomic_files",
         "shipped_models",
         "workdir",
@@ -79,17 +81,19 @@ ALLOWED = {
 # What a room inside `search` may import of `search`, itself included, and which of them read the rooms beside it.
 ALLOWED_IN_SEARCH = {
     "checks": set(),
+    "filters": set(),
     "standardize": {"standardize", "checks"},
     "text_entropy": {"standardize", "checks"},
-    "stores": {"stores", "standardize", "checks"},
-    "index": {"index", "standardize", "text_entropy", "checks"},
+    "stores": {"stores", "standardize", "filters", "checks"},
+    "index": {"index", "stores", "standardize", "text_entropy", "filters", "checks"},
 }
 FROM_SEARCH_OUTWARD = {
     "data": {
         "search/checks.py",
         "search/index/files.py",
+        "search/index/stored.py",
         "search/standardize/problem.py",
-    },  # for vectors of any length, for indexes of the first format, and for problems read from files
+    },  # for vectors of any length, for indexes of the first format, for samples, and for problems read from files
     "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, for comparing and choosing
 }
 

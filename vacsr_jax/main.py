@@ -27,6 +27,7 @@ from vacsr_jax.cli import (
     models,
     push,
     search,
+    serve,
     standardize,
     train,
 )
@@ -45,6 +46,7 @@ VERBS = (
     push,
     index,
     search,
+    serve,
     standardize,
     entropy,
     classify,

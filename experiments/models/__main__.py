@@ -31,6 +31,10 @@ RECIPES = {
         "scenes: a match is four claims that all hold; match and label apart (propensity, conjunction)",
         (PROPENSITY, "--config.propensity.match=conjunction"),
     ),
+    "scenes-web": Recipe(
+        "towers to start from, trained on a web without scenes (infonce): --config.model.pretrained=scenes-web",
+        ("--config=scene_web",),
+    ),
 }
 METRICS = {
     "mAP@R, truth": "true/mAP@R",

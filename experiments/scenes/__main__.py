@@ -91,7 +91,7 @@ def main() -> None:
         for seed in () if options.table else seeds:
             pretrained.evaluate_zero_shot(out, seed)
             run_all(pretrained.tasks(options.parts, seed, common), out, options.jobs, pretrained.measure)
-        print(pretrained.tables(out, seeds))
+        print(pretrained.tables(out, seeds), pretrained.draw_curves(out, seeds), sep="\n\n")
     elif options.towers == "scratch":
         if not options.table:
             run_all(full_tasks(out, common, options.methods), out, options.jobs)

@@ -11,7 +11,7 @@ from experiments.scenes.runs import Task, finished, result_file
 
 TOWERS = "scenes-web"
 NOISE = (0.0, 0.2, 0.5)
-FIELDS = {"model.pretrained": TOWERS, "train.steps": 1200, "checkpoint.every": 400}
+FIELDS = {"model.pretrained": TOWERS, "train.steps": 1200, "checkpoint.every": 200}
 ZERO_SHOT = "zero-shot"
 PROPENSITY = {"method": "propensity"}
 VACSR, DETERMINISTIC = {"method": "vacsr"}, {"method": "deterministic"}
@@ -38,6 +38,11 @@ PARTS = {
     "frozen": ({"optim.frozen": ["towers/*"]}, METHODS),
     "options": ({}, OPTIONS),
     "first blocks": ({"optim.image_blocks": 1, "optim.text_blocks": 1}, METHODS),
+    # The variance and the learning curves, without pretrained towers.
+    "scratch": (
+        {"model.pretrained": "", "train.steps": 3000, "checkpoint.every": 300},
+        {"deterministic": DETERMINISTIC, "VACSR": VACSR, "VACSR, sigma^2 = u": VACSR | {"adapter.bounded": True}},
+    ),
 }
 CANDIDATES = 100  # of the cosine, which the adapter ranks again
 METRICS = {
@@ -135,6 +140,23 @@ def tables(out: Path, seeds: range) -> str:
     """The tables of finished runs: mAP@R of every part, the two stages of adapters, and every metric."""
     results = finished(out)
     return "\n\n".join([ranking_table(results, seeds), stages_table(results, seeds), *metric_tables(results, seeds)])
+
+
+def draw_curves(out: Path, seeds: range) -> Path:
+    """Draws how the adapters learn at the highest noise, from scratch and from pretrained towers."""
+    from experiments.scenes.figures import learning_curves
+
+    results, file = finished(out), out / "learning_curves.png"
+    curves = {
+        title: {
+            row: found
+            for row in ("deterministic", "VACSR")
+            if (found := [results[x]["curve"] for x in names(part, row, NOISE[-1], seeds) if x in results])
+        }
+        for title, part in (("towers from scratch", "scratch"), ("pretrained towers", "trained"))
+    }
+    learning_curves(curves, file)
+    return file
 
 
 def ranking_table(results: dict[str, dict], seeds: range) -> str:

@@ -80,6 +80,7 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
     from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
+    from vacsr_jax.workdir import METRICS as METRICS_FILE
 
     quiet()
     config, workdir = make_config(task.fields), out / "workdirs" / task.name
@@ -95,6 +96,7 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
         "step": best.step,
         "test": evaluate_captions(best, test).metrics,
         "validation": evaluate_captions(best, validation).metrics,
+        "curve": validation_curve(workdir / METRICS_FILE),
     }
     if task.untrained:
         untrained = dataclasses.replace(best, params=run.params)
@@ -104,6 +106,12 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
     write_text(result_file(out, task.name), to_json(result))
     shutil.rmtree(workdir)
     return task.name
+
+
+def validation_curve(file: Path) -> list[tuple[int, float]]:
+    """The validation rsum of every checkpoint of a run, by step."""
+    records = map(json.loads, file.read_text().splitlines())
+    return [(record["step"], record["validation/rsum"]) for record in records if "validation/rsum" in record]
 
 
 def matched_steps(out: Path, common: dict) -> dict[str, int]:

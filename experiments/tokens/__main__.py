@@ -13,29 +13,49 @@ from pathlib import Path
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
 from experiments.scenes.runs import finished, run_all, share_compilations
-from experiments.tokens.measure import measure, measure_reference
+from experiments.tokens.measure import measure, measure_hard, measure_reference
 
 NOISE = (0.0, 0.2, 0.5)
 SHORT = {"train.steps": 1200}
 TOKENS = PROPENSITY | {"propensity.match": "tokens"}
 PAIRS = TOKENS | {"tokens.places": "pairs"}
 MAIN = {"tokens, cells": TOKENS, "tokens, pairs": PAIRS}
-# Each changes one thing of the model with pairs.
+# Each changes one thing of the model with cells, after 1,200 steps.
+VARIANT = "experiments.tokens.variants:"
 PARTS = {
-    "pairs": {},
-    "cells": {"tokens.places": "cells"},
+    "cells": {},
+    "mean of the claims": {"propensity.match": VARIANT + "MEAN"},
+    "sum of the claims": {"propensity.match": VARIANT + "SUM"},
+    "no propensities": {"propensity.text": False, "propensity.image": False},
+    "no plateau": {"propensity.plateau": False},
+    "no noise floor": {"propensity.noise_floor": False},
+    "sigmoid loss alone": {"method": "tokens"},
+    "InfoNCE alone": {"method": VARIANT + "INFONCE"},
+    "mean, InfoNCE alone (FILIP)": {"method": VARIANT + "FILIP", "tokens.gate": False, "tokens.token_bias": False},
+    "pairs": {"tokens.places": "pairs"},
+    "12 pooled regions": {"propensity.match": VARIANT + "REGIONS"},
+    "a cross-attention layer": {"propensity.match": VARIANT + "CROSS"},
     "the pooled image alone": {"tokens.places": "whole"},
     "one bias": {"tokens.token_bias": False},
     "no gate": {"tokens.gate": False},
     "d 16": {"tokens.dim": 16},
     "d 64": {"tokens.dim": 64},
-    "no propensities": {"propensity.text": False, "propensity.image": False},
-    "no noise floor": {"propensity.noise_floor": False},
-    "no plateau": {"propensity.plateau": False},
-    "sigmoid loss alone": {"method": "tokens"},
+    "VACSR's latent on each claim": {"propensity.match": VARIANT + "LATENT"},
 }
-TABLES = ("main", "parts")
-SEEDS = {"main": 5, "parts": 3}
+CONTROLS = ("mean of the claims", "sum of the claims", "no propensities", "sigmoid loss alone")  # with pairs as well
+# What scenes can be besides those of the main table, and the models of the table `hard`, after 1,200 steps.
+HARD = {
+    "default": {},
+    "objects cross patches": {"data.jitter": 4.0, "model.towers": "tiny/8"},
+    "1,000 images": {"data.train_size": 1000},
+    "3,000 images": {"data.train_size": 3000},
+    "at most two facts": {"data.facts": [0.4, 0.6, 0.0]},
+    "combinations held out": {"data.held_out": True},
+    "a quarter negated": {"data.absent": 0.25},
+}
+MODELS = {"tokens": TOKENS, "claims": CONJUNCTION, "sigmoid": {"method": "sigmoid"}}
+TABLES = ("main", "parts", "hard")
+SEEDS = {"main": 5, "parts": 3, "hard": 3}
 COLUMNS = {
     "mAP@R": ("test", "true/mAP@R"),
     "i2t": ("test", "true/i2t/mAP@R"),
@@ -51,6 +71,13 @@ COLUMNS = {
     "p, unlabelled match": ("probability", "unlabelled match"),
     "nu": ("noise_rate",),
     "seconds": ("seconds",),
+}
+HARD_COLUMNS = {
+    **{name: COLUMNS[name] for name in ("mAP@R", "i2t", "t2i", "within own 20", "R@1 i2t", "ECE, truth")},
+    "t2i, three facts": ("t2i", "long"),
+    "t2i, held out": ("t2i", "novel"),
+    "t2i, others": ("t2i", "base"),
+    **{kind: ("facts", kind) for kind in ("exists", "absent", "count", "side", "relation")},
 }
 
 
@@ -68,16 +95,31 @@ def main() -> None:
     for name in options.tables:
         rows, seeds = table_rows(name), range(options.seeds or SEEDS[name])
         for seed in () if options.table else seeds:
+            if name == "hard":
+                run_all([task(row, seed) for row in rows], out / name, options.jobs, measure_hard)
+                continue
             run_all([reference(seed)], out, options.jobs, measure_reference)
             run_all([task(row, seed) for row in rows], out, options.jobs, measure)
-        print(f"\n{name}, test split\n\n{lines(rows, finished(out), seeds)}", flush=True)
+        results, columns = (finished(out / name), HARD_COLUMNS) if name == "hard" else (finished(out), COLUMNS)
+        print(f"\n{name}, test split\n\n{lines(rows, results, seeds, columns)}", flush=True)
 
 
 def table_rows(table: str) -> list[Row]:
     if table == "main":
         rows = [Row(name, fields, noise) for noise in NOISE for name, fields in MAIN.items()]
         return [Row("claims", CONJUNCTION), *rows]
-    return [Row(name, PAIRS | SHORT | fields) for name, fields in PARTS.items()]
+    if table == "hard":
+        return [
+            Row(f"{of}: {name}", model | SHORT | fields)
+            for of, fields in HARD.items()
+            for name, model in MODELS.items()
+        ]
+    rows = [Row(name, TOKENS | SHORT | fields) for name, fields in PARTS.items()]
+    rows += [Row(f"pairs, {name}", PAIRS | SHORT | PARTS[name]) for name in CONTROLS]
+    rows += [Row("claims", CONJUNCTION | SHORT)]
+    for name, fields in {"claims": CONJUNCTION, "cells": TOKENS}.items():
+        rows += [Row(f"{name}, 3,000 steps", fields), Row(f"{name}, 6,000 steps", fields | {"train.steps": 6000})]
+    return rows
 
 
 def reference(seed: int):
@@ -85,7 +127,7 @@ def reference(seed: int):
     return task(Row("claims", CONJUNCTION), seed)
 
 
-def lines(rows: list[Row], results: dict[str, dict], seeds: range) -> str:
+def lines(rows: list[Row], results: dict[str, dict], seeds: range, columns: dict[str, tuple]) -> str:
     """Formats means and standard errors over the finished seeds; "not run" if there are none."""
     from vacsr_jax.report.tables import format_table
 
@@ -93,9 +135,9 @@ def lines(rows: list[Row], results: dict[str, dict], seeds: range) -> str:
     for row in rows:
         runs = found_runs(row, results, seeds)
         line = [row.name, f"{row.noise:.0%}", len(runs)]
-        cells = [mean_and_error([value(run, path) for run in runs]) if runs else "not run" for path in COLUMNS.values()]
+        cells = [mean_and_error([value(run, path) for run in runs]) if runs else "not run" for path in columns.values()]
         found.append([*line, *cells])
-    return format_table(found, ["", "noise", "seeds", *COLUMNS], markdown=True)
+    return format_table(found, ["", "noise", "seeds", *columns], markdown=True)
 
 
 def value(run: dict, path: tuple[str, ...]):

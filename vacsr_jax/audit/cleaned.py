@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def write_cleaned(folder: Path, data: Labelled, dropped: np.ndarray, added: np.n
 
     `dropped` and `added` are pairs (image, caption) [k, 2] of the data. dropped_labels.csv and extra_positives.csv are
     what `data.dropped_labels` and `data.extra_positives` take. Beside them stand the metadata of the audited split:
-    metadata.jsonl with links to the pictures (form image_folder), pairs.csv with absolute paths (csv), or pairs.npz
+    metadata.jsonl with the pictures (form image_folder), pairs.csv with absolute paths (csv), or pairs.npz
     (embeddings). A picture that keeps no caption is left out.
     """
 
@@ -70,16 +71,18 @@ def captions_by_image(data: Labelled, dropped: np.ndarray, added: np.ndarray) ->
 
 
 def write_folder(folder: Path, source: RecordSource, captions: list[list[str]]) -> None:
-    """metadata.jsonl, and a link to each picture below pictures/, since a folder's pictures must be in it."""
+    """metadata.jsonl, and the pictures below pictures/, where a hard link (else a copy) of each must be."""
     lines = []
     for i, own in enumerate(captions):
         if not own:
             continue
         file = Path(source.files[i])  # type: ignore[arg-type]
         name = f"pictures/{i:07d}{file.suffix}"
-        link = folder / name
-        link.parent.mkdir(exist_ok=True)
-        os.symlink(file.resolve(), link)
+        (folder / name).parent.mkdir(exist_ok=True)
+        try:
+            os.link(file.resolve(), folder / name)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(file, folder / name)
         kept = {k: v for k, v in source.records[i].items() if k not in TEXT_FIELDS and not k.endswith("file_name")}
         fields = {**kept, "file_name": name, "id": source.ids[i], "split": source.splits[i], "captions": own}
         lines.append(json.dumps(fields, ensure_ascii=False, default=str))

@@ -98,8 +98,8 @@ def render(page: AuditPage) -> str:
         '<nav role="tablist"><button role="tab" data-tab="suspect_labels">Suspect labels</button>'
         '<button role="tab" data-tab="missing_matches">Missing matches</button>'
         '<button role="tab" data-tab="trust">How far to trust this</button></nav>'
-        '<p class="bar"><span id="marked">No marks yet.</span> <button id="save" disabled>Save marks</button></p>'
     )
+    bar = '<p class="bar"><span id="marked">No marks yet.</span> <button id="save" disabled>Save marks</button></p>'
     lists = "".join(
         f'<section id="{name}" hidden><p class="note">{note}</p><ol class="items"></ol>'
         '<p class="pages"><button class="back">Back</button> <span class="where"></span> '
@@ -117,7 +117,7 @@ def render(page: AuditPage) -> str:
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     script = f'<script type="application/json" id="data">{text}</script><script>{_SCRIPT}</script>'
-    return document(title, head, f"{lists}{_trust(page)}{script}", _STYLE)
+    return document(title, head, f"{bar}{lists}{_trust(page)}{script}", _STYLE)
 
 
 def _trust(page: AuditPage) -> str:
@@ -242,6 +242,7 @@ button{font:inherit;color:var(--ink);background:var(--card);border:1px solid var
 padding:6px 14px;cursor:pointer;min-height:40px}
 button:disabled{opacity:.45;cursor:default}
 nav button[aria-selected=true]{border-color:var(--c0);color:var(--c0);font-weight:600}
+main{padding-bottom:40px}section{padding-top:6px}
 .bar{position:sticky;top:0;background:var(--page);z-index:1;padding:8px 0;margin:0!important;display:flex;gap:14px;
 align-items:center;justify-content:space-between}
 [hidden]{display:none!important}

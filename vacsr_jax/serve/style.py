@@ -90,9 +90,11 @@ border-radius:6px}
 .vacsr table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .vacsr th,.vacsr td{padding:8px 10px;text-align:left;border-bottom:1px solid var(--grid);font-weight:400;
 vertical-align:top}
+.vacsr table,.vacsr thead,.vacsr tbody,.vacsr tr{border:0!important}
 .vacsr thead th{color:var(--soft);font-size:13px;font-weight:600}
 .vacsr .bar{display:block;height:6px;margin-bottom:4px;border-radius:3px;
 background:linear-gradient(to right,var(--c0) calc(100%*var(--p)),var(--grid) 0)}
+.drop .wrap{font-size:14px!important}
 #detail{position:fixed;top:0;right:0;bottom:0;z-index:50;width:min(560px,100vw);padding:16px;overflow-y:auto;
 background:var(--body-background-fill);border-left:1px solid var(--border-color-primary);box-shadow:-8px 0 32px #0004;
 flex-wrap:nowrap}

@@ -87,7 +87,7 @@ def check_rows(
     return Rows(vectors, check_ids(ids, len(vectors), ()), contents, check_metadata(metadata, len(vectors)))
 
 
-def check_found(found: Sequence[Sequence], k: int, advice: str) -> None:
+def check_found(found: Sequence[Sequence | np.ndarray], k: int, advice: str) -> None:
     if any(len(line) < k for line in found):
         raise ValueError(f"k: got {k}, but fewer documents were found; lower k, or {advice}")
 

@@ -1,4 +1,4 @@
-"""Checks the site that was built: every link and every anchor leads somewhere, and no page fetches from another host."""
+"""Checks the built site: every link and every anchor leads somewhere, and no page fetches from another host."""
 
 import html
 import logging

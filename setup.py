@@ -54,6 +54,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The vacsr_jax authors",
+    url="https://github.com/vacsr-jax/vacsr_jax",
+    project_urls={"Documentation": "https://vacsr-jax.github.io/vacsr_jax/"},
     license="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
@@ -115,7 +117,7 @@ setup(
         "docs": DOCS,
         "test": TEST,
         # With these two, 150 MB installed, their tests run too; those of onnx, wandb and trackio run where they are.
-        "dev": [*TEST, *DATASETS, *TENSORBOARD, *DOCS, "ruff>=0.9", "mypy>=2.4"],
+        "dev": [*TEST, *DATASETS, *TENSORBOARD, *DOCS, "ruff>=0.9", "mypy>=2.4", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

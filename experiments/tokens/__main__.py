@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, share_compilations, task
 from experiments.scenes.__main__ import mean_and_error
 from experiments.scenes.runs import finished, run_all
-from experiments.tokens.measure import measure, measure_hard, measure_reference
+from experiments.tokens.figures import draw_curves, draw_explained
+from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
 
 NOISE = (0.0, 0.2, 0.5)
 SHORT = {"train.steps": 1200}
@@ -54,8 +56,8 @@ HARD = {
     "a quarter negated": {"data.absent": 0.25},
 }
 MODELS = {"tokens": TOKENS, "claims": CONJUNCTION, "sigmoid": {"method": "sigmoid"}}
-TABLES = ("main", "parts", "hard")
-SEEDS = {"main": 5, "parts": 3, "hard": 3}
+SEEDS = {"main": 5, "parts": 3, "hard": 3, "curves": 1}
+APART = ("hard", "curves")  # tables that keep their runs in folders of their own, since they measure something else
 COLUMNS = {
     "mAP@R": ("test", "true/mAP@R"),
     "i2t": ("test", "true/i2t/mAP@R"),
@@ -79,12 +81,18 @@ HARD_COLUMNS = {
     "t2i, others": ("t2i", "base"),
     **{kind: ("facts", kind) for kind in ("exists", "absent", "count", "side", "relation")},
 }
+TABLES: dict[str, tuple[Callable, dict]] = {
+    "main": (measure, COLUMNS),
+    "parts": (measure, COLUMNS),
+    "hard": (measure_hard, HARD_COLUMNS),
+    "curves": (measure_curve, {name: COLUMNS[name] for name in ("mAP@R", "within own 20")}),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.tokens", description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="runs/experiments/tokens", help="folder of runs and results")
-    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="tables to train and print")
+    parser.add_argument("--tables", nargs="+", default=tuple(TABLES), choices=TABLES, help="tables to train and print")
     parser.add_argument("--seeds", type=int, help="number of seeds; otherwise each table's own")
     parser.add_argument("--table", action="store_true", help="print the tables of finished runs, without training")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time, each with one CPU thread")
@@ -94,20 +102,28 @@ def main() -> None:
     share_compilations(out)
     for name in options.tables:
         rows, seeds = table_rows(name), range(options.seeds or SEEDS[name])
+        measure, columns = TABLES[name]
+        folder = out / name if name in APART else out
         for seed in () if options.table else seeds:
-            if name == "hard":
-                run_all([task(row, seed) for row in rows], out / name, options.jobs, measure_hard)
-                continue
-            run_all([reference(seed)], out, options.jobs, measure_reference)
-            run_all([task(row, seed) for row in rows], out, options.jobs, measure)
-        results, columns = (finished(out / name), HARD_COLUMNS) if name == "hard" else (finished(out), COLUMNS)
-        print(f"\n{name}, test split\n\n{lines(rows, results, seeds, columns)}", flush=True)
+            if name not in APART:
+                run_all([reference(seed)], out, options.jobs, measure_reference)
+            run_all([task(row, seed) for row in rows], folder, options.jobs, measure)
+        print(f"\n{name}, test split\n\n{lines(rows, finished(folder), seeds, columns)}", flush=True)
+    curves = {row.name: found_runs(row, finished(out / "curves"), range(1)) for row in table_rows("curves")}
+    model = out / "measured" / task(Row("tokens", TOKENS), 0).name
+    print(
+        *draw_curves({name: runs[0] for name, runs in curves.items() if runs}, out),
+        *draw_explained(model, out),
+        sep="\n",
+    )
 
 
 def table_rows(table: str) -> list[Row]:
     if table == "main":
         rows = [Row(name, fields, noise) for noise in NOISE for name, fields in MAIN.items()]
         return [Row("claims", CONJUNCTION), *rows]
+    if table == "curves":
+        return [Row(name, fields, change=watched) for name, fields in MODELS.items()]
     if table == "hard":
         return [
             Row(f"{of}: {name}", model | SHORT | fields)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, share_compilations, task
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import finished, run_all
+from experiments.scenes.runs import Task, finished, make_config, result_file, run_all
 from experiments.tokens.figures import draw_curves, draw_explained
 from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
 
@@ -56,8 +56,8 @@ HARD = {
     "a quarter negated": {"data.absent": 0.25},
 }
 MODELS = {"tokens": TOKENS, "claims": CONJUNCTION, "sigmoid": {"method": "sigmoid"}}
-SEEDS = {"main": 5, "parts": 3, "hard": 3, "curves": 1}
-APART = ("hard", "curves")  # tables that keep their runs in folders of their own, since they measure something else
+SEEDS = {"main": 5, "parts": 3, "facts": 5, "hard": 3, "curves": 1}
+APART = ("facts", "hard", "curves")  # tables that measure something else, and keep their results in their own folders
 COLUMNS = {
     "mAP@R": ("test", "true/mAP@R"),
     "i2t": ("test", "true/i2t/mAP@R"),
@@ -84,6 +84,8 @@ HARD_COLUMNS = {
 TABLES: dict[str, tuple[Callable, dict]] = {
     "main": (measure, COLUMNS),
     "parts": (measure, COLUMNS),
+    # The models of the table `main`, measured again as in the table `hard`.
+    "facts": (measure_hard, {name: path for name, path in HARD_COLUMNS.items() if path[0] != "test"}),
     "hard": (measure_hard, HARD_COLUMNS),
     "curves": (measure_curve, {name: COLUMNS[name] for name in ("mAP@R", "within own 20")}),
 }
@@ -107,7 +109,8 @@ def main() -> None:
         for seed in () if options.table else seeds:
             if name not in APART:
                 run_all([reference(seed)], out, options.jobs, measure_reference)
-            run_all([task(row, seed) for row in rows], folder, options.jobs, measure)
+            run = measure_saved if name == "facts" else run_all
+            run([task(row, seed) for row in rows], folder, options.jobs, measure)
         print(f"\n{name}, test split\n\n{lines(rows, finished(folder), seeds, columns)}", flush=True)
     curves = {row.name: found_runs(row, finished(out / "curves"), range(1)) for row in table_rows("curves")}
     model = out / "measured" / task(Row("tokens", TOKENS), 0).name
@@ -119,7 +122,7 @@ def main() -> None:
 
 
 def table_rows(table: str) -> list[Row]:
-    if table == "main":
+    if table in ("main", "facts"):
         rows = [Row(name, fields, noise) for noise in NOISE for name, fields in MAIN.items()]
         return [Row("claims", CONJUNCTION), *rows]
     if table == "curves":
@@ -136,6 +139,17 @@ def table_rows(table: str) -> list[Row]:
     for name, fields in {"claims": CONJUNCTION, "cells": TOKENS}.items():
         rows += [Row(f"{name}, 3,000 steps", fields), Row(f"{name}, 6,000 steps", fields | {"train.steps": 6000})]
     return rows
+
+
+def measure_saved(tasks: list[Task], folder: Path, jobs: int, measure: Callable) -> None:
+    """Measures the models that the runs of the table `main` have saved, and not those that it has not run yet."""
+    from vacsr_jax.atomic_files import to_json, write_text
+    from vacsr_jax.pretrained import load
+
+    for name, fields, _ in tasks:
+        saved = folder.parent / "measured" / name
+        if saved.exists() and not result_file(folder, name).exists():
+            write_text(result_file(folder, name), to_json(measure(load(saved), make_config(fields), saved)))
 
 
 def reference(seed: int):

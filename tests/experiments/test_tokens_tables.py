@@ -25,6 +25,20 @@ def test_rows_of_one_name_are_one_run():
     assert tables.reference(0).name in names
 
 
+def test_saved_models_are_measured_once(tmp_path, monkeypatch):
+    tasks = [tables.task(row, 0) for row in tables.table_rows("facts")[:2]]
+    (tmp_path / "measured" / tasks[0].name).mkdir(parents=True)
+    monkeypatch.setattr("vacsr_jax.pretrained.load", lambda folder: folder.name)
+    seen = []
+    for _ in range(2):
+        tables.measure_saved(tasks, tmp_path / "facts", 1, lambda *given: seen.append(given[0]) or {"noise_rate": 0.1})
+    assert seen == [tasks[0].name]
+    found = tables.finished(tmp_path / "facts")
+    table = tables.lines(tables.table_rows("facts")[:2], found, range(1), {"nu": ("noise_rate",)})
+    shown = [[cell.strip() for cell in line.split("|")[3:5]] for line in table.splitlines()[2:]]
+    assert shown == [["1", "0.100"], ["0", "not run"]]
+
+
 @pytest.fixture(scope="module")
 def items():
     """Three images of four places, the last absent, and two texts of three tokens, the last with a pad."""

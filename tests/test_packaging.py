@@ -22,6 +22,8 @@ def test_a_built_package_lists_and_loads_the_published_configs_from_an_empty_fol
     assert {path.name: path.read_bytes() for path in inside.glob("*.py")} == CONFIGS
     modules = {path.relative_to(library) for path in library.rglob("*.py") if "published" not in path.parts}
     assert modules == {path.relative_to(ROOT) for path in (ROOT / "vacsr_jax").rglob("*.py")}
+    models = sorted(path.relative_to(ROOT) for path in (ROOT / "vacsr_jax/models").rglob("*") if path.suffix != ".md")
+    assert [path for path in models if path.suffix and not (library / path).exists()] == []
     code = (
         "from vacsr_jax.config_files import load_config, published; "
         "print(*published(), load_config('scenes:noise=0.5', []).data.noise, load_config('mine.py', []).train.steps)"

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, share_compilations, task
+from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import Task, finished, make_config, result_file, run_all
+from experiments.scenes.runs import Task, finished, make_config, result_file, run_all, share_compilations
 from experiments.tokens.figures import draw_curves, draw_explained
 from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
 

@@ -226,6 +226,16 @@ class PairModel(nn.Module):
         """
         return params
 
+    def label_parts(self, params: Params, scores: PairScores) -> tuple[Leaf, Leaf]:
+        """The match logit a and the propensity h of every pair, in a model that tells a match from a label.
+
+        Raises:
+          ValueError: if the model does not.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not tell a match from a label; train a model with method=propensity"
+        )
+
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:
         """The model's estimate of the share of training labels that are wrong; None if it makes no estimate."""
         return None

@@ -227,13 +227,21 @@ class PropensityModel(PairModel):
         match = params.get("match", {})
         if not self.plateau or "calibration" not in match:
             return params
-        from vacsr_jax.calibration.pairs import fit_match  # late: only training needs it
+        from vacsr_jax.pair.calibration import fit_calibration  # late: scipy, which only training needs
 
-        slope, shift = np.asarray(match["calibration"], np.float64)
-        logit = (np.asarray(scores.logit, np.float64) - shift) / slope
-        propensity = np.asarray(scores.label_score) + np.logaddexp(0, -logit)
-        calibration = np.asarray(fit_match(logit, propensity, labels), np.float32)
+        in_float64 = scores._replace(logit=np.asarray(scores.logit, np.float64))
+        logit, propensity = self.label_parts(params, in_float64)
+        calibration = np.asarray(fit_calibration(logit, propensity, labels), np.float32)
         return {**params, "match": {**match, "calibration": calibration}}
+
+    @nn.nowrap
+    def label_parts(self, params: Params, scores: PairScores) -> tuple[Leaf, Leaf]:
+        """a as it was trained, before a calibration, and h = g + f + c: the label logit is log sigmoid(a) + h."""
+        slope, shift = params.get("match", {}).get("calibration", (1.0, 0.0))
+        logit = (scores.logit - shift) / slope
+        add = np.logaddexp if isinstance(logit, np.ndarray) else jnp.logaddexp
+        log_probability = -add(0.0, -logit) if self.plateau else logit
+        return logit, scores.label_score - log_probability
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

@@ -89,7 +89,7 @@ class TokensModel(PairModel):
     the pooled image. A grid of more than `places_at_most` patches is averaged over a coarser grid first.
 
     Under a propensity model the product is too low, since c makes up for that. Two numbers, `calibration`, turn its
-    logit into that of the match probability. Training does not move them; see `calibration.pairs`.
+    logit into that of the match probability. Training does not move them; see `pair.calibration`.
 
     Attributes:
       dim: d, the dimension of t and p.

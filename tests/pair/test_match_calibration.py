@@ -6,9 +6,10 @@ import pytest
 from scipy.special import expit, log_expit
 
 from tests.parity import methods
-from vacsr_jax.calibration.pairs import START, fit_match, negative_log_likelihood
+from vacsr_jax.losses.label_likelihood import START, negative_log_likelihood
 from vacsr_jax.metrics.calibration import expected_calibration_error
 from vacsr_jax.pair.base import PairScores
+from vacsr_jax.pair.calibration import fit_calibration
 
 RNG = np.random.default_rng(0)
 
@@ -29,7 +30,7 @@ def drawn(n=120, m=500, noise=0.0):
 def test_labels_alone_give_the_probabilities_back(noise):
     q, a, h, labels = drawn(noise=noise)
     matches = RNG.random(q.shape) < expit(q)
-    slope, shift = fit_match(a, h, labels)
+    slope, shift = fit_calibration(a, h, labels)
     assert expected_calibration_error(expit(a), matches) > 0.05
     assert slope > 1  # 1.5 and 4 drew them; the prior holds back
     assert shift > 2
@@ -37,10 +38,10 @@ def test_labels_alone_give_the_probabilities_back(noise):
 
 
 def test_few_labels_move_little():
-    slope, shift = fit_match(np.zeros((2, 2)), np.zeros((2, 2)), np.eye(2))
+    slope, shift = fit_calibration(np.zeros((2, 2)), np.zeros((2, 2)), np.eye(2))
     assert 0.5 < slope < 2
     assert abs(shift) < 2
-    assert np.isfinite(fit_match(np.full((3, 2), 1e4), np.full((3, 2), -1e4), np.ones((3, 2)))).all()
+    assert np.isfinite(fit_calibration(np.full((3, 2), 1e4), np.full((3, 2), -1e4), np.ones((3, 2)))).all()
 
 
 def test_the_gradient_is_that_of_finite_differences():
@@ -64,7 +65,7 @@ def test_a_model_takes_it_and_ranks_as_before():
     before = {**params, "match": {**params["match"], "calibration": np.float32([1, 0])}}
     once = pair.calibrate(before, raw, labels)
     slope, shift = once["match"]["calibration"]
-    assert (slope, shift) == pytest.approx(fit_match(a, h, labels), rel=1e-5)
+    assert (slope, shift) == pytest.approx(fit_calibration(a, h, labels), rel=1e-5)
     again = pair.calibrate(once, raw._replace(logit=slope * a + shift), labels)
     np.testing.assert_allclose(again["match"]["calibration"], [slope, shift], rtol=1e-3)
     for name in ("log_scale", "claim"):

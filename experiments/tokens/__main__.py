@@ -146,7 +146,7 @@ def measure_saved(tasks: list[Task], folder: Path, jobs: int, measure: Callable)
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.pretrained import load
 
-    for name, fields, _ in tasks:
+    for name, fields, *_ in tasks:
         saved = folder.parent / "measured" / name
         if saved.exists() and not result_file(folder, name).exists():
             write_text(result_file(folder, name), to_json(measure(load(saved), make_config(fields), saved)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import Task, finished, make_config, result_file, run_all, share_compilations
+from experiments.scenes.runs import Task, finished, make_config, result_file, run_all, share_compilations, step_seconds
 from experiments.tokens.figures import draw_curves, draw_explained
 from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
 
@@ -44,6 +44,7 @@ PARTS = {
     "d 64": {"tokens.dim": 64},
     "VACSR's latent on each claim": {"propensity.match": VARIANT + "LATENT"},
 }
+TIMED = ("claims", "cells", "pairs", "12 pooled regions", "a cross-attention layer", "VACSR's latent on each claim")
 CONTROLS = ("mean of the claims", "sum of the claims", "no propensities", "sigmoid loss alone")  # with pairs as well
 # What scenes can be besides those of the main table, and the models of the table `hard`, after 1,200 steps.
 HARD = {
@@ -97,11 +98,15 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=tuple(TABLES), choices=TABLES, help="tables to train and print")
     parser.add_argument("--seeds", type=int, help="number of seeds; otherwise each table's own")
     parser.add_argument("--table", action="store_true", help="print the tables of finished runs, without training")
+    parser.add_argument("--times", action="store_true", help="print what a training step takes, and nothing else")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time, each with one CPU thread")
     options = parser.parse_args()
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"  # before jax starts, here or in the workers
     out = Path(options.out)
     share_compilations(out)
+    if options.times:
+        print(step_times(out))
+        return
     for name in options.tables:
         rows, seeds = table_rows(name), range(options.seeds or SEEDS[name])
         measure, columns = TABLES[name]
@@ -139,6 +144,16 @@ def table_rows(table: str) -> list[Row]:
     for name, fields in {"claims": CONJUNCTION, "cells": TOKENS}.items():
         rows += [Row(f"{name}, 3,000 steps", fields), Row(f"{name}, 6,000 steps", fields | {"train.steps": 6000})]
     return rows
+
+
+def step_times(out: Path) -> str:
+    """Formats the median time of a training step, taking turns on one core, relative to the claims'."""
+    from vacsr_jax.report.tables import format_table
+
+    configs = {row.name: make_config(row.fields) for row in table_rows("parts") if row.name in TIMED}
+    seconds = step_seconds(configs, out, rounds=40)
+    found = [[name, seconds[name] / seconds["claims"]] for name in TIMED]
+    return format_table(found, ["", "time of a step"], markdown=True)
 
 
 def measure_saved(tasks: list[Task], folder: Path, jobs: int, measure: Callable) -> None:

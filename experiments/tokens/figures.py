@@ -49,5 +49,5 @@ def draw_explained(model: Path, out: Path) -> list[Path]:
         drawn.append(np.asarray(canvas.buffer_rgba())[..., :3])
     width = max(picture.shape[1] for picture in drawn)
     rows = [np.pad(x, ((0, 0), (0, width - x.shape[1]), (0, 0)), constant_values=255) for x in drawn]
-    Image.fromarray(np.concatenate(rows)).save(out / "explained.png", optimize=True)
+    Image.fromarray(np.concatenate(rows)).quantize(128).save(out / "explained.png", optimize=True)
     return [out / "explained.png"]

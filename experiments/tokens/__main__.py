@@ -115,7 +115,7 @@ def main() -> None:
             if name not in APART:
                 run_all([reference(seed)], out, options.jobs, measure_reference)
             run = measure_saved if name == "facts" else run_all
-            run([task(row, seed) for row in rows], folder, options.jobs, measure)
+            run([task(row, seed)._replace(untrained=False) for row in rows], folder, options.jobs, measure)
         print(f"\n{name}, test split\n\n{lines(rows, finished(folder), seeds, columns)}", flush=True)
     curves = {row.name: found_runs(row, finished(out / "curves"), range(1)) for row in table_rows("curves")}
     model = out / "measured" / task(Row("tokens", TOKENS), 0).name

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.scenes.runs import make_config
 from experiments.tokens import __main__ as tables
 from experiments.tokens import variants
 from experiments.tokens.measure import fact_aurocs, named_combinations
@@ -88,3 +89,21 @@ def test_what_a_score_knows_of_each_kind_of_fact():
     captions = [caption for own in source.captions for caption in own]
     index = next(i for i, caption in enumerate(captions) if "a red circle" in caption)
     assert (red, circle) in named_combinations(source.facts[index])
+
+
+@pytest.mark.slow
+def test_a_latent_scores_in_training_as_in_inference(items):
+    """Whatever is drawn, the terms' score is what the scorer gives, and a draw of a claim is its own."""
+    images, texts = items
+    model = variants.LATENT.build(make_config({"tokens.dim": 8}), 0, 0.0)
+    noise = model.draw_noise(jax.random.key(0), 3, 2)
+    assert noise.normal.shape == (3, 2, variants.MOST_CLAIMS)
+    params = model.init(jax.random.key(1), images, texts, noise, method="__call__")
+    terms = model.apply(params, images, texts, noise)
+    scorer = model.apply(params, method="scorer")
+    np.testing.assert_allclose(terms.score, scorer.score_tile(images, texts).logit, rtol=1e-4, atol=1e-5)
+    assert np.abs(terms.logit - terms.score).max() > 1e-3
+    last = noise._replace(normal=noise.normal.at[:, :, 2].add(1.0))  # of the third token, a pad of the second text
+    changed = np.abs(model.apply(params, images, texts, last).logit - terms.logit).max(axis=0)
+    assert changed[0] > 1e-4
+    assert changed[1] < 1e-6

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import finished, run_all, share_compilations
-from experiments.tokens.measure import measure, measure_hard, measure_reference
+from experiments.scenes.runs import Task, finished, make_config, result_file, run_all, share_compilations, step_seconds
+from experiments.tokens.figures import draw_curves, draw_explained
+from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
 
 NOISE = (0.0, 0.2, 0.5)
 SHORT = {"train.steps": 1200}
@@ -42,6 +44,7 @@ PARTS = {
     "d 64": {"tokens.dim": 64},
     "VACSR's latent on each claim": {"propensity.match": VARIANT + "LATENT"},
 }
+TIMED = ("claims", "cells", "pairs", "12 pooled regions", "a cross-attention layer", "VACSR's latent on each claim")
 CONTROLS = ("mean of the claims", "sum of the claims", "no propensities", "sigmoid loss alone")  # with pairs as well
 # What scenes can be besides those of the main table, and the models of the table `hard`, after 1,200 steps.
 HARD = {
@@ -54,8 +57,8 @@ HARD = {
     "a quarter negated": {"data.absent": 0.25},
 }
 MODELS = {"tokens": TOKENS, "claims": CONJUNCTION, "sigmoid": {"method": "sigmoid"}}
-TABLES = ("main", "parts", "hard")
-SEEDS = {"main": 5, "parts": 3, "hard": 3}
+SEEDS = {"main": 5, "parts": 3, "facts": 5, "hard": 3, "curves": 1}
+APART = ("facts", "hard", "curves")  # tables that measure something else, and keep their results in their own folders
 COLUMNS = {
     "mAP@R": ("test", "true/mAP@R"),
     "i2t": ("test", "true/i2t/mAP@R"),
@@ -79,35 +82,56 @@ HARD_COLUMNS = {
     "t2i, others": ("t2i", "base"),
     **{kind: ("facts", kind) for kind in ("exists", "absent", "count", "side", "relation")},
 }
+TABLES: dict[str, tuple[Callable, dict]] = {
+    "main": (measure, COLUMNS),
+    "parts": (measure, COLUMNS),
+    # The models of the table `main`, measured again as in the table `hard`.
+    "facts": (measure_hard, {name: path for name, path in HARD_COLUMNS.items() if path[0] != "test"}),
+    "hard": (measure_hard, HARD_COLUMNS),
+    "curves": (measure_curve, {name: COLUMNS[name] for name in ("mAP@R", "within own 20")}),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.tokens", description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="runs/experiments/tokens", help="folder of runs and results")
-    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="tables to train and print")
+    parser.add_argument("--tables", nargs="+", default=tuple(TABLES), choices=TABLES, help="tables to train and print")
     parser.add_argument("--seeds", type=int, help="number of seeds; otherwise each table's own")
     parser.add_argument("--table", action="store_true", help="print the tables of finished runs, without training")
+    parser.add_argument("--times", action="store_true", help="print what a training step takes, and nothing else")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time, each with one CPU thread")
     options = parser.parse_args()
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"  # before jax starts, here or in the workers
     out = Path(options.out)
     share_compilations(out)
+    if options.times:
+        print(step_times(out))
+        return
     for name in options.tables:
         rows, seeds = table_rows(name), range(options.seeds or SEEDS[name])
+        measure, columns = TABLES[name]
+        folder = out / name if name in APART else out
         for seed in () if options.table else seeds:
-            if name == "hard":
-                run_all([task(row, seed) for row in rows], out / name, options.jobs, measure_hard)
-                continue
-            run_all([reference(seed)], out, options.jobs, measure_reference)
-            run_all([task(row, seed) for row in rows], out, options.jobs, measure)
-        results, columns = (finished(out / name), HARD_COLUMNS) if name == "hard" else (finished(out), COLUMNS)
-        print(f"\n{name}, test split\n\n{lines(rows, results, seeds, columns)}", flush=True)
+            if name not in APART:
+                run_all([reference(seed)], out, options.jobs, measure_reference)
+            run = measure_saved if name == "facts" else run_all
+            run([task(row, seed)._replace(untrained=False) for row in rows], folder, options.jobs, measure)
+        print(f"\n{name}, test split\n\n{lines(rows, finished(folder), seeds, columns)}", flush=True)
+    curves = {row.name: found_runs(row, finished(out / "curves"), range(1)) for row in table_rows("curves")}
+    model = out / "measured" / task(Row("tokens", TOKENS), 0).name
+    print(
+        *draw_curves({name: runs[0] for name, runs in curves.items() if runs}, out),
+        *draw_explained(model, out),
+        sep="\n",
+    )
 
 
 def table_rows(table: str) -> list[Row]:
-    if table == "main":
+    if table in ("main", "facts"):
         rows = [Row(name, fields, noise) for noise in NOISE for name, fields in MAIN.items()]
         return [Row("claims", CONJUNCTION), *rows]
+    if table == "curves":
+        return [Row(name, fields, change=watched) for name, fields in MODELS.items()]
     if table == "hard":
         return [
             Row(f"{of}: {name}", model | SHORT | fields)
@@ -120,6 +144,27 @@ def table_rows(table: str) -> list[Row]:
     for name, fields in {"claims": CONJUNCTION, "cells": TOKENS}.items():
         rows += [Row(f"{name}, 3,000 steps", fields), Row(f"{name}, 6,000 steps", fields | {"train.steps": 6000})]
     return rows
+
+
+def step_times(out: Path) -> str:
+    """Formats the median time of a training step, taking turns on one core, relative to the claims'."""
+    from vacsr_jax.report.tables import format_table
+
+    configs = {row.name: make_config(row.fields) for row in table_rows("parts") if row.name in TIMED}
+    seconds = step_seconds(configs, out, rounds=40)
+    found = [[name, seconds[name] / seconds["claims"]] for name in TIMED]
+    return format_table(found, ["", "time of a step"], markdown=True)
+
+
+def measure_saved(tasks: list[Task], folder: Path, jobs: int, measure: Callable) -> None:
+    """Measures the models that the runs of the table `main` have saved, and not those that it has not run yet."""
+    from vacsr_jax.atomic_files import to_json, write_text
+    from vacsr_jax.pretrained import load
+
+    for name, fields, *_ in tasks:
+        saved = folder.parent / "measured" / name
+        if saved.exists() and not result_file(folder, name).exists():
+            write_text(result_file(folder, name), to_json(measure(load(saved), make_config(fields), saved)))
 
 
 def reference(seed: int):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.scenes import SceneSource, holds, is_held_out
 from vacsr_jax.evaluation.loaded_model import evaluate_captions
+from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.metrics.retrieval import average_precision_at_r
 from vacsr_jax.metrics.uncertainty import auroc_within, best_unlabelled, false_negative_auroc
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.training import loop
+from vacsr_jax.workdir import METRICS
 
 REFERENCE = "reference"  # folder of the reference model's scores, by seed
 KINDS = ("relation", "side", "other")
+WITHIN = "validation/within"  # at each checkpoint, among a caption's 20 best pairs
 
 
 def measure_reference(model: Pretrained, config, folder: Path) -> dict:
@@ -107,3 +115,25 @@ def fact_aurocs(score: np.ndarray, test: SceneSource) -> dict[str, float]:
             if sum(other.kind == fact.kind for other in facts) == 1:
                 values.setdefault(fact.kind, []).append((score[others, j], truth[k, others], np.full(others.sum(), j)))
     return {kind: auroc_within(*map(np.concatenate, zip(*parts, strict=True))) for kind, parts in values.items()}
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Records the within-caption AUROC of the validation split at each checkpoint. Training does not see it."""
+    validate = loop.validate
+
+    def validate_more(run, params):
+        metrics, fitted = validate(run, params)
+        found, labels = score_source(run.model, fitted, run.validation, run.tokenizer, None)
+        score, matches = found.by_match(), open_split(run.config, "validation").relevance() == 1
+        within = false_negative_auroc(score, score, labels, matches)["top/within"]
+        return metrics | {WITHIN: within}, fitted
+
+    with mock.patch.object(loop, "validate", validate_more):
+        yield
+
+
+def measure_curve(model: Pretrained, config, folder: Path) -> dict:
+    """Returns what `watched` has recorded: [step, AUROC] of each checkpoint."""
+    records = map(json.loads, (folder.parents[1] / "workdirs" / folder.name / METRICS).read_text().splitlines())
+    return {"curve": [[record["step"], record[WITHIN]] for record in records if WITHIN in record]}

@@ -127,11 +127,11 @@ class CrossModel(TokensModel):
 
 
 class ClaimAdapter(VariationalAdapter):
-    """VACSR's adapter on pairs of vectors as they are given, in place of all images with all texts."""
+    """VACSR's adapter on n pairs of vectors as they are given, [n 1], in place of all images with all texts."""
 
-    def posterior(self, images: Float[Array, "*b d"], texts: Float[Array, "*b d"]) -> Posterior:
+    def posterior(self, images: Float[Array, "n d"], texts: Float[Array, "n d"]) -> Posterior:
         hidden = hidden_units(images * texts, self.trunk_kernel, self.trunk_bias)
-        shape = (*hidden.shape[:-1], self.components, self.dim)
+        shape = (len(hidden), 1, self.components, self.dim)
         mean = hidden @ self.mean_kernel + self.mean_bias
         log_var = hidden @ self.log_var_kernel + self.log_var_bias
         return Posterior(self.mixture_logits, mean.reshape(shape), log_var.reshape(shape))
@@ -144,7 +144,8 @@ class LatentScorer(TokensScorer):
 
     def claim_logits(self, images: Places, texts: Claims) -> Float[Array, "r l c"]:
         similarity = attended(self, images, texts) * claims_first(texts)
-        return super().claim_logits(images, texts) + self.adapter.score_vectors(similarity).logit
+        latent = self.adapter.score_vectors(similarity.reshape(-1, *similarity.shape[2:])).logit
+        return super().claim_logits(images, texts) + latent.reshape(similarity.shape[:-1])
 
 
 class LatentModel(TokensModel):
@@ -158,9 +159,12 @@ class LatentModel(TokensModel):
 
     def __call__(self, images: Places, texts: Claims, noise: PairNoise) -> PairTerms:  # type: ignore[override]
         scorer, weights = TokensScorer(jnp.exp(self.log_scale), self.calibration), texts.weights.T
+        certain, found = scorer.claim_logits(images, texts), attended(scorer, images, texts)
         own = jax.tree.map(lambda x: jnp.moveaxis(x[:, :, : len(weights)], 1, 2), noise)
-        terms = self.adapter(attended(scorer, images, texts), claims_first(texts), own)
-        certain = scorer.claim_logits(images, texts)
+        own = jax.tree.map(lambda x: x.reshape(certain.size, 1, *x.shape[3:]), own)
+        claims = jnp.broadcast_to(claims_first(texts), found.shape)
+        terms = self.adapter(found.reshape(certain.size, -1), claims.reshape(certain.size, -1), own)
+        terms = jax.tree.map(lambda x: x.reshape(certain.shape), terms)
         score, logit = (logit_of_all(certain + x, log(weights), axis=1) for x in (terms.score, terms.logit))
         kl, variance_loss = ((weights * x).sum(axis=1) for x in (terms.kl, terms.variance_loss))
         return PairTerms(score, logit, kl, variance_loss / weights.sum(axis=0))

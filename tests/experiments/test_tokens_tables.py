@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.scenes.runs import make_config
 from experiments.tokens import __main__ as tables
 from experiments.tokens import variants
 from experiments.tokens.measure import fact_aurocs, named_combinations
@@ -23,6 +24,20 @@ def test_rows_of_one_name_are_one_run():
             found = pickle.loads(pickle.dumps(tables.task(row, 0)))  # as another process gets it
             assert names.setdefault(found.name, found.fields) == found.fields
     assert tables.reference(0).name in names
+
+
+def test_saved_models_are_measured_once(tmp_path, monkeypatch):
+    tasks = [tables.task(row, 0) for row in tables.table_rows("facts")[:2]]
+    (tmp_path / "measured" / tasks[0].name).mkdir(parents=True)
+    monkeypatch.setattr("vacsr_jax.pretrained.load", lambda folder: folder.name)
+    seen = []
+    for _ in range(2):
+        tables.measure_saved(tasks, tmp_path / "facts", 1, lambda *given: seen.append(given[0]) or {"noise_rate": 0.1})
+    assert seen == [tasks[0].name]
+    found = tables.finished(tmp_path / "facts")
+    table = tables.lines(tables.table_rows("facts")[:2], found, range(1), {"nu": ("noise_rate",)})
+    shown = [[cell.strip() for cell in line.split("|")[3:5]] for line in table.splitlines()[2:]]
+    assert shown == [["1", "0.100"], ["0", "not run"]]
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +89,21 @@ def test_what_a_score_knows_of_each_kind_of_fact():
     captions = [caption for own in source.captions for caption in own]
     index = next(i for i, caption in enumerate(captions) if "a red circle" in caption)
     assert (red, circle) in named_combinations(source.facts[index])
+
+
+@pytest.mark.slow
+def test_a_latent_scores_in_training_as_in_inference(items):
+    """Whatever is drawn, the terms' score is what the scorer gives, and a draw of a claim is its own."""
+    images, texts = items
+    model = variants.LATENT.build(make_config({"tokens.dim": 8}), 0, 0.0)
+    noise = model.draw_noise(jax.random.key(0), 3, 2)
+    assert noise.normal.shape == (3, 2, variants.MOST_CLAIMS)
+    params = model.init(jax.random.key(1), images, texts, noise, method="__call__")
+    terms = model.apply(params, images, texts, noise)
+    scorer = model.apply(params, method="scorer")
+    np.testing.assert_allclose(terms.score, scorer.score_tile(images, texts).logit, rtol=1e-4, atol=1e-5)
+    assert np.abs(terms.logit - terms.score).max() > 1e-3
+    last = noise._replace(normal=noise.normal.at[:, :, 2].add(1.0))  # of the third token, a pad of the second text
+    changed = np.abs(model.apply(params, images, texts, last).logit - terms.logit).max(axis=0)
+    assert changed[0] > 1e-4
+    assert changed[1] < 1e-6

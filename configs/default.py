@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
+    config.adapter.bounded = False  # sigma^2 is u = sigmoid(log var), at most 1; False: u's odds, u / (1 - u)
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
     config.adapter.residual = False  # logit = scale cos + bias + m(z), where m is 0 at the start; False: m(z) alone
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
@@ -100,6 +101,7 @@ def get_config() -> ConfigDict:
     config.data.test_size = 500  # images. Of embeddings: the first of the test split; 0: all
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
     config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
+    config.data.absent = 0.0  # share of facts that say what a scene lacks: "no red circle"
     config.data.held_out = False  # train without some combinations of colour and shape
     # people's own: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md); embeddings
     config.data.path = ""  # a folder, a pattern of shards, a table, a repository, a file; several folders: a,b

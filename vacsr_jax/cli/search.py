@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import warnings
@@ -30,6 +31,7 @@ EXAMPLE = """example:
   vacsr search --index=my_index --queries=queries.npz
   vacsr search --index=my_index --queries=queries.npz --rerank=runs/adapter
   vacsr search --index=my_index --text="a cat on a sofa" --json
+  vacsr search --index=my_index --text="a cat on a sofa" --where=source=web --where=year=2024 --where=year=2023
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
@@ -39,7 +41,6 @@ modality, and hits, each with id, modality, z, cosine, probability, uncertainty 
 text). A number that the index or model does not give is null."""
 
 K = 10
-OTHER = {"text": "image", "image": "text"}  # a query's modality -> the modality that a pair model compares it with
 SHOWN = 60  # letters of a text
 
 Query = tuple[str, np.ndarray, str]  # its text, its picture's file, or its id; its vector; its modality
@@ -60,6 +61,13 @@ def register(verbs: Verbs) -> None:
         metavar="MODALITY=NUMBER",
         help="added to the z of a modality; may be given more than once",
     )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only documents with this metadata; the same key again adds another value, another key narrows",
+    )
     parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
@@ -76,17 +84,40 @@ def modality_number(argument: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"got {argument!r}, expected MODALITY=NUMBER such as image=0.5") from None
 
 
+def read_where(arguments: list[str]) -> dict[str, list] | None:
+    """The filter that KEY=VALUE arguments mean. 2024 and true are a number and a bool, anything else is a text."""
+    where: dict[str, list] = {}
+    for argument in arguments:
+        key, separator, text = argument.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--where: got {argument!r}, expected KEY=VALUE such as source=web")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        where.setdefault(key, []).append(value if isinstance(value, str | int) else text)
+    return where or None
+
+
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if not (options.text or options.image or options.queries):
         raise ValueError("nothing to search for; give --text, --image or --queries=FILE.npz")
     if options.queries and (options.text or options.image):
         raise ValueError("--queries: these are embeddings; leave --text and --image out")
+    from vacsr_jax.search.index import MixedIndex
+
+    with contextlib.closing(MixedIndex.load(options.index)) as index:
+        answer(index, options)
+
+
+def answer(index: MixedIndex, options: argparse.Namespace) -> None:
+    """Searches an index and shows what it finds."""
     from vacsr_jax.pretrained import EmbeddingModel, load
     from vacsr_jax.report.search_page import write_search_page
-    from vacsr_jax.search.index import MixedIndex
     from vacsr_jax.search.standardize.ranking import Hits
+    from vacsr_jax.serve.answers import json_answer, not_reranked, without_z
 
-    index, prior = MixedIndex.load(options.index), dict(options.prior)
+    prior, where = dict(options.prior), read_where(options.where)
     queries = read_queries(Path(options.queries), index) if options.queries else embed_queries(index, options)
     pair_model = load(options.rerank) if options.rerank else None
     if pair_model and isinstance(pair_model, EmbeddingModel) != bool(options.queries):
@@ -95,19 +126,18 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             if options.text or options.image
             else f"--rerank: {options.rerank} reads pictures and texts, and --queries are embeddings; leave it out"
         )
-    find_vectors = StoredVectors(index) if isinstance(pair_model, EmbeddingModel) else None
     k = options.k if options.k is not None else min(K, len(index))
     answers = []
     for content, vector, modality in queries:
-        hits = index.search(vector[None], k, query_modality=modality, prior=prior)
+        hits = index.search(vector[None], k, query_modality=modality, prior=prior, where=where)
         one = Hits(*(column[0] for column in hits))
-        if find_vectors and isinstance(pair_model, EmbeddingModel):
-            ranked = reranked_vectors(one, find_vectors, pair_model, vector, modality)
+        if isinstance(pair_model, EmbeddingModel):
+            ranked = reranked_vectors(one, index, pair_model, vector, modality)
         else:
             ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
         by_cosine = index.ranks_by_cosine(modality)
         if by_cosine:  # what the index gives as z is then the cosine
-            ranked = ranked._replace(hits=ranked.hits._replace(z=np.full_like(ranked.hits.z, np.nan)))
+            ranked = without_z(ranked)
         if options.json:
             print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
         else:
@@ -141,27 +171,20 @@ def embed_queries(index: MixedIndex, options: argparse.Namespace) -> list[Query]
     Raises:
       ValueError: if that model is not known or cannot be loaded, or `options.model` is a different one.
     """
-    from vacsr_jax.pretrained import load
+    from vacsr_jax.serve.answers import model_of
 
-    name = options.model or index.about.get("model")
-    if name is None:
-        raise ValueError("--model: the index does not name the model that embedded it; give it, or --queries=FILE.npz")
-    model = load(name)
-    if index.model_id and model.fingerprint() != index.model_id:
-        raise ValueError(
-            f"{name} is model {model.fingerprint()}, but the index is of {index.model_id}; give that model, or build "
-            "the index again with `vacsr index`"
-        )
-    vectors = [model.encode_texts(options.text)] if options.text else []
-    vectors += [model.encode_images(options.image)] if options.image else []
+    model = model_of(index, options.model, ", or --queries=FILE.npz")
+    vectors = [model.cosine_vectors(model.encode_texts(options.text))] if options.text else []
+    vectors += [model.cosine_vectors(model.encode_images(options.image))] if options.image else []
     kinds = ["text"] * len(options.text) + ["image"] * len(options.image)
     contents = [*options.text, *options.image]
-    return list(zip(contents, model.cosine_vectors(np.concatenate(vectors)), kinds, strict=True))
+    return list(zip(contents, np.concatenate(vectors), kinds, strict=True))
 
 
 def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modality: str) -> Reranked:
     """Reorders the hits of the other modality by a pair model, which reads the pictures and texts themselves."""
     from vacsr_jax.search.index.rerank import rerank_hits
+    from vacsr_jax.serve.answers import OTHER
 
     def score(ids: list[str]) -> Any:
         unknown = [x for x in ids if x not in index.contents]
@@ -175,47 +198,25 @@ def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modal
     return rerank_hits(hits, score, OTHER[modality])
 
 
-class StoredVectors:
-    """The vectors of an index by the ids of its documents."""
-
-    def __init__(self, index: MixedIndex):
-        self.projected = bool(index.about.get("projected"))
-        self._store = index.store
-        self._rows = {name: {x: i for i, x in enumerate(index.store.ids(name))} for name in index.store.modalities}
-
-    def __call__(self, ids: list[str], modality: str) -> np.ndarray:
-        rows, start = np.array([self._rows[modality][x] for x in ids]), 0
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        for block in self._store.vectors(modality):
-            here = np.flatnonzero((rows >= start) & (rows < start + len(block)))
-            found.append((here, block[rows[here] - start]))
-            start += len(block)
-        order = np.concatenate([here for here, _ in found])
-        return np.concatenate([x for _, x in found])[np.argsort(order)]
-
-
 def reranked_vectors(
-    hits: Hits, find: StoredVectors, model: EmbeddingModel, query: np.ndarray, modality: str
+    hits: Hits, index: MixedIndex, model: EmbeddingModel, query: np.ndarray, modality: str
 ) -> Reranked:
     """Reorders the hits of the other modality by a model on embeddings, which reads the vectors of the index."""
     from vacsr_jax.search.index.rerank import rerank_hits
+    from vacsr_jax.serve.answers import OTHER
 
     def score(ids: list[str]) -> Any:
-        found = find(ids, OTHER[modality])
-        score = model.score_projected if find.projected else model.score
+        found = index.vectors_of(ids, OTHER[modality])
+        score = model.score_projected if index.about.get("projected") else model.score
         return score(found, query[None]) if modality == "text" else score(query[None], found)
 
     return rerank_hits(hits, score, OTHER[modality])
 
 
-def not_reranked(hits: Hits) -> Reranked:
-    from vacsr_jax.search.index.rerank import rerank_hits
-
-    return rerank_hits(hits, lambda _: None, "")
-
-
 def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str], note: str = "") -> None:
     """Prints a table of the results, without the columns that have no numbers; `note` stands beside the query."""
+    from vacsr_jax.serve.answers import number
+
     hits = ranked.hits
     columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
     columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
@@ -238,53 +239,30 @@ def report_missing(answers: list[Answer]) -> None:
         )
 
 
-def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> dict[str, Any]:
-    """A query's results as plain values, best first."""
-    hits = [
-        {
-            "id": str(x),
-            "modality": str(kind),
-            "z": number(z),
-            "cosine": number(score),
-            "probability": number(p),
-            "uncertainty": number(u),
-            "content": contents.get(x),
-        }
-        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
-    ]
-    return {"query": query, "modality": modality, "hits": hits}
-
-
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
     """Builds a query's results for the page, with their pictures."""
     from vacsr_jax.data.given import read_picture
     from vacsr_jax.report.search_page import Answer, Found
+    from vacsr_jax.serve.answers import number
 
     found = []
     for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True):
         content, fault = content_of(contents.get(x), kind)
-        found.append(Found(x, kind, content, float(score), number(z), number(p), number(u), fault))
+        link = Path(contents[x]).as_uri() if isinstance(content, np.ndarray) else ""
+        found.append(Found(x, kind, content, float(score), number(z), number(p), number(u), fault, link))
     picture = modality == "image" and Path(query).is_file()
     return Answer(np.asarray(read_picture(query)) if picture else query, found)
 
 
-def number(x: float) -> float | None:
-    return None if np.isnan(x) else float(x)
-
-
 def content_of(content: str | None, modality: str) -> tuple[np.ndarray | str | None, str]:
-    """Returns a picture's pixels, or a text, or None if the index does not hold it; and why a picture is not shown.
-
-    An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
-    picture's suffix is opened, which is what `vacsr index` writes.
-    """
+    """Returns a picture's pixels, or a text, or None if the index does not hold it; and why a picture is not shown."""
     from vacsr_jax.data.given import read_picture
-    from vacsr_jax.data.picture_files import is_picture
+    from vacsr_jax.serve.answers import picture_file
 
     if content is None or modality != "image":
         return content, ""
-    path = Path(content)
-    if not (path.is_absolute() and is_picture(path.name)):
+    path = picture_file(content)
+    if path is None:
         return None, ""
     if not path.is_file():
         return None, f"{path} is not there"

@@ -81,6 +81,8 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     out = Path(options.out)
     if options.drop is not None or options.add is not None:
         dropped, added = chosen(found, options.drop, options.add)
+        if len(added) == options.most:
+            found.cautions.append(f"all {options.most:,} listed matches are as likely as --add; raise --most to add more")
         files = write_cleaned(out / "cleaned", found.data, dropped, added, about["data"]["form"])
         summary["cleaned"] = {
             "drop": options.drop,

@@ -96,5 +96,6 @@ def mean_and_spread(runs: list[Mapping], *path: str) -> str:
             values.append(float(run))
     if not values:
         return "–"
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
+    form = ",.0f" if abs(np.mean(values)) >= 1000 else ".3f"
+    spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+    return f"{np.mean(values):{form}}{spread}"

@@ -69,6 +69,12 @@ def test_exchanged_captions_lead_the_list_and_their_own_images_are_missing_match
     assert any("too few" in caution for caution in found.cautions)
 
 
+def test_a_model_that_knows_nothing_of_the_data_is_told_of(data):
+    shuffled = Labelled(data.source, np.random.default_rng(0).permutation(data.image_of))
+    found = audit([Judge(cosine_model(), shuffled, np.arange(N))], 100)
+    assert any("say next to nothing about these labels" in caution for caution in found.cautions)
+
+
 def test_marks_move_the_probabilities(data):
     judges = [Judge(cosine_model(), data, np.arange(N))]
     before = audit(judges, 100)

@@ -20,6 +20,7 @@ TINY = 1e-38  # the least positive number of float32, about
 FEW_LABELS = 200
 WIDE = 0.15  # an interval of the share of wrong labels that is wider says little
 MODEL_ERROR = 0.06  # of the log number of missing matches: how far off it was on scenes (experiments/audit)
+MOST = 0.8  # a share of wrong labels above this says more about the model than about the data
 SHAPELESS = -1.9  # a log alpha below this: the fit found no use for the match logit
 
 
@@ -141,6 +142,8 @@ def cautions(share: Estimate, fits: Sequence[LabelModel], data: Labelled) -> lis
         found.append(f"{labels} labels are too few to say how many are wrong: give {FEW_LABELS} or more")
     if share.high - share.low > WIDE:
         found.append(f"the share of wrong labels is only known to lie between {share.low:.2f} and {share.high:.2f}")
+    if share.value > MOST:
+        found.append("most labels look wrong: the model knows too little of such data, or the captions are of others")
     if any(x.theta[0] < SHAPELESS for x in fits):
         found.append("the model's scores say next to nothing about these labels: the lists are close to chance")
     return found

@@ -164,7 +164,8 @@ def test_all_text_is_escaped():
 
 def test_chance_stands_beside_the_metrics_and_every_headline_has_a_meaning():
     labels = np.eye(10, dtype=bool)
-    found = by_chance(labels, labels.astype(float))
+    found = by_chance({"true/AUROC score top/within": 0.7}, labels, labels.astype(float))
+    assert found["true/AUROC score top/within"] == 0.5
     assert found["rsum"] == found["true/rsum"] == pytest.approx(100 * 2 * (0.1 + 0.5 + 1))
     assert {"mAP@R", "rsum", "ECE"} <= set(MEANINGS)
 

@@ -72,9 +72,9 @@ MEANINGS = {
 }
 
 
-def by_chance(labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, float]:
-    """What a random order gives, against the labels and, where it is known, the truth."""
-    found = chance(labels)
+def by_chance(metrics: Mapping[str, float], labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, float]:
+    """What a random order gives for those of the metrics where that is known, against the labels and the truth."""
+    found = chance(labels) | {name: 0.5 for name in metrics if "AUROC" in name} | {"true/Spearman": 0.0}
     if relevance is not None:
         found |= {f"true/{name}": value for name, value in chance(relevance == 1).items()}
     return found
@@ -105,7 +105,7 @@ def build_report(
     `explain` is the model's explanation of an image and a text, if it has one.
     """
     labels, relevance, uncertainty = evaluation.labels, evaluation.relevance, evaluation.scores.uncertainty
-    columns = {"chance": by_chance(labels, relevance), **columns}
+    columns = {"chance": by_chance(evaluation.metrics, labels, relevance), **columns}
     note = "i2t asks with images, t2i with texts. Chance is the mean over all orders of the candidates."
     if relevance is not None:
         note = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vacsr_jax"
-FOUNDATION = {"safe_npz", "atomic_files", "ops", "workdir", "compilation_cache"}
+FOUNDATION = {"safe_npz", "atomic_files", "ops", "workdir", "compilation_cache", "shipped_models"}
 
 # What a room may import of the package, itself included: ops -> losses, towers, pair -> scoring -> evaluation ->
 # training -> cli. `training` selects checkpoints by evaluating, and writes no pages;
@@ -18,6 +18,7 @@ ALLOWED = {
     "atomic_files": set(),
     "workdir": set(),
     "compilation_cache": set(),
+    "shipped_models": {"atomic_files"},
     "ops": {"ops"},
     "losses": {"losses", *FOUNDATION},
     "towers": {"towers", *FOUNDATION},
@@ -26,7 +27,7 @@ ALLOWED = {
     "model_files": {"data", "image_text", "pair", "towers", *FOUNDATION},
     "scoring": {"scoring", "image_text", "pair", "towers", "data", *FOUNDATION},
     "metrics": {"metrics"},
-    "calibration": {"calibration", *FOUNDATION},
+    "calibration": {"calibration", "losses", *FOUNDATION},
     "search": {"search", "data", "metrics", *FOUNDATION},
     "optim": {"optim"},
     "data": {"data", *FOUNDATION},
@@ -37,10 +38,15 @@ ALLOWED = {
     "report": {"report", "evaluation", "data", "metrics", "atomic_files"},
     "training": {
         *("training", "evaluation", "data", "optim", "metrics", "model_files", "image_text", "pair", "towers"),
+        "config_files",
         *FOUNDATION,
     },
     "pretrained": {
         *("training", "evaluation", "calibration", "scoring", "data", "model_files", "image_text", "pair", "towers"),
+        *FOUNDATION,
+    },
+    "audit": {
+        *("audit", "training", "pretrained", "scoring", "data", "losses", "pair", "ops"),
         *FOUNDATION,
     },
     "serve": {"serve", "search", "report", "pretrained", "scoring", "data", "pair", *FOUNDATION},
@@ -49,6 +55,7 @@ ALLOWED = {
     "cli": {
         "cli",
         "config_files",
+        "audit",
         "deploy",
         "towers",
         "calibration",
@@ -62,6 +69,7 @@ ALLOWED = {
         "pretrained",
         "serve",
         "atomic_files",
+        "shipped_models",
         "workdir",
         "__init__",
     },
@@ -73,17 +81,19 @@ ALLOWED = {
 # What a room inside `search` may import of `search`, itself included, and which of them read the rooms beside it.
 ALLOWED_IN_SEARCH = {
     "checks": set(),
+    "filters": set(),
     "standardize": {"standardize", "checks"},
     "text_entropy": {"standardize", "checks"},
-    "stores": {"stores", "standardize", "checks"},
-    "index": {"index", "standardize", "text_entropy", "checks"},
+    "stores": {"stores", "standardize", "filters", "checks"},
+    "index": {"index", "stores", "standardize", "text_entropy", "filters", "checks"},
 }
 FROM_SEARCH_OUTWARD = {
     "data": {
         "search/checks.py",
         "search/index/files.py",
+        "search/index/stored.py",
         "search/standardize/problem.py",
-    },  # for vectors of any length, for indexes of the first format, and for problems read from files
+    },  # for vectors of any length, for indexes of the first format, for samples, and for problems read from files
     "metrics": {"search/standardize/compare.py", "search/text_entropy.py"},  # recall, for comparing and choosing
 }
 

@@ -12,6 +12,7 @@ import warnings
 
 from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    audit,
     calibrate,
     classify,
     configs,
@@ -23,6 +24,7 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    models,
     push,
     search,
     serve,
@@ -38,6 +40,7 @@ VERBS = (
     train,
     evaluate,
     calibrate,
+    audit,
     embed,
     export,
     push,
@@ -51,6 +54,7 @@ VERBS = (
     data_check,
     data_shots,
     configs,
+    models,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -79,12 +83,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
+    return parse_verb(make_parser(), arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
     parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)
-    return parse_verb(parser, arguments)
+    return parser
 
 
 def quiet() -> None:

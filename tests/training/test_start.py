@@ -111,6 +111,18 @@ def test_a_finished_run_is_extended_with_a_schedule_of_its_own(tmp_path):
     assert same(jax.device_get(again.params), jax.device_get(state.params))
 
 
+def test_a_run_of_an_older_version_is_continued(tmp_path):
+    config = config_of()
+    loop.train(config, tmp_path)
+    saved = json.loads((tmp_path / "run_config.json").read_text())
+    del saved["train"]["extended_from"], saved["optim"]["extension_lr"]  # fields that came after the run
+    (tmp_path / "run_config.json").write_text(json.dumps(saved))
+    _, state = loop.train(config, tmp_path)
+    assert int(state.step) == 4
+    with pytest.raises(ValueError, match=r"another config: optim\.extension_lr: saved 0\.0, given 0\.5"):
+        loop.train(config_of(optim__extension_lr=0.5), tmp_path)
+
+
 def test_there_must_be_a_run_to_extend(tmp_path):
     longer = config_of(train__steps=7, train__extended_from=4, optim__extension_lr=1e-3)
     with pytest.raises(ValueError, match=r"train\.extended_from: .* holds no run to extend"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import warnings
@@ -30,6 +31,7 @@ EXAMPLE = """example:
   vacsr search --index=my_index --queries=queries.npz
   vacsr search --index=my_index --queries=queries.npz --rerank=runs/adapter
   vacsr search --index=my_index --text="a cat on a sofa" --json
+  vacsr search --index=my_index --text="a cat on a sofa" --where=source=web --where=year=2024 --where=year=2023
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
@@ -59,6 +61,13 @@ def register(verbs: Verbs) -> None:
         metavar="MODALITY=NUMBER",
         help="added to the z of a modality; may be given more than once",
     )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only documents with this metadata; the same key again adds another value, another key narrows",
+    )
     parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
@@ -75,18 +84,40 @@ def modality_number(argument: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"got {argument!r}, expected MODALITY=NUMBER such as image=0.5") from None
 
 
+def read_where(arguments: list[str]) -> dict[str, list] | None:
+    """The filter that KEY=VALUE arguments mean. 2024 and true are a number and a bool, anything else is a text."""
+    where: dict[str, list] = {}
+    for argument in arguments:
+        key, separator, text = argument.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--where: got {argument!r}, expected KEY=VALUE such as source=web")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        where.setdefault(key, []).append(value if isinstance(value, str | int) else text)
+    return where or None
+
+
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     if not (options.text or options.image or options.queries):
         raise ValueError("nothing to search for; give --text, --image or --queries=FILE.npz")
     if options.queries and (options.text or options.image):
         raise ValueError("--queries: these are embeddings; leave --text and --image out")
+    from vacsr_jax.search.index import MixedIndex
+
+    with contextlib.closing(MixedIndex.load(options.index)) as index:
+        answer(index, options)
+
+
+def answer(index: MixedIndex, options: argparse.Namespace) -> None:
+    """Searches an index and shows what it finds."""
     from vacsr_jax.pretrained import EmbeddingModel, load
     from vacsr_jax.report.search_page import write_search_page
-    from vacsr_jax.search.index import MixedIndex
     from vacsr_jax.search.standardize.ranking import Hits
     from vacsr_jax.serve.answers import json_answer, not_reranked, without_z
 
-    index, prior = MixedIndex.load(options.index), dict(options.prior)
+    prior, where = dict(options.prior), read_where(options.where)
     queries = read_queries(Path(options.queries), index) if options.queries else embed_queries(index, options)
     pair_model = load(options.rerank) if options.rerank else None
     if pair_model and isinstance(pair_model, EmbeddingModel) != bool(options.queries):
@@ -95,14 +126,13 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             if options.text or options.image
             else f"--rerank: {options.rerank} reads pictures and texts, and --queries are embeddings; leave it out"
         )
-    find_vectors = StoredVectors(index) if isinstance(pair_model, EmbeddingModel) else None
     k = options.k if options.k is not None else min(K, len(index))
     answers = []
     for content, vector, modality in queries:
-        hits = index.search(vector[None], k, query_modality=modality, prior=prior)
+        hits = index.search(vector[None], k, query_modality=modality, prior=prior, where=where)
         one = Hits(*(column[0] for column in hits))
-        if find_vectors and isinstance(pair_model, EmbeddingModel):
-            ranked = reranked_vectors(one, find_vectors, pair_model, vector, modality)
+        if isinstance(pair_model, EmbeddingModel):
+            ranked = reranked_vectors(one, index, pair_model, vector, modality)
         else:
             ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
         by_cosine = index.ranks_by_cosine(modality)
@@ -168,35 +198,16 @@ def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modal
     return rerank_hits(hits, score, OTHER[modality])
 
 
-class StoredVectors:
-    """The vectors of an index by the ids of its documents."""
-
-    def __init__(self, index: MixedIndex):
-        self.projected = bool(index.about.get("projected"))
-        self._store = index.store
-        self._rows = {name: {x: i for i, x in enumerate(index.store.ids(name))} for name in index.store.modalities}
-
-    def __call__(self, ids: list[str], modality: str) -> np.ndarray:
-        rows, start = np.array([self._rows[modality][x] for x in ids]), 0
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        for block in self._store.vectors(modality):
-            here = np.flatnonzero((rows >= start) & (rows < start + len(block)))
-            found.append((here, block[rows[here] - start]))
-            start += len(block)
-        order = np.concatenate([here for here, _ in found])
-        return np.concatenate([x for _, x in found])[np.argsort(order)]
-
-
 def reranked_vectors(
-    hits: Hits, find: StoredVectors, model: EmbeddingModel, query: np.ndarray, modality: str
+    hits: Hits, index: MixedIndex, model: EmbeddingModel, query: np.ndarray, modality: str
 ) -> Reranked:
     """Reorders the hits of the other modality by a model on embeddings, which reads the vectors of the index."""
     from vacsr_jax.search.index.rerank import rerank_hits
     from vacsr_jax.serve.answers import OTHER
 
     def score(ids: list[str]) -> Any:
-        found = find(ids, OTHER[modality])
-        score = model.score_projected if find.projected else model.score
+        found = index.vectors_of(ids, OTHER[modality])
+        score = model.score_projected if index.about.get("projected") else model.score
         return score(found, query[None]) if modality == "text" else score(query[None], found)
 
     return rerank_hits(hits, score, OTHER[modality])

@@ -57,6 +57,18 @@ def histogram_svg(
     return to_svg(figure, "histogram")
 
 
+def counts_svg(counts: np.ndarray, xlabel: str, threshold: float | None = None) -> str:
+    """Draws counts in equal bins of a probability from 0 to 1 on a logarithmic scale, and a threshold as a line."""
+    figure, axes = _figure(4.8, 2.4)
+    edges = np.linspace(0, 1, len(counts) + 1)
+    axes.stairs(np.maximum(counts, 0.5), edges, baseline=0.5, fill=True, color=SERIES[0], alpha=0.35)
+    axes.set(xlabel=xlabel, ylabel="pairs", xlim=(0, 1), yscale="log", ylim=(0.5, 2 * max(int(np.max(counts)), 1)))
+    if threshold is not None:
+        axes.axvline(threshold, color=SERIES[1], linestyle="--", linewidth=1.6, label=f"threshold {threshold:g}")
+        _legend(axes)
+    return to_svg(figure, "counts")
+
+
 def uncertainty_svg(curves: dict[str, UncertaintyBins], metric: str = "R@1") -> str:
     """Draws R@1 or mAP@R in bins of increasing uncertainty (Wei et al. 2026, Figures 3 and 6), up to four lines."""
     figure, axes = _figure(4.8, 3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vacsr_jax.atomic_files import parse_json, to_json, write_text
+from vacsr_jax.config_files import with_new_fields
 from vacsr_jax.data.loader import Pairs, batches
 from vacsr_jax.data.noise import write_noise
 from vacsr_jax.data.source import labels_of
@@ -23,7 +25,14 @@ from vacsr_jax.metrics.classification import accuracy
 from vacsr_jax.metrics.retrieval import retrieval_metrics
 from vacsr_jax.optim.factory import make_optimizer
 from vacsr_jax.optim.lora import add_lora, merged
-from vacsr_jax.training.checkpoint import Checkpoints, Selection, check_path, config_differences, config_to_dict
+from vacsr_jax.training.checkpoint import (
+    Checkpoints,
+    Selection,
+    check_path,
+    config_differences,
+    config_from_dict,
+    config_to_dict,
+)
 from vacsr_jax.training.checks import check_config, check_step
 from vacsr_jax.training.log_to import choose_services
 from vacsr_jax.training.metric_writer import MetricWriter
@@ -48,8 +57,16 @@ class DivergedError(ValueError):
     """The loss is no longer finite."""
 
 
-def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) -> tuple[Run, TrainState]:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    prepare: Callable[[ConfigDict, Path], Run] = set_up,
+) -> tuple[Run, TrainState]:
     """Trains up to `train.steps`, from the workdir's last checkpoint if it has one; returns the last state.
+
+    `prepare` sets the run up; it may open other data than the config names, such as a part of them.
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
@@ -63,7 +80,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     check_path(workdir)
     with hold(workdir):
         check_claim(workdir, config)
-        run = set_up(config, workdir)
+        run = prepare(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
         check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))
@@ -123,6 +140,7 @@ def start(run: Run, mesh: Mesh) -> tuple[TrainState, Step]:
 def check_claim(workdir: Path, config: ConfigDict) -> None:
     """Raises ValueError if the workdir holds a run of another config; the message names the fields.
 
+    Fields that are newer than the run count as given at their defaults.
     A finished run may be extended (train.extended_from): with more steps, and a schedule for them.
     """
     file = workdir / CONFIG
@@ -136,7 +154,8 @@ def check_claim(workdir: Path, config: ConfigDict) -> None:
             raise ValueError(f"got {type(saved).__name__}, expected an object")
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); remove it to continue with the given config") from error
-    differences = config_differences(saved, config_to_dict(config))
+    known = config_to_dict(with_new_fields(config_from_dict(saved)))
+    differences = config_differences(known, config_to_dict(config))
     differences = [difference for difference in differences if not difference.startswith(PLACEMENT)]
     if any(difference.startswith("train.extended_from:") for difference in differences):
         check_finished(workdir, config.train.extended_from)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids, check_k
+from vacsr_jax.search.filters import NOTHING, Fields, Where, matcher
 from vacsr_jax.search.index import codes
 from vacsr_jax.search.index.scan import AXIS, GROUP, Block, Found, merge_block
 from vacsr_jax.search.text_entropy import ReferenceImages
@@ -47,6 +48,7 @@ class ExactStore:
     Attributes:
       devices: the devices to split the documents over; by default all that JAX has.
       reference_images: they give each document of the modality "text" a bias; see `seen_by`.
+      metadata: id -> what `filtered` reads, of the documents that have any.
     """
 
     devices: Sequence[jax.Device] | None = None
@@ -54,6 +56,8 @@ class ExactStore:
     reference_images: ReferenceImages | None = None
     _rows: dict[str, _Rows] = field(default_factory=dict)
     all_ids: set[str] = field(default_factory=set)
+    metadata: dict[str, Fields] = field(default_factory=dict)
+    _kept: dict[str, np.ndarray] | None = None  # modality -> bool [n], in the view that `filtered` gives
 
     def __post_init__(self):
         self._mesh = Mesh(np.array(self.devices or jax.devices()), (AXIS,))
@@ -73,12 +77,24 @@ class ExactStore:
         view._biased = self.reference_images is not None and query_modality == IMAGE
         return view
 
+    def filtered(self, where: Where) -> ExactStore:
+        """The same documents but for those that a filter leaves out, to search in; see `search.filters`."""
+        passes = matcher(where)
+        view = copy.copy(self)
+        view._kept = {
+            name: np.fromiter((passes(self.metadata.get(x, NOTHING)) for x in rows.ids), bool, len(rows.ids))
+            for name, rows in self._rows.items()
+        }
+        return view
+
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self._rows)
+        return tuple(name for name in self._rows if self._kept is None or self._kept[name].any())
 
     def count(self, modality: str) -> int:
         """The number of documents of a modality."""
+        if self._kept is not None:
+            return int(self._kept[modality].sum()) if modality in self._kept else 0
         return len(self._rows[modality].ids) if modality in self._rows else 0
 
     @property
@@ -156,6 +172,18 @@ class ExactStore:
         if len(rows.rest):
             yield rows.rest
 
+    def vectors_of(self, ids: Sequence[str], modality: str) -> np.ndarray:
+        """The unit vectors float32 [n, d] of documents of a modality, in the order of their ids."""
+        numbers = {x: i for i, x in enumerate(self._rows[modality].ids)}
+        rows, start = np.array([numbers[x] for x in ids]), 0
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for block in self.codes(modality):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(block)))
+            found.append((here, block[rows[here] - start]))
+            start += len(block)
+        order = np.argsort(np.concatenate([here for here, _ in found]))
+        return codes.decode(np.concatenate([x for _, x in found])[order])
+
     def ids(self, modality: str) -> list[str]:
         """The ids of a modality, in the order they were added."""
         return self._rows[modality].ids
@@ -187,10 +215,10 @@ class ExactStore:
         padded = np.pad(queries, ((0, padded_q - len(queries)), (0, 0)))
         nothing = jnp.full((padded_q, padded_k), -jnp.inf)
         best = Found(nothing, jnp.zeros((padded_q, padded_k), jnp.int32), nothing[:, 0])
-        start, count = 0, self.count(modality)
         rows = self._rows[modality]
+        start, count = 0, len(rows.ids)
         blocks = self._searched_blocks(rows)
-        for block, bias in zip(blocks, self._searched_bias(rows, blocks), strict=True):
+        for block, bias in zip(blocks, self._searched_bias(modality, blocks), strict=True):
             best = merge_block(best, padded, block, bias, start, count - start, mesh=self._mesh, candidates=candidates)
             start += len(block.high)
         scores, numbers, missed = (np.array(x) for x in jax.device_get(best))
@@ -207,14 +235,24 @@ class ExactStore:
             rows.padded_rest = self._make_block(np.pad(rows.rest, ((0, capacity - n), (0, 0))))
         return [*rows.blocks, *([rows.padded_rest] if n else [])]
 
-    def _searched_bias(self, rows: _Rows, blocks: list[Block]) -> list[jax.Array] | list[None]:
-        if not self._biased or not len(rows.bias):
+    def _searched_bias(self, modality: str, blocks: list[Block]) -> list[jax.Array] | list[None]:
+        rows = self._rows[modality]
+        biased = self._biased and len(rows.bias) > 0
+        if self._kept is not None:  # what a filter leaves out has the score -inf
+            return self._in_blocks(
+                np.where(self._kept[modality], rows.bias if biased else np.float32(0), -np.inf), blocks
+            )
+        if not biased:
             return [None] * len(blocks)
         if rows.block_bias is None:
-            lengths = [len(block.high) for block in blocks]
-            padded = np.pad(rows.bias, (0, sum(lengths) - len(rows.bias)))
-            rows.block_bias = [self._put(x) for x in np.split(padded, np.cumsum(lengths)[:-1])]
+            rows.block_bias = self._in_blocks(rows.bias, blocks)
         return rows.block_bias
+
+    def _in_blocks(self, numbers: np.ndarray, blocks: list[Block]) -> list[jax.Array]:
+        """A number for each document, float32, in the layout of the blocks."""
+        lengths = [len(block.high) for block in blocks]
+        padded = np.pad(numbers.astype(np.float32), (0, sum(lengths) - len(numbers)))
+        return [self._put(x) for x in np.split(padded, np.cumsum(lengths)[:-1])]
 
     def _make_block(self, rows: np.ndarray) -> Block:
         scales, (high, low) = codes.scales(rows), codes.split(rows)

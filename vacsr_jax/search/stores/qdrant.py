@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import uuid
+import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
+from vacsr_jax.search.checks import Names, Vectors, check_embeddings
+from vacsr_jax.search.filters import Fields, Where
 from vacsr_jax.search.standardize.ranking import Hits, affine_maps, candidates
 from vacsr_jax.search.standardize.statistics import ModalityStats
+from vacsr_jax.search.stores.base import DocumentStore, Known, check_found, check_rows, in_parts, one_line
+from vacsr_jax.search.stores.qdrant_terms import (
+    affine_sum,
+    conditions,
+    cosine_vectors,
+    has,
+    in_payload,
+    nested,
+    point_id,
+)
 
-UPLOAD = 256  # documents in one request
-NAMESPACE = uuid.UUID("5b3f2c0e-6a51-4b0e-9d5d-7f3f0c1c2f6a")  # of the point ids that are made from document ids
+READ = 1000  # ids in one request
 
 
-class QdrantStore:
+class QdrantStore(DocumentStore):
     """A collection whose points have their document's id and modality in the payload.
 
     ```
@@ -28,7 +38,8 @@ class QdrantStore:
     Attributes:
       client: a `qdrant_client.QdrantClient`, such as `QdrantClient(":memory:")` or one with the url of a server.
       collection: the name of a collection of cosine distance. `add` makes it if it does not exist.
-      modality_key, id_key: the keys of modality and id in the payload; `a.b` is the key b of the object a.
+      modality_key, id_key, content_key: the keys of modality, id and content in the payload; `a.b` is the key b of the
+        object a.
       vector: the name of the vectors to search, in a collection of named vectors; "": its only ones.
       exact: compare every vector, not only those that Qdrant's graph proposes.
     """
@@ -40,6 +51,7 @@ class QdrantStore:
         *,
         modality_key: str = "modality",
         id_key: str = "id",
+        content_key: str = "content",
         vector: str = "",
         exact: bool = False,
     ):
@@ -47,10 +59,17 @@ class QdrantStore:
             from qdrant_client import models
         except ImportError as error:
             raise ImportError('qdrant-client is not installed; pip install "vacsr_jax[search]"') from error
-        self._models, self.client, self.collection = models, client, collection
-        self.modality_key, self.id_key, self.vector = modality_key, id_key, vector
+        from qdrant_client.http.exceptions import ApiException
+
+        self._models, self._error, self.client, self.collection = models, ApiException, client, collection
+        self.modality_key, self.id_key, self.content_key, self.vector = modality_key, id_key, content_key, vector
         self._params = models.SearchParams(exact=True) if exact else None
         self._searched: tuple[str | None, int] | None = None  # name and size of the vectors, once they are checked
+        self._where: list[Any] = []  # conditions that documents must meet
+
+    @property
+    def dim(self) -> int | None:
+        return self._check()[1] if self._exists() else None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -60,18 +79,21 @@ class QdrantStore:
           ValueError: if there are points but none with a modality, or the payload has no such index. A warning counts
             points without a modality, which are never found.
         """
-        if not self.client.collection_exists(self.collection):
+        if not self._exists():
             return ()
         self._check()
+        only = self._models.Filter(must=self._where) if self._where else None
         try:
-            hits = self.client.facet(self.collection, key=self.modality_key, exact=True, limit=1000).hits
+            hits = self.client.facet(
+                self.collection, key=self.modality_key, facet_filter=only, exact=True, limit=1000
+            ).hits
         except Exception as error:  # of the server, or of the network
             raise ValueError(
                 f"collection {self.collection}: the values of the payload {self.modality_key!r} cannot be listed "
                 f"({error}); make an index: client.create_payload_index({self.collection!r}, {self.modality_key!r}, "
                 "'keyword')"
             ) from error
-        total = self.client.count(self.collection, exact=True).count
+        total = self.client.count(self.collection, count_filter=only, exact=True).count
         without = total - sum(hit.count for hit in hits)
         if total and not hits:
             raise ValueError(f"{self._lacking(self.modality_key)}; name another modality_key, or set it on the points")
@@ -85,12 +107,26 @@ class QdrantStore:
 
     def count(self, modality: str) -> int:
         """The number of documents of a modality."""
-        if not self.client.collection_exists(self.collection):
+        if not self._exists():
             return 0
         self._check()
-        return self.client.count(self.collection, count_filter=self._only(modality), exact=True).count
+        with self._named():
+            return self.client.count(self.collection, count_filter=self._only(modality), exact=True).count
 
-    def add(self, embeddings: Vectors, ids: Names, modality: str) -> None:
+    def filtered(self, where: Where) -> QdrantStore:
+        """The same documents but for those that a filter leaves out: a mapping, or a `models.Filter`."""
+        view = copy.copy(self)
+        view._where = [*self._where, *conditions(where)]
+        return view
+
+    def add(
+        self,
+        embeddings: Vectors,
+        ids: Names,
+        modality: str,
+        contents: Sequence[str | None] | None = None,
+        metadata: Sequence[Fields | None] | None = None,
+    ) -> None:
         """Adds documents of one modality, with embeddings [n, d] of any length but zero.
 
         A document whose id is already there is replaced, with all its named vectors, as usual in Qdrant.
@@ -98,19 +134,19 @@ class QdrantStore:
         Raises:
           ValueError: if `checks` refuses an embedding or id, or if the collection is of another dimension or distance.
         """
-        vectors = check_embeddings(embeddings, None, "embeddings")
-        ids = check_ids(ids, len(vectors), ())
-        name = self._make(vectors.shape[1])
-        for start in range(0, len(ids), UPLOAD):
+        rows = check_rows(embeddings, ids, contents, metadata, None)
+        name = self._make(rows.vectors.shape[1])
+        for part in rows.parts():
             points = [
                 self._models.PointStruct(
-                    id=str(uuid.uuid5(NAMESPACE, x)),
+                    id=point_id(x),
                     vector=vector.tolist() if name is None else {name: vector.tolist()},
-                    payload=_nested({self.id_key: x, self.modality_key: modality}),
+                    payload=fields | nested({self.id_key: x, self.modality_key: modality, self.content_key: content}),
                 )
-                for x, vector in zip(ids[start : start + UPLOAD], vectors[start : start + UPLOAD], strict=True)
+                for vector, x, content, fields in zip(*part, strict=True)
             ]
-            self.client.upsert(self.collection, points, wait=True)
+            with self._named():
+                self.client.upsert(self.collection, points, wait=True)
 
     def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
@@ -126,7 +162,7 @@ class QdrantStore:
             )
             for query in self._checked(queries)
         )
-        self._refuse_fewer(found, k)
+        check_found(found, k, "compare all with exact=True")
         return self._payload(found, self.id_key), self._scores(found)
 
     def search(
@@ -147,7 +183,7 @@ class QdrantStore:
         limits = candidates(dict.fromkeys(stats.modalities, k), k, per_modality_k)
         names, (vector, _) = tuple(limits), self._check()
         mean, std, priors = affine_maps(stats, names, query_modality, prior)
-        formula = self._formula(names, 1 / std, priors - mean / std)
+        formula = affine_sum(self.modality_key, names, 1 / std, priors - mean / std)
         found = self._ask(
             self._models.QueryRequest(
                 prefetch=[
@@ -162,53 +198,78 @@ class QdrantStore:
             )
             for query in self._checked(queries)
         )
-        self._refuse_fewer(found, k)
+        check_found(found, k, "compare all with exact=True")
         ids, modality = (self._payload(found, key) for key in (self.id_key, self.modality_key))
         columns = np.vectorize(names.index, otypes=[int])(modality)
         z = self._scores(found) - priors[columns]
         return Hits(ids, modality, z * std[columns] + mean[columns], z)
 
-    def _formula(self, names: Sequence[str], slopes: np.ndarray, offsets: np.ndarray) -> Any:
-        """sum_m [modality = m] (slope_m score_m + offset_m), where score_m is the score of the m-th prefetch."""
-        m = self._models
-        return m.SumExpression(
-            sum=[
-                m.MultExpression(
-                    mult=[
-                        self._is(name),
-                        m.SumExpression(sum=[m.MultExpression(mult=[float(slope), f"$score[{i}]"]), float(offset)]),
-                    ]
-                )
-                for i, (name, slope, offset) in enumerate(zip(names, slopes, offsets, strict=True))
-            ]
-        )
+    def known(self, ids: Sequence[str]) -> dict[str, Known]:
+        """What is known of the documents with these ids, as far as they are there."""
+        return {
+            self._value(point, self.id_key): Known(
+                self._value(point, self.modality_key), in_payload(point, self.content_key)
+            )
+            for point in self._read(ids, False)
+        }
 
-    def _is(self, modality: str) -> Any:
-        return self._models.FieldCondition(key=self.modality_key, match=self._models.MatchValue(value=modality))
+    def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The unit vectors float32 [d] of the documents with these ids, as far as they are there."""
+        name = self._check()[0] if self._exists() else None
+        found = {self._value(x, self.id_key): x.vector for x in self._read(ids, True if name is None else [name])}
+        return {x: np.array(vector if name is None else vector[name], np.float32) for x, vector in found.items()}
+
+    def settle(self) -> None:
+        """Nothing is left to do: the server indexes in the background what `add` has written."""
+
+    def drop(self, collection: str | None = None) -> None:
+        """Removes the collection, or another one of the same database, if it exists."""
+        name = collection or self.collection
+        with self._named():
+            if self.client.collection_exists(name):
+                self.client.delete_collection(name)
+        if name == self.collection:
+            self._searched = None
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.client.close()
+
+    def _read(self, ids: Sequence[str], with_vectors: bool | list[str]) -> Iterator[Any]:
+        for part in in_parts(ids, READ) if self._exists() else ():
+            with self._named():
+                yield from self.client.scroll(
+                    self.collection,
+                    scroll_filter=self._models.Filter(must=[*self._where, self._has_id(part)]),
+                    limit=len(part),
+                    with_payload=[self.id_key, self.modality_key, self.content_key],
+                    with_vectors=with_vectors,
+                )[0]
 
     def _only(self, modality: str) -> Any:
-        return self._models.Filter(must=[self._is(modality)])
+        return self._models.Filter(must=[has(self.modality_key, modality), *self._where])
+
+    def _has_id(self, ids: Sequence[str]) -> Any:
+        """A condition for documents that `add` wrote, whose points are found by number, and for any others."""
+        m = self._models
+        named = m.FieldCondition(key=self.id_key, match=m.MatchAny(any=list(ids)))
+        return m.Filter(should=[m.HasIdCondition(has_id=[point_id(x) for x in ids]), named])
 
     def _ask(self, requests: Iterable[Any]) -> list[Any]:
         """The points that each request finds, in one round trip."""
-        answers = self.client.query_batch_points(self.collection, requests=list(requests))
+        with self._named():
+            answers = self.client.query_batch_points(self.collection, requests=list(requests))
         return [answer.points for answer in answers]
 
     def _checked(self, queries: Vectors) -> list[list[float]]:
         return check_embeddings(queries, self._check()[1], "queries").tolist()
-
-    def _refuse_fewer(self, found: list[Any], k: int) -> None:
-        if any(len(points) < k for points in found):
-            raise ValueError(f"k: got {k}, but Qdrant found fewer documents; lower k, or compare all with exact=True")
 
     def _payload(self, found: list[Any], key: str) -> np.ndarray:
         """The value of a key in the payload of every point, [q, k]."""
         return np.array([[self._value(point, key) for point in points] for points in found], object)
 
     def _value(self, point: Any, key: str) -> Any:
-        value = point.payload
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = in_payload(point, key)
         if value is None:
             raise ValueError(f"{self._lacking(key)} (point {point.id}); name another key, or set it on the points")
         return value
@@ -226,35 +287,12 @@ class QdrantStore:
           ValueError: if the collection does not exist, or its vectors are of another kind; it says of which.
         """
         if self._searched is None:
-            if not self.client.collection_exists(self.collection):
+            if not self._exists():
                 raise ValueError(f"Qdrant has no collection {self.collection!r}; add documents first")
-            self._searched = self._cosine_vectors(self.client.get_collection(self.collection).config.params)
+            with self._named():
+                params = self.client.get_collection(self.collection).config.params
+            self._searched = cosine_vectors(params, f"collection {self.collection}", self.vector)
         return self._searched
-
-    def _cosine_vectors(self, params: Any) -> tuple[str | None, int]:
-        where, name, vectors = f"collection {self.collection}", self.vector or None, params.vectors
-        if isinstance(vectors, dict):
-            name = self.vector or (next(iter(vectors)) if len(vectors) == 1 else "")
-            if name not in vectors:
-                sparse = f" (and the sparse {', '.join(params.sparse_vectors)}, which hold no embeddings)"
-                has = ", ".join(vectors) or "none"
-                raise ValueError(
-                    f"{where}: its vectors are named {has}{sparse if params.sparse_vectors else ''}; say which with "
-                    f"QdrantStore(..., vector=NAME)"
-                )
-            vectors = vectors[name]
-        elif name is not None:
-            raise ValueError(f"{where}: its vectors have no names; leave vector={name!r} out")
-        if vectors is None:
-            raise ValueError(f"{where}: it holds no embeddings; name another collection")
-        if vectors.multivector_config is not None:
-            raise ValueError(f"{where}: each point has several vectors; name a collection with one for each point")
-        if vectors.distance != self._models.Distance.COSINE:
-            raise ValueError(
-                f"{where}: its distance is {vectors.distance.value}, whose scores are no cosines; make a collection of "
-                "the distance Cosine and add the documents to it"
-            )
-        return name, vectors.size
 
     def _make(self, dim: int) -> str | None:
         """Makes the collection if it does not exist, with an index on the modality, which filters use.
@@ -262,7 +300,7 @@ class QdrantStore:
         Returns the name of its vectors.
         """
         m = self._models
-        if not self.client.collection_exists(self.collection):
+        if not self._exists():
             config = m.VectorParams(size=dim, distance=m.Distance.COSINE)
             self.client.create_collection(
                 self.collection, vectors_config={self.vector: config} if self.vector else config
@@ -277,14 +315,9 @@ class QdrantStore:
             )
         return name
 
+    def _exists(self) -> bool:
+        with self._named():
+            return self.client.collection_exists(self.collection)
 
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload in which the keys `a.b` are objects."""
-    payload: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        at = payload
-        for parent in parents:
-            at = at.setdefault(parent, {})
-        at[last] = value
-    return payload
+    def _named(self):
+        return one_line(f"Qdrant, collection {self.collection}", self._error)

@@ -25,6 +25,8 @@ class WithConfigs(build_py):
 
 
 SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
+LANCE = ["lancedb>=0.40"]
+MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]  # the second is the engine in a file; a cluster needs the first alone
 
 SERVE = ["gradio>=6.0"]
 DATASETS = ["datasets>=4.0"]
@@ -32,8 +34,10 @@ TENSORBOARD = ["tensorboard>=2.17"]
 DOCS = ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16", "latex2mathml>=3.77", "nbformat>=5.10"]
 
 TEST = [
-    *SEARCH,  # wheels for every Python here, 100 MB installed: the stores' tests run by default
-    *SERVE,  # the page and its API are tested by default; 200 MB installed, most of it shared with the others
+    *SEARCH,  # wheels for every Python here, 700 MB installed with the next three: their tests run by default
+    *LANCE,
+    *MILVUS,
+    *SERVE,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -50,6 +54,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The vacsr_jax authors",
+    url="https://github.com/vacsr-jax/vacsr_jax",
+    project_urls={"Documentation": "https://vacsr-jax.github.io/vacsr_jax/"},
     license="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
@@ -97,6 +103,8 @@ setup(
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
         "serve": SERVE,
+        "lance": LANCE,
+        "milvus": MILVUS,
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
         "ray": ["ray[data]>=2.40"],
         "parquet": ["pyarrow>=15"],  # embeddings in parquet files
@@ -109,7 +117,7 @@ setup(
         "docs": DOCS,
         "test": TEST,
         # With these two, 150 MB installed, their tests run too; those of onnx, wandb and trackio run where they are.
-        "dev": [*TEST, *DATASETS, *TENSORBOARD, *DOCS, "ruff>=0.9", "mypy>=2.4"],
+        "dev": [*TEST, *DATASETS, *TENSORBOARD, *DOCS, "ruff>=0.9", "mypy>=2.4", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

@@ -12,8 +12,10 @@ import vacsr_jax
 from experiments.models.__main__ import METRICS, RECIPES, evaluation, table
 from vacsr_jax import main
 from vacsr_jax.atomic_files import read_json
+from vacsr_jax.config_files import load_config
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.shipped_models import CARD, MODELS, shipped
+from vacsr_jax.training.start import read_start
 
 ROOT = Path(__file__).parents[1]
 SAVED = Path(__file__).parent / "parity/golden/format2"
@@ -49,6 +51,12 @@ def test_a_model_loads_by_its_name_and_knows_what_is_true_of_a_picture(tmp_path,
     scores = model.score(list(scenes.images), [captions[0] for captions in scenes.captions])
     assert scores.probability is not None
     assert np.mean(np.argmax(scores.match_score, axis=0) == np.arange(8)) >= 0.75
+
+
+def test_a_run_starts_from_a_model_by_its_name():
+    start = read_start(load_config("scenes", ["--config.model.pretrained=scenes-web"]))
+    assert start.config["data"]["name"] == "scene_web"
+    assert start.params["towers"]["logit_scale"] > np.log(10.0)
 
 
 def test_a_folder_of_the_same_name_goes_first(tmp_path, monkeypatch):

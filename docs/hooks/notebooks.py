@@ -1,6 +1,7 @@
 """The notebooks of `experiments/notebooks/`, with the outputs that are stored in them, become pages of the site."""
 
 import base64
+import re
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,7 @@ from mkdocs.structure.files import File, Files
 
 FOLDER = "experiments/notebooks"
 ROOT = Path(__file__).parents[2]
+BADGE = re.compile(r"\[!\[([^\]]*)\]\([^)]*\)\]")
 
 
 def on_files(files: Files, config) -> Files:
@@ -23,7 +25,7 @@ def on_files(files: Files, config) -> Files:
 def parts(cell, stem: str, pictures: dict[str, bytes]):
     """A cell as Markdown; its pictures are added to `pictures`."""
     if cell.cell_type == "markdown":
-        yield cell.source
+        yield BADGE.sub(r"[\1]", cell.source)  # a badge is a picture on another host
         return
     yield f"```python\n{cell.source}\n```"
     for output in cell.outputs:

@@ -2,7 +2,9 @@
 
 import argparse
 import html
+import itertools
 import re
+import textwrap
 
 from mkdocs.structure.files import File, Files
 
@@ -45,8 +47,10 @@ def described(parser: argparse.ArgumentParser) -> str:
     example, _, notes = (parser.epilog or "").partition("\n\n")
     commands = "\n".join(line.strip() for line in example.splitlines()[1:])
     lines.append(f"\n```\n{commands}\n```" if commands else "")
-    lines.append(f"\n{escaped(notes)}\n" if notes else "")
-    return "\n".join(lines)
+    for indented, group in itertools.groupby(notes.splitlines(), lambda line: line.startswith("  ")):
+        text = "\n".join(group)
+        lines.append(f"\n```\n{textwrap.dedent(text)}\n```" if indented else f"\n{escaped(text)}")
+    return "\n".join(lines) + "\n"
 
 
 def option_names(action: argparse.Action) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from experiments.embeddings.runs import auroc
 from vacsr_jax.audit.findings import missing_factor, share_of
 from vacsr_jax.audit.judge import Judge
-from vacsr_jax.audit.label_model import match_logit, right_logit, wrong_logit
+from vacsr_jax.audit.label_model import fit_noise, label_share, match_logit, right_logit, wrong_logit
 from vacsr_jax.metrics.calibration import expected_calibration_error
 
 FIRST = (500, 2500, 10_000)
@@ -26,12 +26,15 @@ def judged(judge: Judge) -> dict:
     z = match_logit(fitted.theta, n, a.astype(np.float64), h.astype(np.float64))
     free = np.ones((n, m), bool)
     free[place] = False
-    share = share_of([fitted])
+    right = right_logit(fitted.theta, a, h)
+    log_r = label_share(right[place], logsumexp(right, axis=0))
+    noise, error = fit_noise(log_r, n, judge.data.image_of)
+    share = share_of(noise, error, [fitted])
     expected, factor = float(expit(z[free]).sum()), missing_factor(fitted.missing_error())
     return {
         "match": z,
-        "wrong": wrong_logit(fitted.theta, n, right_logit(fitted.theta, a, h)[place]),
-        "scores": {"match logit": a, "label score": right_logit(fitted.theta, a, h)},
+        "wrong": wrong_logit(noise, n, log_r),
+        "scores": {"match logit": a, "label score": right},
         "share": (share.value, share.low, share.high),
         "expected": (expected, expected / factor, expected * factor),
     }

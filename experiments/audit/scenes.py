@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from experiments.audit import rivals
 from experiments.audit.measure import FIRST, interval, judged, mean_and_spread, of_labels, of_matches
@@ -15,17 +15,16 @@ from experiments.audit.trained import PROTOCOLS
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.audit.findings import share_of
 from vacsr_jax.audit.judge import Judge, Labelled
-from vacsr_jax.audit.label_model import right_logit, wrong_logit
+from vacsr_jax.audit.label_model import fit_noise, label_share, right_logit, wrong_logit
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.noise import make_noise
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.pretrained import Pretrained, load
 from vacsr_jax.report.tables import format_table
 from vacsr_jax.scoring.model import prepare_scorer, score_pairs
-from vacsr_jax.scoring.pairs import score_candidates
 from vacsr_jax.training.checkpoint import config_from_dict
 
-NOISE = (0.0, 0.2, 0.5)
+SUM = 1000
 
 
 def audit_models(folder: Path, out: Path) -> None:
@@ -115,19 +114,33 @@ def training_labels(model: Pretrained, config) -> dict:
 
 
 def label_posteriors(model: Pretrained, source, image_of: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """logit p_wrong of every label, without the pairs that have none, and the share of wrong labels."""
+    """logit p_wrong of every label, and the share of wrong labels.
+
+    The sum over all images in p_wrong is that over `SUM` of them, drawn at random, in proportion.
+    """
     n, m = len(source), len(image_of)
     judge = Judge(model, Labelled(source, image_of), np.arange(n))
     fitted = judge.fit()
-    share = share_of([fitted])
     fitted = fitted.among(n)
     images, texts = judge.image_items(np.arange(n)), judge.text_items(np.arange(m))
-    labelled = jax.tree.map(lambda x: np.asarray(x)[image_of], images)
     scorer = prepare_scorer(model.model, model.params)
-    scores = score_candidates(scorer, labelled, texts, np.arange(m, dtype=np.int32)[:, None])
-    a, h = model.model.pair.label_parts(jax.device_get(model.params["pair"]), scores)
-    p = wrong_logit(fitted.theta, n, right_logit(fitted.theta, np.asarray(a), np.asarray(h)))[:, 0]
-    return p, (share.value, share.low, share.high)
+    one = jax.jit(jax.vmap(lambda image, text: scorer.label_parts(*jax.tree.map(lambda x: x[None], (image, text)))))
+    parts = [
+        one(*(jax.tree.map(lambda x, at=at: x[at], items) for items, at in ((images, image_of[block]), (texts, block))))
+        for block in np.array_split(np.arange(m), 20)
+    ]
+    a, h = (np.concatenate([np.asarray(part[k])[:, 0, 0] for part in parts]) for k in (0, 1))
+    right = right_logit(fitted.theta, a, h)
+    drawn = np.random.default_rng(0).permutation(n)[:SUM]
+    others = [
+        logsumexp(right_logit(fitted.theta, *judge.parts(jax.tree.map(lambda x: x[drawn], images), part)), axis=0)
+        for part in (jax.tree.map(lambda x, at=at: x[at], texts) for at in np.array_split(np.arange(m), 30))
+    ]
+    total = np.logaddexp(right, np.concatenate(others) + np.log(n / len(drawn)))
+    log_r = label_share(right, total)
+    noise, error = fit_noise(log_r, n, image_of)
+    share = share_of(noise, error, [fitted])
+    return wrong_logit(noise, n, log_r), (share.value, share.low, share.high)
 
 
 def tables(out: Path) -> str:

@@ -4,9 +4,9 @@
 
 Half of the documents are images and half are texts, and all are ranked by the same rule. Each store has a process of
 its own, one after another, which fills it, settles it, and asks it. What was measured is saved after each, and a store
-that the file has already is not measured again. Vectors have numbers of variances 1, 1/2, 1/3, ..., as in `mixed_index`.
-CPU time is that of the process; the database is in it, unless QDRANT_URL names a server. A store that needs more memory
-than --memory ends, and is not saved. mixed_index.md has the table.
+that the file has already is not measured again. Vectors have numbers of variances 1, 1/2, 1/3, ..., as in
+`mixed_index`. CPU time is that of the process; the database is in it, unless QDRANT_URL names a server. A store that
+needs more memory than --memory ends, and is not saved. mixed_index.md has the table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stores", help=f"comma-separated; by default all: {', '.join(STORES)}")
+    parser.add_argument("--stores", help=f"separated by semicolons; by default all: {', '.join(STORES)}")
     parser.add_argument("--memory", type=float, default=12, help="GB of addresses that a store may take")
     parser.add_argument("--out", required=True, help="JSON of what was measured; it grows")
     parser.add_argument("--one", help="measure only this store and print it; for this program's own use")
@@ -58,7 +58,7 @@ def main() -> None:
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"setting": setting, "stores": {}}
     if found["setting"] != setting:
         raise SystemExit(f"{out}: measured with {found['setting']}, asked for {setting}; give another --out")
-    for name in options.stores.split(",") if options.stores else STORES:
+    for name in options.stores.split(";") if options.stores else STORES:
         if name not in found["stores"]:
             command = [sys.executable, "-m", "experiments.benchmarks.stores", *sys.argv[1:], f"--one={name}"]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

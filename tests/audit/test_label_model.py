@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit, logit, logsumexp
 
 from vacsr_jax.audit import label_model
 from vacsr_jax.losses.label_likelihood import label_slopes, negative_log_likelihood
@@ -19,7 +19,9 @@ def test_the_posteriors_are_those_of_the_three_ways_to_a_label():
     right = (1 - floor * n) * q * e
     p_wrong = floor / (right + floor)
     p_match = q * (1 - right / q - floor) / (1 - right - floor)
-    z = label_model.wrong_logit(THETA, n, label_model.right_logit(THETA, a, h))
+    right_of = label_model.right_logit(THETA, a, h)
+    np.testing.assert_allclose(np.exp(right_of), q * e, rtol=1e-12)
+    z = label_model.wrong_logit(THETA[3], n, right_of)
     np.testing.assert_allclose(expit(z), p_wrong, rtol=1e-12)
     np.testing.assert_allclose(expit(label_model.match_logit(THETA, n, a, h)), p_match, rtol=1e-12)
 
@@ -58,8 +60,35 @@ def test_the_share_of_wrong_labels_is_found_with_its_interval(noise):
     assert abs(logit(fitted.noise_rate) - logit(noise)) < 2.5 * fitted.noise_error
     assert 0.02 < fitted.noise_error < 0.3
     a, h, y, match, wrong = blocks[0]
-    p = expit(label_model.wrong_logit(fitted.theta, 100, label_model.right_logit(fitted.theta, a, h)))
+    p = expit(label_model.wrong_logit(fitted.theta[3], 100, label_model.right_logit(fitted.theta, a, h)))
     assert p[wrong].mean() > p[y & ~wrong].mean() + 0.3
     assert p[y].mean() == pytest.approx(wrong[y].mean(), abs=0.08)
     expected = np.log(expit(label_model.match_logit(fitted.theta, 100, a, h))[~y].sum())
     assert abs(expected - np.log(match[~y].sum())) < 2.5 * fitted.missing_error() < 0.5
+
+
+def test_a_caption_has_one_label():
+    """With one label for each caption, r sums to 1 over the images, and nu is found from it with its interval."""
+    rng = np.random.default_rng(3)
+    n, m, noise = 80, 3000, 0.3
+    right = rng.normal(0, 3, (n, m))
+    r = np.exp(right - logsumexp(right, axis=0))
+    wrong = rng.random(m) < noise
+    image = np.where(wrong, rng.integers(0, n, m), [rng.choice(n, p=column) for column in r.T])
+    place = (image, np.arange(m))
+    log_r = label_model.label_share(right[place], logsumexp(right, axis=0))
+    np.testing.assert_allclose(np.exp(log_r), r[place])
+    t, error = label_model.fit_noise(log_r, n, image)
+    assert abs(t - logit(noise)) < 2.5 * error
+    assert 0.02 < error < 0.3
+    p = expit(label_model.wrong_logit(t, n, log_r))
+    np.testing.assert_allclose(p, expit(t) / n / (expit(t) / n + expit(-t) * r[place]), rtol=1e-9)
+    assert p.mean() == pytest.approx(wrong.mean(), abs=0.03)
+    for low, high in ((0, 0.1), (0.1, 0.5), (0.5, 1)):
+        mine = (p >= low) & (p < high)
+        assert p[mine].mean() == pytest.approx(wrong[mine].mean(), abs=0.07)
+
+
+def test_the_best_of_many_bad_fits_is_no_right_label():
+    right = np.log(np.array([1e-5, 1e-6]))
+    np.testing.assert_allclose(label_model.label_share(right, np.log(np.full(2, 2e-5))), np.log([1e-4, 1e-5]))

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, log_expit, logsumexp
 
 from tests.audit.small_audit import WRONG, N, cosine_model, write_pairs
 from vacsr_jax.audit import stream
 from vacsr_jax.audit.duplicates import similar_pairs
 from vacsr_jax.audit.findings import audit
 from vacsr_jax.audit.judge import Judge, Labelled
-from vacsr_jax.audit.label_model import match_logit, right_logit, wrong_logit
+from vacsr_jax.audit.label_model import match_logit, right_logit
 from vacsr_jax.audit.marks import Mark
 from vacsr_jax.data.embedding_files import read_pairs
+from vacsr_jax.scoring.model import score_pairs
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +34,25 @@ def test_tiles_give_what_all_pairs_give(data, monkeypatch):
     theta = fitted.among(N).theta
     z, right = match_logit(theta, N, a, h), right_logit(theta, a, h)
     place = (data.image_of, np.arange(m))
-    np.testing.assert_allclose(seen.wrong, wrong_logit(theta, N, right[place]), atol=2e-4)
+    np.testing.assert_allclose(np.log(seen.right), right[place], atol=2e-4)
+    np.testing.assert_allclose(np.log(seen.total), logsumexp(right, axis=0), atol=2e-4)
     z[place] = right[place] = -np.inf
     assert seen.expected == pytest.approx(expit(z).sum(), rel=1e-4)
     assert seen.histogram.sum() == N * m - m
     np.testing.assert_array_equal(seen.better, np.argsort(-right, axis=0)[:3])
     score, pair = seen.best.sorted()
     order = np.argsort(-z.ravel())[: len(score)]
-    np.testing.assert_allclose(score, z.ravel()[order], atol=2e-4)
+    np.testing.assert_allclose(np.log(score), z.ravel()[order], atol=2e-4)
     assert {tuple(p) for p in pair} == {(k // m, k % m) for k in order}
+
+
+def test_the_parts_of_a_label_logit_give_it_back(data):
+    judge = Judge(cosine_model(), data, np.arange(N))
+    images, texts = judge.image_items(np.arange(5)), judge.text_items(np.arange(7))
+    a, h = judge.parts(images, texts)
+    scores = score_pairs(judge.trained.model, judge.trained.params, images, texts)
+    np.testing.assert_allclose(log_expit(a) + h, scores.label_score, rtol=1e-5, atol=1e-5)
+    assert np.ptp(h) > 0
 
 
 def test_exchanged_captions_lead_the_list_and_their_own_images_are_missing_matches(data):

@@ -125,7 +125,7 @@ def test_what_it_refuses(folder, refuse, tmp_path):
     assert "marks.csv: line 2: got" in refuse("audit", f"--model={folder}/model", pairs, marks, sure)
     cosine_model("sigmoid").save(tmp_path / "sigmoid")
     message = refuse("audit", f"--model={tmp_path}/sigmoid", pairs, sure)
-    assert "does not tell a match from a label; train a model with method=propensity" in message
+    assert "does not tell a match from a label; train one with method=propensity" in message
     assert not (tmp_path / "out").exists()
 
 

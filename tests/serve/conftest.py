@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,6 @@ def engine(served):
 def app(engine, tmp_path_factory):
     """The whole application, without a port."""
     uploads = tmp_path_factory.mktemp("uploads")
-    os.environ["GRADIO_TEMP_DIR"], os.environ["GRADIO_ANALYTICS_ENABLED"] = str(uploads), "False"
 
     async def make():  # Gradio would open an event loop of its own, and leave it
         from vacsr_jax.serve.app import make_app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from vacsr_jax.audit.judge import Judge, Labelled
 from vacsr_jax.data.embedding_pairs import EmbeddingPairs, EmbeddingSource
 from vacsr_jax.pretrained import load_workdir
 from vacsr_jax.training.loop import train
-from vacsr_jax.training.run import set_up_on_embeddings
+from vacsr_jax.training.run import Run, set_up_on_embeddings
 
-VALIDATION = 0.1  # of the images that a fold is trained on: they choose its checkpoint and train nothing
+VALIDATION = 0.2  # of the images that a fold is trained on: they choose its checkpoint and train nothing
 TRAIN, HELD_OUT, JUDGED = "train", "validation", "judged"
 
 
@@ -37,9 +38,14 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
         parts = [pairs.source(name) for name in (TRAIN, HELD_OUT)]
         workdir = workdirs / f"fold{k}"
         print(f"fold {k + 1} of {folds}: {len(parts[0])} images to train on, {int((fold == k).sum())} to judge")
-        train(config, workdir, prepare=lambda config, _, parts=parts: set_up_on_embeddings(config, *parts))
+        train(config, workdir, prepare=prepare_on(*parts))
         judges.append(Judge(load_workdir(workdir, "best"), data, np.flatnonzero(fold == k)))
     return judges
+
+
+def prepare_on(trained_on: EmbeddingSource, held_out: EmbeddingSource) -> Callable[[ConfigDict, Path], Run]:
+    """How `train` sets up a run on these parts of the data."""
+    return lambda config, workdir: set_up_on_embeddings(config, trained_on, held_out)
 
 
 def split_for(source: EmbeddingSource, judged: np.ndarray, seed: int) -> EmbeddingPairs:
@@ -55,9 +61,5 @@ def leaking(source: EmbeddingSource, config: ConfigDict, workdir: Path) -> list[
     """One model that is trained on all images and judges them too: what cross-fitting avoids, to measure its cost."""
     pairs = split_for(source, np.zeros(len(source), bool), config.seed)
     train_on, held_out = dataclasses.replace(pairs, split=np.full(len(pairs.images), TRAIN)), pairs.source(HELD_OUT)
-    train(
-        config,
-        workdir,
-        prepare=lambda config, _: set_up_on_embeddings(config, train_on.source(TRAIN), held_out),
-    )
+    train(config, workdir, prepare=prepare_on(train_on.source(TRAIN), held_out))
     return [Judge(load_workdir(workdir, "best"), Labelled(source, source.text_image), np.arange(len(source)))]

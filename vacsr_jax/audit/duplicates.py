@@ -46,7 +46,7 @@ def find_duplicates(judge: Judge, threshold: float, most: int) -> Duplicates:
 def _vectors(judge: Judge, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     source: Any = judge.data.source
     if hasattr(source, "gather") and hasattr(source, "text_inputs"):
-        return source.gather(np.arange(n)), judge.texts[np.arange(m)]  # type: ignore[return-value]
+        return source.gather(np.arange(n)), judge.texts[np.arange(m)]
     images, texts = judge.image_items(np.arange(n)), judge.text_items(np.arange(m))
     try:
         return judge.trained.cosine_vectors(images), judge.trained.cosine_vectors(texts)
@@ -55,7 +55,8 @@ def _vectors(judge: Judge, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = (np.sort(rng.permutation(k)[:PROBES]) for k in (n, m))
         of_images, _ = judge.parts(images, jax.tree.map(lambda x: x[columns], texts))
         of_texts, _ = judge.parts(jax.tree.map(lambda x: x[rows], images), texts)
-        return tuple(x - x.mean(axis=1, keepdims=True) for x in (of_images, of_texts.T))  # type: ignore[return-value]
+        centred = [x - x.mean(axis=1, keepdims=True) for x in (of_images, of_texts.T)]
+        return centred[0], centred[1]
 
 
 def similar_pairs(vectors: np.ndarray, group: np.ndarray, threshold: float, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from vacsr_jax.audit.judge import Judge, Labelled
-from vacsr_jax.audit.label_model import LabelModel, match_logit
+from vacsr_jax.audit.label_model import LabelModel, fit_noise, label_share, match_logit, wrong_logit
 from vacsr_jax.audit.marks import FEW, LISTS, Mark, recalibrate
 from vacsr_jax.audit.stream import Seen, look
 
 Z95 = 1.96
+TINY = 1e-38  # the least positive number of float32, about
 FEW_LABELS = 200
 WIDE = 0.15  # an interval of the share of wrong labels that is wider says little
 MODEL_ERROR = 0.06  # of the log number of missing matches: how far off it was on scenes (experiments/audit)
@@ -88,21 +89,26 @@ def audit(judges: Sequence[Judge], most: int, marks: Sequence[Mark] = ()) -> Fin
     seen = Seen.nothing(len(data.image_of), most)
     for judge, fitted in zip(judges, fits, strict=True):
         look(judge, fitted, seen)
-    seen.wrong[np.isnan(seen.wrong)] = -np.inf
-    missing_logit, missing = seen.best.sorted()
-    errors = np.array([x.among(len(data.source)).missing_error() for x in fits])
+    n = len(data.source)
+    known = ~np.isnan(seen.right)
+    share = label_share(*(np.log(np.maximum(x[known], TINY)) for x in (seen.right, seen.total)))
+    noise, error = fit_noise(share, n, data.image_of[known])
+    wrong = np.full(len(known), -np.inf)
+    wrong[known] = wrong_logit(noise, n, share)
+    odds, missing = seen.best.sorted()
+    errors = np.array([x.among(n).missing_error() for x in fits])
     weights = np.array([len(judge.rows) for judge in judges]) / sum(len(judge.rows) for judge in judges)
     factor = missing_factor(np.sqrt(np.sum((weights * errors) ** 2)))
     found = Findings(
         data=data,
-        wrong=seen.wrong,
-        better=np.where(seen.better_right > seen.right, seen.better, -1),
+        wrong=wrong,
+        better=np.where(seen.better_right > np.nan_to_num(seen.right), seen.better, -1),
         missing=missing,
-        missing_logit=missing_logit.astype(np.float64),
+        missing_logit=np.log(odds.astype(np.float64)),
         histogram=seen.histogram,
-        share=share_of(fits),
+        share=(estimate := share_of(noise, error, fits)),
         expected=Estimate(seen.expected, seen.expected / factor, seen.expected * factor),
-        cautions=cautions(fits, data),
+        cautions=cautions(estimate, fits, data),
     )
     return marked(found, fits, marks) if marks else found
 
@@ -116,20 +122,21 @@ def missing_factor(error: float) -> float:
     return float(np.exp(Z95 * np.hypot(error, MODEL_ERROR)))
 
 
-def share_of(fits: Sequence[LabelModel]) -> Estimate:
-    """The share of wrong labels: the mean of the judges' nu by their labels; the interval is symmetric in log odds."""
+def share_of(noise: float, error: float, fits: Sequence[LabelModel]) -> Estimate:
+    """The share of wrong labels from its log odds; the interval is symmetric in these.
+
+    Its error is that of all labels, or that of the judges' fits to a sample of them, whichever is larger.
+    """
     weights = np.array([x.sample.labelled.sum() for x in fits], float)
     weights /= weights.sum()
-    rates, errors = (np.array([getattr(x, name) for x in fits]) for name in ("noise_rate", "noise_error"))
-    mean = float(weights @ rates)
-    error = np.sqrt(np.sum((weights * rates * (1 - rates) * errors) ** 2)) / (mean * (1 - mean))
-    low, high = expit(logit(mean) + np.array([-Z95, Z95]) * error)
-    return Estimate(mean, float(low), float(high))
+    of_fits = np.sqrt(np.sum((weights * np.array([x.noise_error for x in fits])) ** 2))
+    low, high = expit(noise + np.array([-Z95, Z95]) * max(error, of_fits))
+    return Estimate(float(expit(noise)), float(low), float(high))
 
 
-def cautions(fits: Sequence[LabelModel], data: Labelled) -> list[str]:
+def cautions(share: Estimate, fits: Sequence[LabelModel], data: Labelled) -> list[str]:
     """Sentences about data that are too few, or that the model has no use for."""
-    found, labels, share = [], len(data.image_of), share_of(fits)
+    found, labels = [], len(data.image_of)
     if labels < FEW_LABELS:
         found.append(f"{labels} labels are too few to say how many are wrong: give {FEW_LABELS} or more")
     if share.high - share.low > WIDE:
@@ -150,6 +157,8 @@ def marked(found: Findings, fits: Sequence[LabelModel], marks: Sequence[Mark]) -
     values: dict[str, Any] = {}
     for name in LISTS:
         mine = [mark for mark in marks if mark.list == name]
+        logits: np.ndarray
+        true: list[bool]
         if name == LISTS[0]:
             for mark in mine:
                 if not 0 <= mark.caption < len(image_of) or image_of[mark.caption] != mark.image:

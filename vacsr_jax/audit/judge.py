@@ -15,7 +15,7 @@ from vacsr_jax.audit.label_model import LabelModel
 from vacsr_jax.data.source import Source, TextInputs, text_inputs
 from vacsr_jax.data.vectors import Vectors
 from vacsr_jax.ops.pairwise import map_pairs
-from vacsr_jax.pair.base import Item
+from vacsr_jax.pair.base import Item, Scorer
 from vacsr_jax.pretrained import Pretrained
 from vacsr_jax.scoring.embed import embed_images, embed_texts
 from vacsr_jax.scoring.model import prepare_scorer
@@ -88,15 +88,8 @@ class Judge:
         """The match logit a and the propensity h of every pair, [n, m] each."""
         scorer = prepare_scorer(self.trained.model, self.trained.params)
         size = pairs_per_tile(scorer, images, texts)
-        found = label_parts(
-            scorer,
-            self.trained.params["pair"],
-            *jax.tree.map(jnp.asarray, (images, texts)),
-            pair=self.trained.model.pair,
-            tile_pairs=size,
-            score=scorer.tile_function(),
-        )
-        return tuple(np.asarray(x) for x in found)
+        a, h = label_parts(scorer, *jax.tree.map(jnp.asarray, (images, texts)), tile_pairs=size)
+        return np.asarray(a), np.asarray(h)
 
     def fit(self, seed: int = 0) -> LabelModel:
         """The label model of blocks of this judge's images with their own captions, drawn at random.
@@ -125,8 +118,7 @@ class Judge:
         return label_model.fit(blocks)
 
 
-@functools.partial(jax.jit, static_argnames=("pair", "tile_pairs", "score"))
-def label_parts(scorer, pair_params, images, texts, *, pair, tile_pairs: int, score) -> tuple[jax.Array, jax.Array]:
-    """`PairModel.label_parts` of every pair of images and texts."""
-    scores = map_pairs(lambda v, t, _: score(scorer, v, t), images, texts, tile_pairs=tile_pairs)
-    return pair.label_parts(pair_params, scores)
+@functools.partial(jax.jit, static_argnames="tile_pairs")
+def label_parts(scorer: Scorer, images: Item, texts: Item, *, tile_pairs: int) -> tuple[jax.Array, jax.Array]:
+    """`Scorer.label_parts` of every pair of images and texts."""
+    return map_pairs(lambda v, t, _: scorer.label_parts(v, t), images, texts, tile_pairs=tile_pairs)

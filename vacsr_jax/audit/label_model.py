@@ -3,24 +3,28 @@
 A propensity model gives every pair a match logit a and a propensity h. Among n images, a pair is labelled with
   p = (1 - nu) q e + nu / n,   q = sigmoid(alpha a + beta),   e = sigmoid(h + delta):
 it is a match (q) that got the label (e), or the label is one of the share nu that is wrong, which is equally likely at
-each of the n images (`losses.label_likelihood`; Elkan and Noto 2008). Bayes' rule gives what an audit asks for:
-  p_wrong = P(the label came from the floor | labelled)  = (nu / n) / p
-  p_match = P(match | not labelled)                      = q (1 - (1 - nu) e - nu / n) / (1 - p)
-and their log odds are
-  logit p_wrong = log nu - log n - log(1 - nu) - log q - log e
-  logit p_match = alpha a + beta + log(1 - (1 - nu) e / (1 - nu / n)).
+each of the n images (`losses.label_likelihood`; Elkan and Noto 2008). alpha, beta, delta and nu are fitted to the
+labels that are judged, in blocks of images with their own captions. In a set of N images a caption that is true of a
+share of them has (N - 1) / (n - 1) times as many other matches as among n, and the odds that a match gets the label are
+lower by this factor: delta becomes delta - log((N - 1) / (n - 1)).
 
-alpha, beta, delta and nu are fitted to the labels that are judged, in blocks of images with their own captions. In a
-set of N images a caption that is true of a share of them has (N - 1) / (n - 1) times as many other matches as among n,
-and the odds that a match gets the label are lower by this factor: delta becomes delta - log((N - 1) / (n - 1)).
+Bayes' rule gives what an audit asks for. A pair without a label is a match with
+  p_match = P(match | not labelled) = q (1 - (1 - nu) e - nu / n) / (1 - p),
+  logit p_match = alpha a + beta + log(1 - (1 - nu) e / (1 - nu / n)).
+A caption has one label. If it is right, it is at image i with the probability r_i = q_i e_i / sum_k q_k e_k, and the
+label came from the floor with
+  p_wrong = P(floor | labelled at i) = (nu / n) / ((1 - nu) r_i + nu / n).
+The sum is 1 on average. Where it is less than `SUPPORT`, no image fits the caption, and the sum counts as `SUPPORT`:
+the best of many bad fits is no right label. nu is then fitted once more, to all labels with these r.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from vacsr_jax.losses.label_likelihood import PRIOR, fit_labels, label_slopes
@@ -29,6 +33,7 @@ LIKELY = 0.05  # this share of unlabelled pairs, with the largest label odds, is
 EVERY = 50  # every so many, with this weight
 START = np.array([0.0, 0.0, 0.0, -2.0])  # theta before there are labels: an audit expects some to be wrong
 MOST_NOISE = 0.95
+SUPPORT = 0.1  # the least sum of q e over all images that a caption is taken to have
 
 
 class Sample(NamedTuple):
@@ -85,24 +90,52 @@ class LabelModel:
         return float(np.sqrt(slope @ self.covariance @ slope))
 
 
-def right_logit(theta: Any, a: Any, h: Any, xp: Any = np) -> Any:
-    """log q + log e, the log probability that a match is there and got the label; `xp` is numpy or jax.numpy."""
+def right_logit(theta: np.ndarray, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """log q + log e, the log probability that a match is there and got the label."""
     log_alpha, beta, delta, _ = theta
-    return -xp.logaddexp(0.0, -(xp.exp(log_alpha) * a + beta)) - xp.logaddexp(0.0, -(h + delta))
+    return log_expit(np.exp(log_alpha) * a + beta) + log_expit(h + delta)
 
 
-def match_logit(theta: Any, n: int, a: Any, h: Any, xp: Any = np) -> Any:
-    """logit p_match of unlabelled pairs among n images; `xp` is numpy or jax.numpy."""
+def match_logit(theta: np.ndarray, n: int, a: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """logit p_match of unlabelled pairs among n images."""
     log_alpha, beta, delta, noise = theta
-    nu = 1 / (1 + xp.exp(-noise))
-    e = 1 / (1 + xp.exp(-(h + delta)))
-    return xp.exp(log_alpha) * a + beta + xp.log1p(-(1 - nu) / (1 - nu / n) * e)
+    nu = expit(noise)
+    return np.exp(log_alpha) * a + beta + np.log1p(-(1 - nu) / (1 - nu / n) * expit(h + delta))
 
 
-def wrong_logit(theta: Any, n: int, right: Any) -> Any:
-    """logit p_wrong of labelled pairs with this `right_logit`, among n images."""
-    _, _, _, noise = theta
-    return noise - np.log(n) - right
+def label_share(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """log r of labels: `right_logit` of the label's image, less the logarithm `total` of its sum over all images."""
+    return np.minimum(right - np.maximum(total, np.log(SUPPORT)), 0)
+
+
+def wrong_logit(noise: float, n: int, share: np.ndarray) -> np.ndarray:
+    """logit p_wrong of labels with this `label_share` among n images; `noise` is the log odds of nu."""
+    return noise - np.log(n) - share
+
+
+def fit_noise(share: np.ndarray, n: int, image: np.ndarray) -> tuple[float, float]:
+    """The likeliest log odds of nu for labels with these `label_share` [m] among n images, and their standard error.
+
+    Before there are labels, they are normal around START[3] with the standard deviation PRIOR. The error is the
+    sandwich over images; `image` [m] is that of each label.
+    """
+
+    def slopes(t: float) -> tuple[np.ndarray, np.ndarray]:
+        """The first and second derivatives of -log((1 - nu) r + nu / n) in t."""
+        p, nu = expit(wrong_logit(t, n, share)), expit(t)
+        return nu - p, nu * (1 - nu) - p * (1 - p)
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        away = (x[0] - START[3]) / PRIOR
+        value = -np.sum(np.logaddexp(log_expit(x[0]) - np.log(n), log_expit(-x[0]) + share))
+        return value + 0.5 * away**2, np.array([slopes(x[0])[0].sum() + away / PRIOR])
+
+    most = np.log(MOST_NOISE / (1 - MOST_NOISE))
+    t = float(minimize(loss, [START[3]], jac=True, method="L-BFGS-B", bounds=[(-12, most)]).x[0])
+    first, second = slopes(t)
+    _, number = np.unique(image, return_inverse=True)
+    spread = np.sum(np.bincount(number, first) ** 2) + 1 / PRIOR**2
+    return t, float(np.sqrt(spread) / max(second.sum() + 1 / PRIOR**2, 1 / PRIOR**2))
 
 
 def fit(blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> LabelModel:

@@ -12,14 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from vacsr_jax.audit.judge import Judge, label_parts
-from vacsr_jax.audit.label_model import LabelModel, match_logit, right_logit, wrong_logit
+from vacsr_jax.audit.label_model import LabelModel
 from vacsr_jax.ops.pairwise import count, even_part
 from vacsr_jax.scoring.model import prepare_scorer
 from vacsr_jax.scoring.pairs import DELAY, pairs_per_tile
 
 ROWS, COLUMNS = 1024, 4096  # of a tile
 BETTER = 3  # images that a caption would rather belong to
-LEAST = float(np.log(0.01 / 0.99))  # a pair that is less likely a match than this is never listed
+LEAST = 0.01 / 0.99  # odds: a pair that is less likely a match than this is never listed
 BINS = 50  # of the histogram of p_match from 0 to 1
 
 
@@ -52,17 +52,17 @@ class Seen:
     """What has been seen of all pairs so far.
 
     Attributes:
-      right: [m] `right_logit` of each caption with its label's image; NaN until its judge has come.
-      wrong: [m] logit p_wrong.
+      right: [m] q e of each caption with its label's image (`label_model`); NaN until its judge has come.
+      total: [m] the sum of q e over all images.
       better, better_right: [BETTER, m] the images whose label the caption would most likely be, besides its own, and
-        their `right_logit`; -1 where there is none.
-      best: the likeliest unlabelled matches.
+        their q e; -1 where there is none.
+      best: the likeliest unlabelled matches, by the odds of p_match.
       expected: the sum of p_match over all unlabelled pairs.
       histogram: of p_match over the unlabelled pairs, `BINS` equal bins.
     """
 
     right: np.ndarray
-    wrong: np.ndarray
+    total: np.ndarray
     better: np.ndarray
     better_right: np.ndarray
     best: Best
@@ -74,9 +74,9 @@ class Seen:
         """Before the first pair, of m captions; k pairs are listed."""
         return cls(
             np.full(m, np.nan),
-            np.full(m, np.nan),
+            np.zeros(m),
             np.full((BETTER, m), -1),
-            np.full((BETTER, m), -np.inf, np.float32),
+            np.zeros((BETTER, m), np.float32),
             Best(k, LEAST),
             0.0,
             np.zeros(BINS, np.int64),
@@ -94,12 +94,9 @@ def look(judge: Judge, fitted: LabelModel, seen: Seen) -> None:
     tile = functools.partial(
         _tile,
         scorer,
-        judge.trained.params["pair"],
         theta=jnp.asarray(fitted.theta, jnp.float32),
-        n=n,
-        pair=judge.trained.model.pair,
+        share=jnp.float32((1 - fitted.noise_rate) / (1 - fitted.noise_rate / n)),
         tile_pairs=pairs_per_tile(scorer, images, texts),
-        score=scorer.tile_function(),
     )
     with tqdm(
         total=len(rows) * m, desc="judging pairs", unit=" pairs", unit_scale=True, delay=DELAY, leave=False
@@ -114,8 +111,6 @@ def look(judge: Judge, fitted: LabelModel, seen: Seen) -> None:
                 found = tile(_padded(images, part, height), captions, numbers.astype(np.int32), owners.astype(np.int32))
                 _take(seen, jax.device_get(found), rows[part], columns)
                 bar.update((part.stop - top) * (columns.stop - left))
-    mine = ~np.isnan(seen.right) & np.isnan(seen.wrong)
-    seen.wrong[mine] = wrong_logit(fitted.theta, n, seen.right[mine])
 
 
 def _padded(items: Any, part: slice, size: int) -> Any:
@@ -123,40 +118,47 @@ def _padded(items: Any, part: slice, size: int) -> Any:
     return jax.tree.map(lambda x: np.pad(x[part], [(0, size - length), *[(0, 0)] * (x.ndim - 1)]), items)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "pair", "tile_pairs", "score"))
-def _tile(scorer, pair_params, images, texts, rows, owners, *, theta, n, pair, tile_pairs, score):
-    """Of a tile: logit p_match of unlabelled pairs [r, c] (else -inf) and the sum of p_match; of each caption the
-    right logit of its label, whether its label is here, and the best other images with theirs."""
-    a, h = label_parts(scorer, pair_params, images, texts, pair=pair, tile_pairs=tile_pairs, score=score)
+@functools.partial(jax.jit, static_argnames="tile_pairs")
+def _tile(scorer, images, texts, rows, owners, theta, share, *, tile_pairs):
+    """Of a tile: the odds of p_match of unlabelled pairs [r, c] (else 0) and the sum of p_match; of each caption q e of
+    its label, whether its label is here, the sum of q e, and the best other images with their q e.
+
+    `share` is (1 - nu) / (1 - nu / n). Beyond +-80, exp leaves float32. Two exponentials a pair are most of the time.
+    """
+    a, h = label_parts(scorer, images, texts, tile_pairs=tile_pairs)
+    no_match = jnp.exp(-jnp.clip(jnp.exp(theta[0]) * a + theta[1], -80, 80))
+    no_label = jnp.exp(-jnp.clip(h + theta[2], -80, 80))
+    e = 1 / (1 + no_label)
     labelled = rows[:, None] == owners[None, :]
     real = (rows >= 0)[:, None] & (owners >= 0)[None, :]
-    right = right_logit(theta, a, h, jnp)
-    logit = jnp.where(real & ~labelled, match_logit(theta, n, a, h, jnp), -jnp.inf)
+    right = jnp.where(real, e / (1 + no_match), 0)
+    odds = jnp.where(real & ~labelled, (1 - share * e) / no_match, 0)
     own = jnp.sum(jnp.where(labelled, right, 0), axis=0)
-    others = jnp.where(real & ~labelled, right, -jnp.inf)
-    better, places = [], jnp.arange(count(images))
+    others, better, places = jnp.where(labelled, 0, right), [], jnp.arange(count(images))
     for _ in range(BETTER):
         at = jnp.argmax(others, axis=0)
         better.append((rows[at], jnp.max(others, axis=0)))
-        others = jnp.where(places[:, None] == at[None, :], -jnp.inf, others)
-    return logit, jnp.sum(jax.nn.sigmoid(logit)), own, jnp.any(labelled, axis=0), better
+        others = jnp.where(places[:, None] == at[None, :], 0, others)
+    expected = jnp.sum(odds / (1 + odds))
+    return odds, expected, own, jnp.any(labelled, axis=0), jnp.sum(right, axis=0), better
 
 
 def _take(seen: Seen, found: Any, rows: np.ndarray, columns: slice) -> None:
-    logit, expected, own, here, better = found
+    odds, expected, own, here, total, better = found
     width = columns.stop - columns.start
-    logit, own, here = logit[: len(rows), :width], own[:width], here[:width]
+    odds, own, here = odds[: len(rows), :width], own[:width], here[:width]
     seen.expected += float(expected)
+    seen.total[columns] += total[:width]
     seen.right[columns] = np.where(here, own, seen.right[columns])
     values = np.concatenate([seen.better_right[:, columns], [v[:width] for _, v in better]])
     numbers = np.concatenate([seen.better[:, columns], [r[:width] for r, _ in better]])
     order = np.argsort(-values, axis=0, kind="stable")[:BETTER]
     seen.better_right[:, columns] = np.take_along_axis(values, order, axis=0)
     seen.better[:, columns] = np.take_along_axis(numbers, order, axis=0)
-    flat = logit.ravel()
+    flat = odds.ravel()
     likely = np.flatnonzero(flat > LEAST)
-    histogram = np.histogram(1 / (1 + np.exp(-flat[likely])), BINS, (0, 1))[0]
-    histogram[0] += int(np.isfinite(flat).sum()) - len(likely)
+    histogram = np.histogram(flat[likely] / (1 + flat[likely]), BINS, (0, 1))[0]
+    histogram[0] += odds.size - int(here.sum()) - len(likely)
     seen.histogram += histogram
     likely = likely[flat[likely] > seen.best.floor]
     pair = np.stack([rows[likely // width], likely % width + columns.start], axis=1)

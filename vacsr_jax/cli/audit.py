@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from vacsr_jax.audit.findings import Findings
     from vacsr_jax.audit.judge import Judge
 
+FOLDS = 5  # by default
+LEARNED = (
+    "the model was trained on these data, so wrong labels that it has learned by heart look right; for a fair list "
+    "audit a split that it was not trained on, or embeddings without --model"
+)
 EXAMPLE = """example:
   vacsr audit --model=runs/scenes --split=train --out=audit
   vacsr audit --model=runs/scenes --config=configs/image_folder.py:path=my_pictures --split=all --out=audit
@@ -112,7 +117,6 @@ def check_options(options: argparse.Namespace) -> None:
 
 def judges_of(options, config: ConfigDict | None, overrides: list[str]) -> tuple[list[Judge], dict[str, Any]]:
     """The judges, and what the summary says of model and data."""
-    from vacsr_jax.audit.cross_fit import cross_fit
     from vacsr_jax.audit.judge import Judge, Labelled
     from vacsr_jax.data.datasets import open_split
     from vacsr_jax.data.embedding_files import read_pairs
@@ -122,54 +126,54 @@ def judges_of(options, config: ConfigDict | None, overrides: list[str]) -> tuple
     from vacsr_jax.training.checkpoint import config_from_dict
     from vacsr_jax.training.run import noise_of
 
-    split = None if options.split == "all" else options.split
     if not options.model:
-        config = load_config(f"embeddings:path={options.embeddings}", overrides)
-        source = read_pairs(options.embeddings).source(None)
-        folds = options.folds or 5
-        judges = cross_fit(source, config, folds, Path(options.out) / "folds")
-        about = {"model": "trained by this command", "folds": folds, "fingerprints": prints(judges), "cautions": []}
-        data = {"form": "embeddings", "path": str(options.embeddings), "split": "all"}
-        return judges, {**about, "data": data}
+        return trained_judges(options, overrides)
+    split = None if options.split == "all" else options.split
     model = load(options.model, checkpoint=options.checkpoint)
     own = with_new_fields(config_from_dict(model.config)) if model.config is not None else None
+    source: Any
     if options.embeddings:
-        source, data = read_pairs(options.embeddings).source(split), None
-        image_of = source.text_image
+        source, noise = read_pairs(options.embeddings).source(split), 0.0
+        form, path, image_of = "embeddings", options.embeddings, source.text_image
     else:
         if config is None:
             if own is None:
                 raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to audit")
             config = apply_overrides(own, overrides)
             check_there(config, options.model)
-        if config.data.name == "classification":
+        form, path = config.data.name, config.data.path
+        if form == "classification":
             raise ValueError("audit: the data are images with classes; expected images with captions")
-        source, data = open_split(config, split), config.data
+        source = open_split(config, split)
         image_of = caption_pairs(source)[1]
-        noise = noise_of(config, image_of) if split == "train" else None
-        image_of = image_of if noise is None else noise.index
+        drawn = noise_of(config, image_of) if split == "train" else None
+        image_of, noise = (image_of, 0.0) if drawn is None else (drawn.index, float(drawn.facts["wrong"]))
     check_kind(model, source)
-    rows = np.arange(len(source))
-    judges = [Judge(model, Labelled(source, image_of), rows)]
-    path = data.path if data is not None else options.embeddings
+    judges = [Judge(model, Labelled(source, image_of), np.arange(len(source)))]
+    cautions = []
+    if own is not None and own.data.name == form and own.data.path == path and options.split in ("train", "all"):
+        cautions.append(LEARNED)
     about = {
         "model": str(options.model),
         "step": model.step,
         "fingerprints": prints(judges),
-        "data": {
-            "form": data.name if data is not None else "embeddings",
-            "path": path,
-            "split": options.split,
-            "noise": data.noise if data is not None and split == "train" else 0.0,
-        },
-        "cautions": [],
+        "data": {"form": form, "path": path, "split": options.split, "wrong_labels_put_in": noise},
+        "cautions": cautions,
     }
-    if own is not None and own.data.path == path and options.split in ("train", "all"):
-        about["cautions"].append(
-            "the model was trained on these labels, so wrong ones that it has learned by heart look right; for a fair "
-            "list audit another split, or embeddings without --model"
-        )
     return judges, about
+
+
+def trained_judges(options: argparse.Namespace, overrides: list[str]) -> tuple[list[Judge], dict[str, Any]]:
+    """Judges that this command trains on a file of embeddings, and what the summary says of them."""
+    from vacsr_jax.audit.cross_fit import cross_fit
+    from vacsr_jax.data.embedding_files import read_pairs
+
+    config = load_config(f"embeddings:path={options.embeddings}", overrides)
+    source, folds = read_pairs(options.embeddings).source(None), options.folds or FOLDS
+    judges = cross_fit(source, config, folds, Path(options.out) / "folds")
+    data = {"form": "embeddings", "path": str(options.embeddings), "split": "all", "wrong_labels_put_in": 0.0}
+    about = {"model": "trained by this command", "folds": folds, "fingerprints": prints(judges), "data": data}
+    return judges, {**about, "cautions": []}
 
 
 def prints(judges: list[Judge]) -> list[str]:

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     with contextlib.closing(index), contextlib.ExitStack() as stack:
         if options.documents:
             index = index_embeddings(Path(options.documents), model_id, index, projecting(model), metadata)
-        elif given:
+        elif given and model is not None:
             inputs = find_inputs(options.images, options.texts)
             inputs = new_inputs(inputs, index) if options.add else inputs
             if inputs.pictures or inputs.texts:
@@ -276,11 +276,10 @@ def fit_index(index: MixedIndex, model: Pretrained | None, queries: str | None) 
         index.fit(model.cosine_vectors(model.encode_texts(read_lines(Path(queries)))))
     used = [f"{len(fit.vectors)} {name} queries" for name, fit in index.fits.items()]
     # A lone document has no other one to find, and needs no scale.
-    own = [name for name in index.store.modalities if name not in index.fits and len(index) > 1]
-    for name in own:
-        n = fit_with_own(index, name)
-        used.append(f"{n} of its own {name} documents" + (" (few)" if n < FEW_QUERIES else ""))
-    index.about[OWN] = own
+    missing = [name for name in index.store.modalities if name not in index.fits and len(index) > 1]
+    own = {name: n for name in missing if (n := fit_with_own(index, name))}
+    used += [f"{n} of its own {name} documents" + (" (few)" if n < FEW_QUERIES else "") for name, n in own.items()]
+    index.about[OWN] = list(own)
     return used
 
 
@@ -302,5 +301,7 @@ def excluded_ids(queries: Embeddings, index: MixedIndex) -> list[list[str]]:
 def fit_with_own(index: MixedIndex, modality: str) -> int:
     """Fits an index with documents of its own, each of which does not find itself; returns their number."""
     ids, vectors = index.own_documents(modality, OWN_QUERIES)
+    if not ids:
+        return 0
     index.fit(vectors, modality, [[x] for x in ids])
     return len(ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -58,8 +57,6 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     index = MixedIndex.load(options.index)
     engine = Engine(index, model_of(index, options.model), load(options.rerank) if options.rerank else None)
     with tempfile.TemporaryDirectory(prefix="vacsr_uploads_") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # read when Gradio is imported, and when the page is made
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         from vacsr_jax.serve.app import Server, make_app
 
         print("compiling, so that no request waits for it", file=sys.stderr)

@@ -103,6 +103,11 @@ class PropensityScorer(Scorer):
         label = match + propensity_columns(texts) + self.bias
         return scores._replace(logit=self.match.calibrated(scores.logit), label_score=label, match_score=match)
 
+    def label_parts(self, images: Item, texts: Item) -> tuple[Float[Leaf, "r c"], Float[Leaf, "r c"]]:
+        """The label logit of a pair is log sigmoid(a) + h, h = g + f + c."""
+        match = self.match.tile_function()(self.match, match_part(images), match_part(texts))
+        return match.logit, propensity_rows(images) + propensity_columns(texts) + self.bias
+
     def tile_function(self):
         return _tile_by(self.match.tile_function())
 
@@ -229,19 +234,11 @@ class PropensityModel(PairModel):
             return params
         from vacsr_jax.pair.calibration import fit_calibration  # late: scipy, which only training needs
 
-        in_float64 = scores._replace(logit=np.asarray(scores.logit, np.float64))
-        logit, propensity = self.label_parts(params, in_float64)
+        slope, shift = np.asarray(match["calibration"], np.float64)
+        logit = (np.asarray(scores.logit, np.float64) - shift) / slope
+        propensity = np.asarray(scores.label_score) + np.logaddexp(0, -logit)
         calibration = np.asarray(fit_calibration(logit, propensity, labels), np.float32)
         return {**params, "match": {**match, "calibration": calibration}}
-
-    @nn.nowrap
-    def label_parts(self, params: Params, scores: PairScores) -> tuple[Leaf, Leaf]:
-        """a as it was trained, before a calibration, and h = g + f + c: the label logit is log sigmoid(a) + h."""
-        slope, shift = params.get("match", {}).get("calibration", (1.0, 0.0))
-        logit = (scores.logit - shift) / slope
-        add = np.logaddexp if isinstance(logit, np.ndarray) else jnp.logaddexp
-        log_probability = -add(0.0, -logit) if self.plateau else logit
-        return logit, scores.label_score - log_probability
 
     @nn.nowrap
     def noise_rate(self, params: Params) -> Float[Array, ""] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 Fields = Mapping[str, Any]  # the metadata of a document
 Where = Any  # a mapping, as above, or what the store's own language has
+NOTHING: dict[str, Any] = {}  # the metadata of a document that has none
 OWN_FIELDS = ("id", "modality", "content", "vector")  # of every document
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 VALUES = "texts, whole numbers, or true and false"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ from vacsr_jax.serve.requests import TooLargeError, parse_embed, parse_score, pa
 CONNECTIONS = 1024  # at once; another one gets 503
 SHOWN_FOR = "private, max-age=3600"  # how long a browser keeps a picture
 
+# It neither counts who uses it, nor keeps long statistics of its events.
+GRADIO = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
+}
+
 
 def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
     """The application: `/api/search`, `/api/score`, `/api/embed`, `/api/health`, the pictures, and the page at `/`.
@@ -32,6 +40,7 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
       uploads: an empty folder for the pictures that people drop on the page.
       token: see `Guard`.
     """
+    os.environ.update(GRADIO, GRADIO_TEMP_DIR=str(uploads))  # read when Gradio is imported, and when a page is made
     import gradio
 
     from vacsr_jax.serve.page import build_page
@@ -77,7 +86,7 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
         "/",
         footer_links=[],
         run_history=False,
-        show_error=True,
+        show_error=False,
         max_file_size=2**24,
         ssr_mode=False,
         enable_monitoring=False,

@@ -29,7 +29,7 @@ def drop_zone(label: str, height: int) -> gr.Image:
 
     A subclass would make Gradio write a file beside this one.
     """
-    zone = gr.Image(label=label, sources=["upload", "clipboard"], height=height, buttons=[])
+    zone = gr.Image(label=label, sources=["upload", "clipboard"], height=height, buttons=[], elem_classes="drop")
 
     def as_file(payload: Any) -> str | None:
         if payload is None or payload.path is None:
@@ -53,6 +53,10 @@ def build_page(engine: Engine) -> gr.Blocks:
             search_tab(engine, blocks)
         with gr.Tab("Compare"):
             compare_tab(engine)
+        if len(engine.modalities) > 1:
+            with gr.Tab("Fairness") as tab:
+                fairness = gr.HTML(show.wrapped("<p>Computing…</p>"))
+            tab.select(lambda: asked(engine, Diagnose(), show.diagnosis), None, fairness, api_visibility="private")
     blocks.state_session_capacity = SESSIONS
     blocks.queue(api_open=False, max_size=128, default_concurrency_limit=16)
     return blocks
@@ -91,8 +95,6 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
                     f"{MOST_RERANKED} results.",
                     visible=engine.rerank is not None,
                 )
-            with gr.Accordion("Is this index fair to pictures and texts?", open=False, visible=len(counts) > 1) as fair:
-                diagnosis = gr.HTML(show.wrapped("<p>Computing…</p>"))
         with gr.Column(scale=3, min_width=320):
             back = gr.Button("← Back to the search before", visible=False, size="sm", elem_id="before")
             status = gr.HTML(show.welcome(counts))
@@ -135,7 +137,9 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
 
     def from_address(request: gr.Request, now: Query | None, trail: list[Query], *settings: Any) -> list:
         typed = request.query_params.get("text", "")
-        return [typed, *(new(("text", typed), now, trail, *settings) if typed else [gr.skip()] * len(shown))]
+        if not typed:
+            return [gr.skip()] * (1 + len(shown))
+        return [typed, *new(("text", typed), now, trail, *settings)]
 
     def open_document(event: gr.EventData, now: Query | None) -> list:
         return [str(event.id), opened_document(engine, now, str(event.id)), gr.update(visible=True)]
@@ -144,16 +148,13 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
     where = [now, trail, *settings]
     gr.on([words.submit, ask.click], by_words, [words, *where], shown, **quick)
     picture.upload(by_picture, [picture, *where], shown, **quick)
-    for control in (k, *priors):
-        control.release(answer, where, shown, **quick)
-    for box in (kinds, rerank):
-        box.input(answer, where, shown, **quick)
+    for control in settings:
+        control.input(answer, where, shown, **quick)
     grid.like(by_document, where, shown, **quick)
     grid.open(open_document, [now], [chosen, opened, detail], **quick).then(None, js=FOCUS_DETAIL)
     close.click(lambda: gr.update(visible=False), None, detail, **quick).then(None, js=FOCUS_GRID)
     like.click(by_opened, [chosen, *where], shown, **quick)
     back.click(step_back, [trail, *settings], shown, **quick)
-    fair.expand(lambda: asked(engine, Diagnose(), show.diagnosis), None, diagnosis, **quick)
     wide = gr.Number(visible=False)
     blocks.load(lambda width: gr.update(open=width > 700), wide, options, js="() => window.innerWidth", **quick)
     blocks.load(from_address, where, [words, *shown], **quick)
@@ -170,8 +171,8 @@ def prior_slider(name: str) -> gr.Slider:
         3,
         0,
         step=0.1,
-        label=f"More or fewer {noun}",
-        info=f"To the right {noun} move up in the list, to the left down. At 0 nothing is preferred.",
+        label=f"Favour {noun}",
+        info="To the right they move up in the list, to the left down. At 0 nothing is favoured.",
     )
 
 

@@ -92,12 +92,12 @@ def address(what: str, document: str) -> str:
 
 
 def buttons(x: Found) -> str:
-    name = escape(x.content if isinstance(x.content, str) else x.id)
+    name = escape((x.content if isinstance(x.content, str) else x.id)[:80])
     return (
         f'<div class="actions"><button type="button" data-act="like" data-id="{escape(x.id)}" '
-        f'aria-label="More like {name:.80}">More like this</button>'
+        f'aria-label="More like {name}">More like this</button>'
         f'<button type="button" data-act="open" data-id="{escape(x.id)}" '
-        f'aria-label="Details of {name:.80}">Details</button>'
+        f'aria-label="Details of {name}">Details</button>'
         "</div>"
     )
 
@@ -213,11 +213,13 @@ def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
     columns += ["uncertainty"] * (scores.uncertainty is not None)
     head = "".join(f'<th scope="col">{x}</th>' for x in columns)
     meaning = engine.scorer.model.meaning
-    notes = [x for x in (meaning.probability or meaning.logit, meaning.uncertainty) if x]
-    notes += [f"interval: where the probability lies with {INTERVAL:.0%} probability"] * (scored.low is not None)
+    means = {"Probability": meaning.probability, "Uncertainty": meaning.uncertainty}
+    means |= {"Score": meaning.logit} if meaning.probability is None else {}
+    notes = [f"{name}: {x}." for name, x in means.items() if x]
+    notes += [f"Interval: where the probability lies with {INTERVAL:.0%} probability."] * (scored.low is not None)
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     html = f'<div class="scroll"><table class="captions">{table}</table></div>'
-    html += f'<p class="note">{escape("; ".join(notes))}.</p>'
+    html += f'<p class="note">{escape(" ".join(notes))}</p>'
     if engine.explains:
         html += "".join(explained(engine, image, captions[j]) for j in order[:EXPLAINED])
     return wrapped(html)
@@ -240,9 +242,10 @@ def diagnosis(found: Diagnosis | None) -> str:
         for name in found.documents
     )
     return wrapped(
-        f"<p>Measured with {found.queries:,} queries.</p><ul>{shares}</ul>"
-        f'<img class="diagnosis" src="data:image/png;base64,{data}" alt="Left, the shares of each kind among the best '
-        'results before and after standardization, as the list says. Right, how similar the best result of each kind is."'
-        "><p class='note'>Right: how similar the best result of each kind usually is. The further the hills lie apart, "
-        "the less fair a ranking by raw similarity would be.</p>"
+        "<p>Is this index fair to every kind of document? Raw similarity often prefers one kind, whatever is asked. "
+        f"Measured with {found.queries:,} queries:</p><ul>{shares}</ul>"
+        f'<div class="scroll"><img class="diagnosis" src="data:image/png;base64,{data}" alt="Left, the shares of each '
+        "kind among the best results before and after standardization, as the list says. Right, how similar the best "
+        'result of each kind is."></div><p class="note">Right: how similar the best result of each kind usually is. '
+        "The further the hills lie apart, the less fair a ranking by raw similarity would be.</p>"
     )

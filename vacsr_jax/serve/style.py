@@ -18,6 +18,8 @@ def make_theme() -> Any:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         slider_color="*primary_700",
+        color_accent="*primary_700",
+        checkbox_background_color_selected="*primary_700",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
         block_title_text_color="*neutral_800",
@@ -84,15 +86,18 @@ background:none;border:1px solid var(--grid);border-radius:6px;cursor:pointer;wh
 border-radius:6px}
 .vacsr figure{margin:12px 0}.vacsr svg{display:block;width:100%;max-width:620px;height:auto}
 .vacsr svg text{font-family:inherit!important}
-.vacsr .diagnosis{width:100%;max-width:900px;background:#fff;border-radius:6px}
+.vacsr .diagnosis{width:100%;max-width:900px;min-width:620px;background:#fff;border-radius:6px}
 .vacsr ul{padding-left:0;list-style:none;margin:6px 0}
 .vacsr .scroll{overflow-x:auto}
 .vacsr table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .vacsr th,.vacsr td{padding:8px 10px;text-align:left;border-bottom:1px solid var(--grid);font-weight:400;
 vertical-align:top}
+.vacsr table,.vacsr thead,.vacsr tbody,.vacsr tr,.vacsr th,.vacsr td{border:0!important}
+.vacsr th,.vacsr td{border-bottom:1px solid var(--grid)!important}
 .vacsr thead th{color:var(--soft);font-size:13px;font-weight:600}
 .vacsr .bar{display:block;height:6px;margin-bottom:4px;border-radius:3px;
 background:linear-gradient(to right,var(--c0) calc(100%*var(--p)),var(--grid) 0)}
+.drop .wrap{font-size:14px!important}
 #detail{position:fixed;top:0;right:0;bottom:0;z-index:50;width:min(560px,100vw);padding:16px;overflow-y:auto;
 background:var(--body-background-fill);border-left:1px solid var(--border-color-primary);box-shadow:-8px 0 32px #0004;
 flex-wrap:nowrap}

@@ -36,8 +36,9 @@ def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # no network, no access, a malformed name: the same message, with the cause
         hint = "" if "/" in name else f" ({suggestion(name)})"
+        cause = " ".join(str(error).split())  # the hub's messages have several lines
         raise ValueError(
-            f"{name!r} is neither a folder nor a repository that could be fetched{hint}: {error}"
+            f"{name!r} is neither a folder nor a repository that could be fetched{hint}: {cause}"
         ) from error
 
 

@@ -1,11 +1,13 @@
-"""FAISS and Qdrant rank as the exact index does; Qdrant in memory, and on a real server where there is one."""
+"""Stores rank as the exact index does: FAISS, LanceDB, Milvus Lite, Qdrant in memory, and a server if there is one."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -21,7 +23,8 @@ from vacsr_jax.data.embeddings import unit_rows
 from vacsr_jax.search.index import MixedIndex, codes
 from vacsr_jax.search.standardize import ranking
 from vacsr_jax.search.standardize import statistics as S
-from vacsr_jax.search.stores import FaissStore, QdrantStore
+from vacsr_jax.search.stores import FaissStore, LanceStore, MilvusStore, QdrantStore
+from vacsr_jax.search.stores.milvus import import_pymilvus
 
 D, SIZES = 8, {"image": 20, "text": 30}
 NAMES = tuple(SIZES)
@@ -84,9 +87,38 @@ def make_faiss():
     return FaissStore()
 
 
+@functools.cache
+def engines():
+    """A folder, and a Milvus Lite in it; both are gone when the module's tests are done."""
+    folder = tempfile.TemporaryDirectory(prefix="engines_")
+    return folder, import_pymilvus().MilvusClient(f"{folder.name}/vectors.db")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended_engines():
+    yield
+    if engines.cache_info().currsize:
+        folder, milvus = engines()
+        milvus.close()
+        folder.cleanup()
+        engines.cache_clear()
+
+
+def make_lance():
+    return LanceStore(f"{engines()[0].name}/{uuid.uuid4().hex}")
+
+
+def make_milvus():
+    return MilvusStore(engines()[1], f"c{uuid.uuid4().hex}", exact=True)
+
+
 def make_memory():
     client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
     return QdrantStore(client.QdrantClient(":memory:"), "documents")
+
+
+STORES = [make_faiss, make_lance, make_milvus, make_memory]
+DATABASES = [make_lance, make_milvus, make_memory]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +163,8 @@ def wait_for(url, seconds=30):
     pytest.fail(f"{url} does not answer")
 
 
-@pytest.mark.parametrize("make", [make_faiss, make_memory])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", STORES)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.sampled_from([1, 7, 20, 50]), prior=st.floats(-1, 1))
 def test_a_store_ranks_as_the_exact_index_does(make, seed, k, prior):
@@ -140,7 +173,7 @@ def test_a_store_ranks_as_the_exact_index_does(make, seed, k, prior):
     index.use(stats)
     expected = index.search(queries, k, prior={"image": prior})
     assert_same(ranking.search(store, stats, queries, k, prior={"image": prior}), expected)
-    if isinstance(store, QdrantStore):
+    if hasattr(store, "search"):
         hits = store.search(stats, queries, k, prior={"image": prior})
         assert_same(hits, expected)
         np.testing.assert_allclose(hits.score, expected.score, atol=1e-5)
@@ -148,7 +181,7 @@ def test_a_store_ranks_as_the_exact_index_does(make, seed, k, prior):
         assert [[by_id[x] for x in line] for line in hits.ids] == hits.modality.tolist()
 
 
-@pytest.mark.parametrize("make", [make_faiss, make_memory])
+@pytest.mark.parametrize("make", STORES)
 def test_a_store_is_fitted_as_the_exact_index_is(make):
     documents, queries = draw(0)
     store, index = fill(make(), documents), exact_index(documents)
@@ -228,7 +261,7 @@ def test_an_approximate_index_of_faiss_is_taken_as_it_is():
         store.topk(queries, 20, "image")
 
 
-@pytest.mark.parametrize("make", [make_faiss, make_memory])
+@pytest.mark.parametrize("make", STORES)
 def test_what_does_not_fit_is_refused(make):
     store = fill(make(), draw(0)[0])
     good = np.ones((1, D), np.float32)
@@ -240,7 +273,7 @@ def test_what_does_not_fit_is_refused(make):
         store.topk(good * np.nan, 1, "text")
     with pytest.raises(ValueError, match=r"ids: 'a' occurs twice"):
         store.add(np.ones((2, D), np.float32), ["a", "a"], "text")
-    with pytest.raises(ValueError, match=r"3 numbers each, expected 8|8 numbers, Cosine; expected 3"):
+    with pytest.raises(ValueError, match=r"3 numbers each, expected 8|8 numbers, Cosine; expected 3"):  # Qdrant's
         store.add(good[:, :3], ["a"], "text")
     assert store.count("text") == 30
 
@@ -256,3 +289,102 @@ def test_an_empty_qdrant():
     assert (store.modalities, store.count("text")) == ((), 0)
     with pytest.raises(ValueError, match="Qdrant has no collection 'documents'"):
         store.topk(np.ones((1, D), np.float32), 1, "text")
+
+
+METADATA = [
+    {"kind": 'it\'s "odd"' if i % 2 else "even", "rest": i % 3, "small": i < 9} for i in range(max(SIZES.values()))
+]
+FILTERS = [
+    {"kind": 'it\'s "odd"'},
+    {"rest": [0, 2], "kind": "even"},
+    {"small": True},
+]
+
+
+def fill_with_metadata(store, documents):
+    for name, vectors in documents.items():
+        store.add(vectors, ids_of(name), name, metadata=METADATA[: len(vectors)])
+    return store
+
+
+@pytest.mark.parametrize("make", STORES)
+def test_a_filter_leaves_the_same_documents_out_of_every_store(make):
+    documents, queries = draw(5)
+    store, index = (
+        fill_with_metadata(make(), documents),
+        fill_with_metadata(MixedIndex(devices=jax.devices()[:1]), documents),
+    )
+    index.use(make_stats(5))
+    for where in FILTERS:
+        wanted = {
+            x
+            for name in NAMES
+            for x, fields in zip(ids_of(name), METADATA, strict=False)
+            if all(fields[key] in (one if isinstance(one, list) else [one]) for key, one in where.items())
+        }
+        view = store.filtered(where)
+        counts = {name: sum(x.startswith(name) for x in wanted) for name in NAMES}
+        assert {name: view.count(name) for name in NAMES} == counts
+        assert sorted(view.modalities) == sorted(NAMES)
+        expected = index.search(queries, len(wanted), where=where)
+        assert set(expected.ids[0]) == wanted
+        assert_same(ranking.search(view, index.stats, queries, len(wanted)), expected)
+        few = index.search(queries, 4, where=where)
+        assert_same(
+            (view.search if hasattr(view, "search") else functools.partial(ranking.search, view))(
+                index.stats, queries, 4
+            ),
+            few,
+        )
+        with pytest.raises(ValueError, match="k: got"):
+            ranking.search(view, index.stats, queries, len(wanted) + 1)
+    nobody = store.filtered({"kind": "nobody"})
+    assert (nobody.modalities, nobody.count("text")) == ((), 0)
+    assert len(store.filtered({"rest": 1}).filtered({"small": False}).modalities) == 2
+
+
+def test_a_filter_may_be_in_the_language_of_the_database():
+    documents, queries = draw(6)
+    from qdrant_client import models
+
+    between = models.Filter(must=[models.FieldCondition(key="rest", range=models.Range(gte=1))])
+    for make, where in ((make_lance, "rest >= 1"), (make_milvus, "rest >= 1"), (make_memory, between)):
+        view = fill_with_metadata(make(), documents).filtered(where)
+        assert [view.count(name) for name in NAMES] == [13, 20]
+        assert all(int(x.split("/")[1]) % 3 for x in view.topk(queries, 13, "image")[0].ravel())
+
+
+def test_a_filter_that_says_nothing_is_refused():
+    for where, message in (
+        ({}, "got no key"),
+        ({"a b": 1}, "got the key 'a b', expected a name"),
+        ({"a": 1.5}, "got 1.5 for a"),
+        ({"a": []}, "got None for a"),
+    ):
+        for make in STORES:
+            with pytest.raises(ValueError, match=message):
+                make().filtered(where)
+    with pytest.raises(ValueError, match="expected a mapping such as"):
+        make_faiss().filtered("a = 1")
+    with pytest.raises(ValueError, match="got the key 'id', expected a name other than id, modality"):
+        make_lance().add(np.ones((1, D), np.float32), ["a"], "text", metadata=[{"id": 3}])
+
+
+@pytest.mark.parametrize("make", DATABASES)
+def test_a_database_replaces_and_gives_back_and_forgets(make):
+    store, vectors = make(), np.eye(D, dtype=np.float32)
+    assert (store.dim, store.modalities, store.count("text")) == (None, (), 0)
+    assert (store.known(["a"]), store.vectors(["a"])) == ({}, {})
+    with pytest.raises(ValueError, match=r"has no (collection|table)"):
+        store.topk(vectors[:1], 1, "text")
+    store.add(2 * vectors[:3], list("abc"), "text", contents=["A", None, "C"])
+    store.add(vectors[3:4], ["b"], "image", metadata=[{"new": 7}])
+    store.settle()
+    assert (store.dim, store.modalities, store.count("text")) == (D, ("image", "text"), 2)
+    assert store.known(["a", "b", "x"]) == {"a": ("text", "A"), "b": ("image", None)}
+    found = store.vectors(["b", "c", "x"])
+    np.testing.assert_allclose([found["b"], found["c"]], vectors[[3, 2]], atol=1e-6)
+    assert len(found) == 2
+    assert store.filtered({"new": 7}).topk(vectors[:1], 1, "image")[0].tolist() == [["b"]]
+    store.drop()
+    assert (store.dim, store.count("text")) == (None, 0)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids, check_k
-from vacsr_jax.search.filters import Fields, Where, matcher
+from vacsr_jax.search.filters import NOTHING, Fields, Where, matcher
 from vacsr_jax.search.index import codes
 from vacsr_jax.search.index.scan import AXIS, GROUP, Block, Found, merge_block
 from vacsr_jax.search.text_entropy import ReferenceImages
@@ -79,10 +79,10 @@ class ExactStore:
 
     def filtered(self, where: Where) -> ExactStore:
         """The same documents but for those that a filter leaves out, to search in; see `search.filters`."""
-        passes, nothing = matcher(where), {}
+        passes = matcher(where)
         view = copy.copy(self)
         view._kept = {
-            name: np.fromiter((passes(self.metadata.get(x, nothing)) for x in rows.ids), bool, len(rows.ids))
+            name: np.fromiter((passes(self.metadata.get(x, NOTHING)) for x in rows.ids), bool, len(rows.ids))
             for name, rows in self._rows.items()
         }
         return view

@@ -16,7 +16,7 @@ documents, as `vacsr embed` writes them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def read_store(folder: Path, header: dict, ids: dict[str, list[str]], devices) -
     return store
 
 
-def read_fits(folder: Path, modalities: dict[str, int]) -> dict[str, FitQueries]:
+def read_fits(folder: Path, modalities: Iterable[str]) -> dict[str, FitQueries]:
     excluded = read_json(folder / EXCLUDED)
     tensors = load_file(folder / QUERIES)
     return {

@@ -59,7 +59,7 @@ class MixedIndex:
     model_id: str = ""
     devices: Sequence[jax.Device] | None = None
     stats: ModalityStats | None = None
-    contents: dict[str, str] = dataclasses.field(default_factory=dict)
+    contents: Any = dataclasses.field(default_factory=dict)  # a mapping of texts
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     fits: dict[str, ranking.FitQueries] = dataclasses.field(default_factory=dict)
     reference_images: ReferenceImages | None = None

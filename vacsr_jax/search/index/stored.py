@@ -89,7 +89,7 @@ class StoredIndex(MixedIndex):
     def __post_init__(self):
         if self.reference_images is not None:
             raise ValueError("reference_images: they need the index of this library; leave the store out")
-        self.contents: Any = Contents(self.store)
+        self.contents = Contents(self.store)
 
     @classmethod
     def begin(cls, folder: str | Path, address: str, model_id: str = "") -> StoredIndex:
@@ -186,9 +186,8 @@ class StoredIndex(MixedIndex):
             write_text(self.filling, str(self.address))
         for name in new.modalities:
             mine = [i for i, kind in enumerate(kinds) if kind == name]
-            columns = ([column[i] for i in mine] for column in (ids, texts, fields))
-            names, written, known = columns
-            self.store.add(vectors[mine], names, name, written, known)
+            names = [ids[i] for i in mine]
+            self.store.add(vectors[mine], names, name, [texts[i] for i in mine], [fields[i] for i in mine])
             self.sample.see(np.concatenate(list(new.vectors(name))), names, name)
         self._see(new)
 
@@ -205,10 +204,7 @@ class StoredIndex(MixedIndex):
         """See `MixedIndex.search`. `where` may also be in the language of the database."""
         store = self.store.filtered(where) if where is not None else self.store
         options: dict[str, Any] = {"query_modality": query_modality, "prior": prior, "per_modality_k": per_modality_k}
-        if hasattr(store, "search"):  # it standardizes and merges by itself
-            hits = store.search(self._scale(), queries, k, **options)
-        else:
-            hits = ranking.search(store, self._scale(), queries, k, **options)
+        hits = store.search(self._scale(), queries, k, **options)
         self.contents.expect(hits.ids.ravel().tolist())
         return hits
 
@@ -255,10 +251,9 @@ class StoredIndex(MixedIndex):
         return np.stack([found[x] for x in ids])
 
     def own_documents(self, modality: str, at_most: int) -> tuple[list[str], np.ndarray]:
+        """Those of the sample; none of a collection that others filled."""
         kept = dict(list(self.sample.of.get(modality, {}).items())[:at_most])
-        if not kept:
-            raise ValueError(f"--queries: {self.address} was not filled by this index; give {modality} queries")
-        return list(kept), np.stack(list(kept.values()))
+        return list(kept), np.array(list(kept.values()), np.float32).reshape(len(kept), self.store.dim)
 
     def _asked_by(self, query_modality: str) -> Any:
         return self.store

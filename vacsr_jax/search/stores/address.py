@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,17 +69,13 @@ def _lance(address: Address, exact: bool) -> Any:
 
 
 def _milvus(address: Address, exact: bool) -> Any:
-    try:
-        from pymilvus import MilvusClient, MilvusException
+    from vacsr_jax.search.stores.milvus import MilvusStore, import_pymilvus
 
-        if address.is_local:
-            import milvus_lite  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f'{error.name} is not installed; pip install "vacsr_jax[milvus]"') from error
-    from vacsr_jax.search.stores.milvus import MilvusStore
-
-    with one_line(f"Milvus at {address.place}", MilvusException):
-        client = MilvusClient(address.place, token=os.environ.get("MILVUS_TOKEN", ""))
+    pymilvus = import_pymilvus()
+    if address.is_local and importlib.util.find_spec("milvus_lite") is None:
+        raise ImportError('milvus_lite is not installed; pip install "vacsr_jax[milvus]"')
+    with one_line(f"Milvus at {address.place}", pymilvus.MilvusException):
+        client = pymilvus.MilvusClient(address.place, token=os.environ.get("MILVUS_TOKEN", ""))
     return MilvusStore(client, address.collection, exact=exact)
 
 

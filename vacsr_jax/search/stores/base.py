@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids
 from vacsr_jax.search.filters import Fields, Where, check_metadata
-from vacsr_jax.search.standardize.ranking import Hits, Store, affine_maps, candidates
+from vacsr_jax.search.standardize.ranking import Hits, affine_maps, candidates
 from vacsr_jax.search.standardize.statistics import ModalityStats
 
 REQUEST = 8 << 20  # bytes of vectors in one request, about
@@ -23,13 +24,45 @@ class Known(NamedTuple):
     content: str | None
 
 
-class DocumentStore(Store, Protocol):
-    """A `ranking.Store` that is written to, filtered, and read by id."""
+class DocumentStore(ABC):
+    """A `ranking.Store` that is written to, filtered, searched in one call, and read by id."""
 
     @property
+    @abstractmethod
     def dim(self) -> int | None:
         """The numbers of a vector; None if there is no collection yet."""
 
+    @property
+    @abstractmethod
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that have documents, sorted."""
+
+    @abstractmethod
+    def count(self, modality: str) -> int:
+        """The number of documents of a modality."""
+
+    @abstractmethod
+    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
+
+        Raises:
+          ValueError: if a query is zero, not finite or of another dimension, or if fewer than k documents are found.
+        """
+
+    @abstractmethod
+    def search(
+        self,
+        stats: ModalityStats,
+        queries: Vectors,
+        k: int,
+        *,
+        query_modality: str = "text",
+        prior: Mapping[str, float | int] | None = None,
+        per_modality_k: Mapping[str, int] | int | None = None,
+    ) -> Hits:
+        """`ranking.search` without counting documents. Those of a modality that was not fitted are not found."""
+
+    @abstractmethod
     def add(
         self,
         embeddings: Vectors,
@@ -38,25 +71,81 @@ class DocumentStore(Store, Protocol):
         contents: Sequence[str | None] | None = None,
         metadata: Sequence[Fields | None] | None = None,
     ) -> None:
-        """Adds documents; one whose id is there already is replaced. Documents of a request are all there, or none."""
+        """Adds documents of one modality, with embeddings [n, d] of any length but zero.
 
+        A document whose id is already there is replaced.
+
+        Raises:
+          ValueError: if `checks` refuses an embedding or id, `check_metadata` the metadata, or if the collection is of
+            another dimension.
+        """
+
+    @abstractmethod
     def filtered(self, where: Where) -> DocumentStore:
         """The same documents but for those that a filter leaves out; see `search.filters`."""
 
+    @abstractmethod
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """What is known of the documents with these ids, as far as they are there."""
 
+    @abstractmethod
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors float32 [d] of the documents with these ids, as far as they are there."""
 
+    @abstractmethod
     def settle(self) -> None:
         """Makes what was added durable, and quick to search."""
 
+    @abstractmethod
     def drop(self, collection: str | None = None) -> None:
         """Removes the collection, or another one of the same database, if it exists."""
 
+    @abstractmethod
     def close(self) -> None:
         """Ends the connection."""
+
+
+Line = tuple[list[str], np.ndarray]  # a query's documents, best first: ids, and float32 cosines
+
+
+class MergingStore(DocumentStore):
+    """A store that finds the documents of one modality; the modalities are merged on this side."""
+
+    advice: str  # what to do if it finds too few
+
+    @abstractmethod
+    def _nearest(self, queries: np.ndarray, k: int, modality: str) -> list[Line]:
+        """Up to k documents of a modality for each query, float32 [q, d]."""
+
+    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        found = self._nearest(check_embeddings(queries, self.dim, "queries"), k, modality)
+        check_found([ids for ids, _ in found], k, self.advice)
+        return np.array([ids for ids, _ in found], object), np.stack([scores for _, scores in found])
+
+    def search(
+        self,
+        stats: ModalityStats,
+        queries: Vectors,
+        k: int,
+        *,
+        query_modality: str = "text",
+        prior: Mapping[str, float | int] | None = None,
+        per_modality_k: Mapping[str, int] | int | None = None,
+    ) -> Hits:
+        checked = check_embeddings(queries, self.dim, "queries")
+        limits = candidates(dict.fromkeys(stats.modalities, k), k, per_modality_k)
+        means, stds, priors = affine_maps(stats, tuple(limits), query_modality, prior)
+        lists = [self._nearest(checked, n, name) for name, n in limits.items()]
+        columns: list[list[np.ndarray]] = []
+        for lines in zip(*lists, strict=True):
+            ids = np.array([x for found, _ in lines for x in found], object)
+            names = np.array([name for name, (found, _) in zip(limits, lines, strict=True) for _ in found], object)
+            score = np.concatenate([scores for _, scores in lines])
+            z = [(scores - mean) / std for (_, scores), mean, std in zip(lines, means, stds, strict=True)]
+            order = np.argsort(-np.concatenate([x + b for x, b in zip(z, priors, strict=True)]), kind="stable")[:k]
+            columns.append([x[order] for x in (ids, names, score, np.concatenate(z))])
+        check_found([ids for ids, *_ in columns], k, self.advice)
+        return Hits(*(np.stack(column) for column in zip(*columns, strict=True)))
 
 
 class Rows(NamedTuple):
@@ -71,7 +160,8 @@ class Rows(NamedTuple):
         """The same in parts that fit a request."""
         size = max(1, REQUEST // (4 * self.vectors.shape[1]))
         for start in range(0, len(self.ids), size):
-            yield Rows(*(column[start : start + size] for column in self))
+            rows = slice(start, start + size)
+            yield Rows(self.vectors[rows], self.ids[rows], self.contents[rows], self.metadata[rows])
 
 
 def check_rows(
@@ -87,48 +177,9 @@ def check_rows(
     return Rows(vectors, check_ids(ids, len(vectors), ()), contents, check_metadata(metadata, len(vectors)))
 
 
-def check_found(found: Sequence[Sequence], k: int, advice: str) -> None:
+def check_found(found: Sequence[Sequence | np.ndarray], k: int, advice: str) -> None:
     if any(len(line) < k for line in found):
         raise ValueError(f"k: got {k}, but fewer documents were found; lower k, or {advice}")
-
-
-Line = tuple[list[str], np.ndarray]  # a query's documents, best first: ids, and float32 cosines
-
-
-def full(found: Sequence[Line], k: int, advice: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and cosines [q, k] of what each query found; raises ValueError if one found fewer."""
-    check_found([ids for ids, _ in found], k, advice)
-    return np.array([ids for ids, _ in found], object), np.stack([scores for _, scores in found])
-
-
-def merge_nearest(
-    nearest: Callable[[int, str], list[Line]],
-    stats: ModalityStats,
-    k: int,
-    advice: str,
-    query_modality: str,
-    prior: Mapping[str, float | int] | None,
-    per_modality_k: Mapping[str, int] | int | None,
-) -> Hits:
-    """`ranking.search` of the modalities that were fitted, without counting their documents first.
-
-    Args:
-      nearest: k and a modality -> what each query finds, which may be fewer than k.
-      advice: what to do if fewer than k are found in all.
-    """
-    limits = candidates(dict.fromkeys(stats.modalities, k), k, per_modality_k)
-    means, stds, priors = affine_maps(stats, tuple(limits), query_modality, prior)
-    lists = [nearest(n, name) for name, n in limits.items()]
-    columns: list[list[np.ndarray]] = []
-    for lines in zip(*lists, strict=True):
-        ids = np.array([x for found, _ in lines for x in found], object)
-        names = np.array([name for name, (found, _) in zip(limits, lines, strict=True) for _ in found], object)
-        score = np.concatenate([scores for _, scores in lines])
-        z = [(scores - mean) / std for (_, scores), mean, std in zip(lines, means, stds, strict=True)]
-        order = np.argsort(-np.concatenate([x + b for x, b in zip(z, priors, strict=True)]), kind="stable")[:k]
-        columns.append([x[order] for x in (ids, names, score, np.concatenate(z))])
-    check_found([ids for ids, *_ in columns], k, advice)
-    return Hits(*(np.stack(column) for column in zip(*columns, strict=True)))
 
 
 @contextlib.contextmanager

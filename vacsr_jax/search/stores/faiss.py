@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vacsr_jax.search.checks import Names, Vectors, check_embeddings, check_ids, check_k
+from vacsr_jax.search.filters import NOTHING, Fields, Where, check_metadata, matcher
 
 SAMPLE = 64  # vectors of an adopted index that are looked at
 UNIT = 0.1  # how far from 1 their middle length may be: quantized vectors are a little off
@@ -31,14 +33,28 @@ class FaissStore:
         self._ids: dict[str, dict[int, str]] = {}  # modality -> FAISS's label of a vector -> the document's id
         self._own_labels: dict[str, bool] = {}  # modality -> whether the index has labels of its own (IndexIDMap)
         self._all_ids: set[str] = set()
+        self.metadata: dict[str, Fields] = {}  # id -> what `filtered` reads
+        self._kept: dict[str, np.ndarray] | None = None  # modality -> labels, in the view that `filtered` gives
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self.indexes)
+        return tuple(name for name in self.indexes if self._kept is None or len(self._kept[name]))
 
     def count(self, modality: str) -> int:
         """The number of documents of a modality."""
+        if self._kept is not None:
+            return len(self._kept.get(modality, ()))
         return self.indexes[modality].ntotal if modality in self.indexes else 0
+
+    def filtered(self, where: Where) -> FaissStore:
+        """The same documents but for those that a filter leaves out, by the metadata that `add` and `metadata` got."""
+        passes = matcher(where)
+        view = copy.copy(self)
+        view._kept = {
+            name: np.array([label for label, x in ids.items() if passes(self.metadata.get(x, NOTHING))], np.int64)
+            for name, ids in self._ids.items()
+        }
+        return view
 
     def adopt(self, index: Any, ids: Names | Mapping, modality: str) -> None:
         """Takes an index of unit vectors.
@@ -81,8 +97,10 @@ class FaissStore:
         self._own_labels[modality] = not np.array_equal(labels, np.arange(index.ntotal)) or self._maps_ids(index)
         self.indexes[modality] = index
 
-    def add(self, embeddings: Vectors, ids: Names, modality: str) -> None:
-        """Adds documents of one modality, with embeddings [n, d] of any length but zero.
+    def add(
+        self, embeddings: Vectors, ids: Names, modality: str, metadata: Sequence[Fields | None] | None = None
+    ) -> None:
+        """Adds documents of one modality, with embeddings [n, d] of any length but zero, and values to filter by.
 
         An index that is not trained is trained on them.
 
@@ -92,6 +110,7 @@ class FaissStore:
         index = self.indexes.get(modality)
         vectors = check_embeddings(embeddings, index.d if index is not None else None, "embeddings")
         ids = check_ids(ids, len(vectors), self._all_ids)
+        fields = check_metadata(metadata, len(ids))
         if index is None:
             index = self._make(vectors.shape[1])
             self.adopt(index, [], modality)
@@ -107,6 +126,7 @@ class FaissStore:
             index.add(vectors)
         known.update(zip(labels.tolist(), ids, strict=True))
         self._all_ids.update(ids)
+        self.metadata.update((x, mine) for x, mine in zip(ids, fields, strict=True) if mine)
 
     def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
         """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
@@ -119,12 +139,28 @@ class FaissStore:
         index, ids = self.indexes[modality], self._ids[modality]
         if index.ntotal != len(ids):
             raise ValueError(f"FAISS has {index.ntotal} {modality} vectors for {len(ids)} ids; adopt the index again")
-        scores, labels = index.search(check_embeddings(queries, index.d, "queries"), int(k))
+        only = {} if self._kept is None else {"params": self._selecting(index, self._kept[modality])}
+        scores, labels = index.search(check_embeddings(queries, index.d, "queries"), int(k), **only)
         if (labels < 0).any():
             raise ValueError(
                 f"FAISS found fewer than {k} {modality} documents; raise its nprobe or efSearch, or lower k"
             )
         return np.array([[self._id(ids, label) for label in line] for line in labels.tolist()], object), scores
+
+    def _selecting(self, index: Any, labels: np.ndarray) -> Any:
+        """What makes a search see some labels only, with the index's own settings."""
+        faiss, index, select = self._faiss, self._faiss.downcast_index(index), self._faiss.IDSelectorBatch(labels)
+        while isinstance(index, faiss.IndexIDMap):
+            index = faiss.downcast_index(index.index)
+        if isinstance(index, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(sel=select, nprobe=index.nprobe)
+        if isinstance(index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=select, efSearch=index.hnsw.efSearch)
+        if isinstance(index, faiss.IndexFlat | faiss.IndexScalarQuantizer):
+            return faiss.SearchParameters(sel=select)
+        raise ValueError(
+            f"where: {type(index).__name__} of FAISS cannot leave documents out; use a flat, IVF or HNSW index"
+        )
 
     def _id(self, ids: dict[int, str], label: int) -> str:
         if label not in ids:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vacsr_jax.search.checks import Names, Vectors, check_embeddings
+from vacsr_jax.search.checks import Names, Vectors
 from vacsr_jax.search.filters import Fields, Where, to_sql
-from vacsr_jax.search.standardize.ranking import Hits
-from vacsr_jax.search.standardize.statistics import ModalityStats
-from vacsr_jax.search.stores.base import Known, Line, check_rows, full, in_parts, merge_nearest, one_line
+from vacsr_jax.search.stores.base import Known, Line, MergingStore, check_rows, in_parts, one_line
 
 QUERIES = 64  # in one scan
 READ = 1000  # ids in one request
 
 
-class LanceStore:
+class LanceStore(MergingStore):
     """A table with a row for each document: id, modality, content, vector, and a column for each key of metadata.
 
     Each `add` is one version of the table, all of it or nothing. Without an index of vectors every document is compared
@@ -60,8 +58,8 @@ class LanceStore:
         self.modality_key, self.id_key, self.content_key, self.vector = modality_key, id_key, content_key, vector
         self._where, self._made = "", False
         with self._named():
-            self.database = lancedb.connect(database) if isinstance(database, str | Path) else database
-            self.table = self.database.open_table(name) if name in self.database.list_tables().tables else None
+            self.database: Any = lancedb.connect(database) if isinstance(database, str | Path) else database
+            self.table: Any = self.database.open_table(name) if name in self.database.list_tables().tables else None
         self._check()
 
     @property
@@ -135,30 +133,6 @@ class LanceStore:
             matching = self.table.merge_insert(self.id_key)
             matching.when_matched_update_all().when_not_matched_insert_all().execute(new)
 
-    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
-        """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
-
-        Raises:
-          ValueError: if a query is zero, not finite or of another dimension, or if fewer than k documents are found.
-        """
-        checked = check_embeddings(queries, self.dim, "queries")
-        return full(self._nearest(checked, k, modality), k, self.advice)
-
-    def search(
-        self,
-        stats: ModalityStats,
-        queries: Vectors,
-        k: int,
-        *,
-        query_modality: str = "text",
-        prior: Mapping[str, float | int] | None = None,
-        per_modality_k: Mapping[str, int] | int | None = None,
-    ) -> Hits:
-        """`ranking.search` without counting documents: k of each modality that was fitted, merged on this side."""
-        checked = check_embeddings(queries, self.dim, "queries")
-        options = (query_modality, prior, per_modality_k)
-        return merge_nearest(lambda n, name: self._nearest(checked, n, name), stats, k, self.advice, *options)
-
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """What is known of the documents with these ids, as far as they are there."""
         rows = self._read(ids, [self.modality_key, self.content_key])
@@ -185,8 +159,10 @@ class LanceStore:
 
     def drop(self, collection: str | None = None) -> None:
         """Removes the table, or another one of the same database, if it exists."""
+        name = collection or self.name
         with self._named():
-            self.database.drop_table(collection or self.name, ignore_missing=True)
+            if name in self.database.list_tables().tables:
+                self.database.drop_table(name)
         if collection in (None, self.name):
             self.table = None
 

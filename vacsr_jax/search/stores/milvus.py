@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import logging.config
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from vacsr_jax.search.checks import Names, Vectors, check_embeddings
+from vacsr_jax.search.checks import Names, Vectors
 from vacsr_jax.search.filters import Fields, Where, to_milvus
-from vacsr_jax.search.standardize.ranking import Hits
-from vacsr_jax.search.standardize.statistics import ModalityStats
-from vacsr_jax.search.stores.base import Known, Line, check_rows, full, in_parts, merge_nearest, one_line
+from vacsr_jax.search.stores.base import Known, Line, MergingStore, check_rows, in_parts, one_line
 
 LONGEST_ID, LONGEST_MODALITY = 4096, 256  # bytes
 READ = 1000  # ids in one request
 QUERIES = 64
 
 
-class MilvusStore:
+class MilvusStore(MergingStore):
     """A collection with a row for each document: id, modality, vector, and content and metadata as dynamic fields.
 
     ```
@@ -51,10 +51,7 @@ class MilvusStore:
         vector: str = "vector",
         exact: bool = False,
     ):
-        try:
-            import pymilvus
-        except ImportError as error:
-            raise ImportError('pymilvus is not installed; pip install "vacsr_jax[milvus]"') from error
+        pymilvus = import_pymilvus()
         self._pymilvus, self.client, self.collection, self.exact = pymilvus, client, collection, exact
         self.modality_key, self.id_key, self.content_key, self.vector = modality_key, id_key, content_key, vector
         self._where = ""
@@ -126,30 +123,6 @@ class MilvusStore:
             with self._named():
                 self.client.upsert(self.collection, values)
 
-    def topk(self, queries: Vectors, k: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
-        """The k documents of a modality nearest to queries [q, d], best first: ids and float32 cosines, both [q, k].
-
-        Raises:
-          ValueError: if a query is zero, not finite or of another dimension, or if fewer than k documents are found.
-        """
-        checked = check_embeddings(queries, self._check(), "queries")
-        return full(self._nearest(checked, k, modality), k, self.advice)
-
-    def search(
-        self,
-        stats: ModalityStats,
-        queries: Vectors,
-        k: int,
-        *,
-        query_modality: str = "text",
-        prior: Mapping[str, float | int] | None = None,
-        per_modality_k: Mapping[str, int] | int | None = None,
-    ) -> Hits:
-        """`ranking.search` without counting documents: k of each modality that was fitted, merged on this side."""
-        checked = check_embeddings(queries, self._check(), "queries")
-        options = (query_modality, prior, per_modality_k)
-        return merge_nearest(lambda n, name: self._nearest(checked, n, name), stats, k, self.advice, *options)
-
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """What is known of the documents with these ids, as far as they are there."""
         rows = self._read(ids, [self.modality_key, self.content_key])
@@ -162,8 +135,14 @@ class MilvusStore:
     def settle(self) -> None:
         """Writes what was added into segments, whose vectors Milvus then indexes."""
         if self._exists():
-            with self._named():
-                self.client.flush(self.collection)
+            server = logging.getLogger("grpc._server")  # Milvus Lite logs that it has no time stamps
+            level = server.level
+            server.setLevel(logging.CRITICAL + 1)
+            try:
+                with self._named():
+                    self.client.flush(self.collection)
+            finally:
+                server.setLevel(level)
 
     def drop(self, collection: str | None = None) -> None:
         """Removes the collection, or another one of the same database, if it exists."""
@@ -181,6 +160,7 @@ class MilvusStore:
 
     def _nearest(self, queries: np.ndarray, k: int, modality: str) -> list[Line]:
         """Up to k documents of a modality for each query."""
+        self._check()
         found: list[Any] = []
         for start in range(0, len(queries), QUERIES):
             with self._named():
@@ -263,3 +243,22 @@ class MilvusStore:
 
     def _named(self):
         return one_line(f"Milvus, collection {self.collection}", self._pymilvus.MilvusException)
+
+
+def import_pymilvus() -> Any:
+    """The package, without what its import does to the logs of the whole program.
+
+    It would close all handlers, and give the root logger another handler and level.
+    """
+    root, configure = logging.getLogger(), logging.config.dictConfig
+    level, handlers = root.level, root.handlers[:]
+    logging.config.dictConfig = lambda config: None
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise ImportError(f'{error.name} is not installed; pip install "vacsr_jax[milvus]"') from error
+    finally:
+        logging.config.dictConfig = configure
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return pymilvus

@@ -13,7 +13,7 @@ from vacsr_jax.search.checks import Names, Vectors, check_embeddings
 from vacsr_jax.search.filters import Fields, Where
 from vacsr_jax.search.standardize.ranking import Hits, affine_maps, candidates
 from vacsr_jax.search.standardize.statistics import ModalityStats
-from vacsr_jax.search.stores.base import Known, check_found, check_rows, in_parts, one_line
+from vacsr_jax.search.stores.base import DocumentStore, Known, check_found, check_rows, in_parts, one_line
 from vacsr_jax.search.stores.qdrant_terms import (
     affine_sum,
     conditions,
@@ -27,7 +27,7 @@ from vacsr_jax.search.stores.qdrant_terms import (
 READ = 1000  # ids in one request
 
 
-class QdrantStore:
+class QdrantStore(DocumentStore):
     """A collection whose points have their document's id and modality in the payload.
 
     ```

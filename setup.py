@@ -28,13 +28,16 @@ SEARCH = ["faiss-cpu>=1.9", "qdrant-client>=1.14"]
 LANCE = ["lancedb>=0.40"]
 MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]  # the second is the engine in a file; a cluster needs the first alone
 
+SERVE = ["gradio>=6.0"]
 DATASETS = ["datasets>=4.0"]
 TENSORBOARD = ["tensorboard>=2.17"]
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16", "latex2mathml>=3.77", "nbformat>=5.10"]
 
 TEST = [
-    *SEARCH,  # wheels for every Python here, 500 MB installed with the next two: the stores' tests run by default
+    *SEARCH,  # wheels for every Python here, 700 MB installed with the next three: their tests run by default
     *LANCE,
     *MILVUS,
+    *SERVE,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "beartype>=0.18",
@@ -51,6 +54,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The vacsr_jax authors",
+    url="https://github.com/vacsr-jax/vacsr_jax",
+    project_urls={"Documentation": "https://vacsr-jax.github.io/vacsr_jax/"},
     license="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
@@ -69,6 +74,7 @@ setup(
     keywords="image-text retrieval, CLIP, similarity, uncertainty, JAX, Flax",
     cmdclass={"build_py": WithConfigs},
     packages=find_packages(include=["vacsr_jax", "vacsr_jax.*"]),
+    package_data={"vacsr_jax": ["models/*/*.json", "models/*/*.safetensors", "models/*/tokenizer/*.json"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.7.2",
@@ -96,6 +102,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tfds": ["tensorflow>=2.18"],
         "search": SEARCH,
+        "serve": SERVE,
         "lance": LANCE,
         "milvus": MILVUS,
         "heif": ["pillow-heif>=1.0"],  # HEIC pictures
@@ -107,9 +114,10 @@ setup(
         "wandb": ["wandb>=0.19"],
         "trackio": ["trackio>=0.20"],
         "notebook": ["ipykernel>=6.29", "jupyterlab>=4"],
+        "docs": DOCS,
         "test": TEST,
         # With these two, 150 MB installed, their tests run too; those of onnx, wandb and trackio run where they are.
-        "dev": [*TEST, *DATASETS, *TENSORBOARD, "ruff>=0.9", "mypy>=2.4"],
+        "dev": [*TEST, *DATASETS, *TENSORBOARD, *DOCS, "ruff>=0.9", "mypy>=2.4", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["vacsr = vacsr_jax.main:main"]},
 )

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.adapter.decoder_width = 0  # 0: linear decoder; else the units of its hidden layer
     config.adapter.embeddings = "unit"  # unit: sqrt(d) x / |x|; raw: as the towers give them
     config.adapter.sigmoid = True  # the variance loss sees sigmoid(log var); False: the paper's ablation
+    config.adapter.bounded = False  # sigma^2 is u = sigmoid(log var), at most 1; False: u's odds, u / (1 - u)
     config.adapter.hard_gumbel = False  # one-hot component weights in the forward pass (straight-through gradient)
     config.adapter.residual = False  # logit = scale cos + bias + m(z), where m is 0 at the start; False: m(z) alone
     config.adapter.base_rate_bias = True  # the logit starts at the base rate of positives; False: at 0 (all methods)
@@ -89,6 +90,10 @@ def get_config() -> ConfigDict:
     config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
     config.data.noise_file = ""  # a .npy file instead: the image of each training caption, as NCR and BiCro publish
+    config.data.extra_positives = (
+        ""  # a CSV of more pairs to train on: image_index, caption_index of the training split
+    )
+    config.data.dropped_labels = ""  # a CSV of labels to leave out, in the same form (`vacsr audit` writes both)
     config.data.workers = 0  # loader processes; 0: threads
     # scenes
     config.data.train_size = 12_000  # images; each has five captions
@@ -96,6 +101,7 @@ def get_config() -> ConfigDict:
     config.data.test_size = 500  # images. Of embeddings: the first of the test split; 0: all
     config.data.facts = (0.25, 0.40, 0.35)  # odds of 1, 2, 3 facts in a caption; shorter ones mean more false negatives
     config.data.jitter = 0.5  # pixels between an object and the middle of its cell, at most; over 1, objects leave it
+    config.data.absent = 0.0  # share of facts that say what a scene lacks: "no red circle"
     config.data.held_out = False  # train without some combinations of colour and shape
     # people's own: image_folder, webdataset, csv, datasets (vacsr_jax/data/README.md); embeddings
     config.data.path = ""  # a folder, a pattern of shards, a table, a repository, a file; several folders: a,b

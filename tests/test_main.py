@@ -24,7 +24,7 @@ from vacsr_jax.training.checkpoint import config_from_dict, config_to_dict
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 SCENES = ROOT / "configs" / "scenes.py"
-VERBS = ("train", "evaluate", "embed", "export", "evaluate-matrix", "index", "search", "configs", "push")
+VERBS = ("train", "evaluate", "embed", "export", "evaluate-matrix", "index", "search", "configs", "push", "models")
 DATA_VERBS = ("classify", "data check", "data shots")
 STANDARDIZE_VERBS = tuple(f"standardize {verb}" for verb in ("fit", "apply", "diagnose", "compare"))
 ENTROPY_VERBS = tuple(f"entropy {verb}" for verb in ("fit", "bias", "apply"))

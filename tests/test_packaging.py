@@ -22,6 +22,8 @@ def test_a_built_package_lists_and_loads_the_published_configs_from_an_empty_fol
     assert {path.name: path.read_bytes() for path in inside.glob("*.py")} == CONFIGS
     modules = {path.relative_to(library) for path in library.rglob("*.py") if "published" not in path.parts}
     assert modules == {path.relative_to(ROOT) for path in (ROOT / "vacsr_jax").rglob("*.py")}
+    models = sorted(path.relative_to(ROOT) for path in (ROOT / "vacsr_jax/models").rglob("*") if path.suffix != ".md")
+    assert [path for path in models if path.suffix and not (library / path).exists()] == []
     code = (
         "from vacsr_jax.config_files import load_config, published; "
         "print(*published(), load_config('scenes:noise=0.5', []).data.noise, load_config('mine.py', []).train.steps)"
@@ -47,3 +49,12 @@ def test_what_the_papers_of_the_repository_name_exists():
         named = re.findall(r"\]\(([^)#:]+)\)", text)
         named += re.findall(r"`((?:vacsr_jax|configs|experiments|tests|\.ci)/[\w./]*)`", text)
         assert [path for path in named if not (ROOT / path).exists()] == [], page
+
+
+def test_every_page_and_file_names_the_same_repository():
+    site = (ROOT / "mkdocs.yml").read_text()
+    [repository] = re.findall(r"^  repository: https://(\S+)", site, re.M)
+    files = [*ROOT.glob("[!.]*.*"), *(ROOT / ".github").rglob("*.yml"), *(ROOT / "docs").glob("*.md")]
+    files += (ROOT / "experiments/notebooks").glob("*.ipynb")
+    named = {name for file in files for name in re.findall(r"github\.com/vacsr[\w-]*/[\w-]+", file.read_text())}
+    assert named == {repository}

@@ -12,6 +12,7 @@ import warnings
 
 from vacsr_jax import __version__
 from vacsr_jax.cli import (
+    audit,
     calibrate,
     classify,
     configs,
@@ -23,8 +24,10 @@ from vacsr_jax.cli import (
     evaluate_matrix,
     export,
     index,
+    models,
     push,
     search,
+    serve,
     standardize,
     train,
 )
@@ -37,11 +40,13 @@ VERBS = (
     train,
     evaluate,
     calibrate,
+    audit,
     embed,
     export,
     push,
     index,
     search,
+    serve,
     standardize,
     entropy,
     classify,
@@ -49,6 +54,7 @@ VERBS = (
     data_check,
     data_shots,
     configs,
+    models,
 )
 ORDINARY_FORMAT = warnings.formatwarning
 
@@ -77,12 +83,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options of a verb, and the `--config...` arguments that ml_collections reads."""
+    return parse_verb(make_parser(), arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
     parser = argparse.ArgumentParser(prog="vacsr", description="Variational similarity of images and texts.")
     parser.add_argument("--version", action="version", version=f"vacsr_jax {__version__}")
     verbs = Verbs(parser)
     for module in VERBS:
         module.register(verbs)
-    return parse_verb(parser, arguments)
+    return parser
 
 
 def quiet() -> None:

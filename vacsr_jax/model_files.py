@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 
@@ -91,9 +92,16 @@ def read_export(folder: Path, description: dict[str, Any]) -> Loaded:
 
 
 def read_weights(path: Path) -> dict[str, jax.Array]:
-    """The arrays of a safetensors file, on the device; one array at a time is in memory twice."""
+    """The arrays of a safetensors file, on the device; one array at a time is in memory twice.
+
+    Those in half precision become float32.
+    """
     with safe_open(path, framework="numpy") as file:
-        return {name: jax.device_put(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return {name: jax.device_put(_widened(file.get_tensor(name))) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def read_towers(folder: Path) -> Loaded:

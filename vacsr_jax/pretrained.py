@@ -218,12 +218,21 @@ class Pretrained:
             digest.update(array.view(np.uint8).data)
         return digest.hexdigest()[:12]
 
-    def save(self, folder: str | Path) -> None:
-        """Writes safetensors and JSON that `load` reads, without Orbax."""
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Writes safetensors and JSON that `load` reads, without Orbax.
+
+        Args:
+          half: store the parameters as float16, in half the space. `load` makes them float32 again, rounded to 11 bits.
+
+        Raises:
+          ValueError: if a parameter is too large for float16.
+        """
+        flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
+        if half:
+            flat = {name: _halved(name, array) for name, array in flat.items()}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_tokenizer(folder)
-        flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(self.params, sep="/").items()}
         replace_whole(folder / WEIGHTS, lambda path: path.write_bytes(save(flat)))
         write_text(
             folder / DESCRIPTION, to_json({"vacsr_jax": describe(self.model), "config": self.config, "step": self.step})
@@ -363,6 +372,13 @@ def _is_encoded(x) -> bool:
     return getattr(x, "ndim", None) == 2 and hasattr(x, "__array__") and jnp.issubdtype(as_array(x).dtype, jnp.floating)
 
 
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    largest = np.abs(array).max(initial=0)
+    if largest > np.finfo(np.float16).max:
+        raise ValueError(f"{name}: got a parameter of {largest:g}, too large for float16; export it in float32")
+    return array.astype(np.float16)
+
+
 def _numbers(items: Item) -> str:
     return " and ".join(" x ".join(map(str, x.shape[1:])) for x in jax.tree.leaves(items)) + " numbers"
 
@@ -373,7 +389,8 @@ def load(path_or_hub_name: str | Path, *, checkpoint: str = "best", image_size: 
     Pretrained towers are a CLIP or a SigLIP in Hugging Face's files, or a vision transformer in OpenCLIP's.
 
     Args:
-      path_or_hub_name: where it is. A hub repository may hold an export or pretrained towers.
+      path_or_hub_name: where it is. A hub repository may hold an export or pretrained towers. `vacsr models` lists
+        the names of models that come with the package, such as scenes; a folder of the same name goes first.
       checkpoint: best or last, of a workdir.
       image_size: pixels per side that the image tower takes; the position embeddings are resampled
         (`towers.positions`). 0: as the model was trained.

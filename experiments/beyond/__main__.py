@@ -19,7 +19,7 @@ from experiments.beyond.figures import draw
 from experiments.beyond.ideas import IDEAS
 from experiments.beyond.measure import measure
 from experiments.scenes.__main__ import mean_and_error
-from experiments.scenes.runs import Task, finished, run_all
+from experiments.scenes.runs import Task, finished, run_all, share_compilations
 
 METHODS = ("sigmoid", "infonce", "deterministic", "vacsr", "propensity")
 NOISE = (0.0, 0.2, 0.5)
@@ -95,12 +95,6 @@ def main() -> None:
     for row in (Row("propensity", PROPENSITY), Row("conjunction", CONJUNCTION)):
         runs = {noise: [task(row._replace(noise=noise), seed).name for seed in seeds] for noise in NOISE}
         print(*draw(out, runs, f"{row.name}.png"), sep="\n")
-
-
-def share_compilations(out: Path) -> None:
-    """Shares compiled programs between runs that only differ in noise. Workers inherit these variables."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "compiled").absolute()))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def quick(out: Path, jobs: int) -> None:

@@ -1,7 +1,7 @@
 """VACSR and its baselines on scenes, evaluated against the known truth.
 
-`python -m experiments.scenes` trains and prints the table of one seed. `--full` gives the table of the README here:
-three noise levels, three seeds, matched steps and matched compute. On the validation split, `--silences` tries each
+`python -m experiments.scenes` trains and prints the table of one seed. `--towers=scratch` and `--towers=pretrained`
+give the tables of the README here: three noise levels, three seeds. On the validation split, `--silences` tries each
 option where the paper is silent, `--ablations` the paper's ablations, `--sweep` each weight of the loss, K and N_h.
 Finished runs are kept under --out and not repeated.
 """
@@ -13,7 +13,8 @@ import json
 import os
 from pathlib import Path
 
-from experiments.scenes.runs import METHODS, MORE_METHODS, Task, finished, matched_steps, run_all
+from experiments.scenes import pretrained
+from experiments.scenes.runs import METHODS, MORE_METHODS, Task, finished, matched_steps, run_all, share_compilations
 
 NOISE = (0.0, 0.2, 0.5)
 SEEDS = (0, 1, 2)
@@ -52,17 +53,22 @@ SWEEP = {f"{name} = {x:g}": {field: x} for name, (field, _, values) in SWEPT.ite
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.scenes", description=__doc__.split("\n")[0])
+    parser.add_argument("--towers", choices=("scratch", "pretrained"), help="0, 20 and 50 %% noise, all methods")
     parser.add_argument(
-        "--full", action="store_true", help="0, 20 and 50 %% noise, three seeds, matched steps and matched compute"
+        "--parts",
+        nargs="+",
+        default=tuple(pretrained.PARTS),
+        choices=pretrained.PARTS,
+        help="with --towers=pretrained: train only these",
     )
     parser.add_argument("--silences", action="store_true", help="each option, three seeds, validation split")
     parser.add_argument("--ablations", action="store_true", help="each ablation, three seeds, validation split")
     parser.add_argument("--sweep", action="store_true", help="each number of the loss, validation split")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds of the options")
-    parser.add_argument("--methods", nargs="+", default=METHODS + MORE_METHODS, help="with --full: train only these")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="number of seeds, but from scratch")
+    parser.add_argument("--methods", nargs="+", default=METHODS + MORE_METHODS, help="from scratch: train only these")
     parser.add_argument("--out", default="runs/experiments/scenes", help="folder of runs and results")
     parser.add_argument(
-        "--table", action="store_true", help="with --full: print the table of finished runs, without training"
+        "--table", action="store_true", help="with --towers: print the table of finished runs, without training"
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="number of runs at a time; with more than 1, each has one CPU thread"
@@ -79,7 +85,14 @@ def main() -> None:
     if options.jobs > 1:  # one thread each; must be set before jax is imported, here or in the workers
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     common = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
-    if options.full:
+    if options.towers == "pretrained":
+        share_compilations(out)
+        seeds = range(options.seeds)
+        for seed in () if options.table else seeds:
+            pretrained.evaluate_zero_shot(out, seed)
+            run_all(pretrained.tasks(options.parts, seed, common), out, options.jobs, pretrained.measure)
+        print(pretrained.tables(out, seeds), pretrained.draw_curves(out, seeds), sep="\n\n")
+    elif options.towers == "scratch":
         if not options.table:
             run_all(full_tasks(out, common, options.methods), out, options.jobs)
         print(full_tables(finished(out)))

@@ -1,4 +1,4 @@
-"""The sensitivity figure: one panel per number of the loss, the others at the paper's values."""
+"""Figures of scenes: sensitivity, and the learning curves of towers from scratch and pretrained ones."""
 
 from __future__ import annotations
 
@@ -37,5 +37,29 @@ def sensitivity(
         panel.set_ylabel("mAP@R, validation")
     for panel in list(axes.flat)[len(points) :]:
         panel.set_visible(False)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def learning_curves(curves: Mapping[str, Mapping[str, Sequence[Sequence[tuple[int, float]]]]], file: Path) -> None:
+    """Writes a figure of the validation rsum against the step, a line for each run.
+
+    `curves`: panel -> method -> one list of (step, rsum) per seed.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained")
+    for panel, (title, methods) in zip(axes[0], curves.items(), strict=True):
+        for colour, (method, runs) in enumerate(methods.items()):
+            for seed, run in enumerate(runs):
+                panel.plot(*zip(*run, strict=True), color=f"C{colour}", label=None if seed else method)
+        panel.set_title(title)
+        panel.set_xlabel("step")
+        if methods:
+            panel.legend()
+    axes[0, 0].set_ylabel("validation rsum")
     figure.savefig(file, dpi=110)
     plt.close(figure)

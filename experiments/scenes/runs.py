@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,12 +22,13 @@ class Task(NamedTuple):
     """One training run: its name under --out, the config fields that it sets, and a change of the training.
 
     The change is a function that returns a context, for what no field can set. It is sent to another process, so it
-    cannot be a lambda.
+    cannot be a lambda. `untrained`: whether to evaluate the model before training too.
     """
 
     name: str
     fields: dict
     change: Callable[[], AbstractContextManager] = nullcontext
+    untrained: bool = True
 
 
 def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = None) -> dict[str, dict]:
@@ -42,6 +44,12 @@ def run_all(tasks: list[Task], out: Path, jobs: int, measure: Callable | None = 
             run_one(task, out, measure)
     results = finished(out)
     return {task.name: results[task.name] for task in tasks}
+
+
+def share_compilations(out: Path) -> None:
+    """Shares compiled programs between runs that only differ in noise. Workers inherit these variables."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((out / "compiled").absolute()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def finished(out: Path) -> dict[str, dict]:
@@ -72,6 +80,7 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
     from vacsr_jax.main import quiet
     from vacsr_jax.pretrained import load_workdir
     from vacsr_jax.training.loop import train
+    from vacsr_jax.workdir import METRICS as METRICS_FILE
 
     quiet()
     config, workdir = make_config(task.fields), out / "workdirs" / task.name
@@ -80,7 +89,6 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
         run, _ = train(config, workdir)
     seconds = time.monotonic() - began
     best = load_workdir(workdir, "best")
-    untrained = dataclasses.replace(best, params=run.params)
     test, validation = (open_split(config, split) for split in ("test", "validation"))
     result = {
         "fields": task.fields,
@@ -88,13 +96,22 @@ def run_one(task: Task, out: Path, measure: Callable | None = None) -> str:
         "step": best.step,
         "test": evaluate_captions(best, test).metrics,
         "validation": evaluate_captions(best, validation).metrics,
-        "untrained": evaluate_captions(untrained, test).metrics,
+        "curve": validation_curve(workdir / METRICS_FILE),
     }
+    if task.untrained:
+        untrained = dataclasses.replace(best, params=run.params)
+        result["untrained"] = evaluate_captions(untrained, test).metrics
     if measure is not None:
         result |= measure(best, config, out / "measured" / task.name)
     write_text(result_file(out, task.name), to_json(result))
     shutil.rmtree(workdir)
     return task.name
+
+
+def validation_curve(file: Path) -> list[tuple[int, float]]:
+    """The validation rsum of every checkpoint of a run, by step."""
+    records = map(json.loads, file.read_text().splitlines())
+    return [(record["step"], record["validation/rsum"]) for record in records if "validation/rsum" in record]
 
 
 def matched_steps(out: Path, common: dict) -> dict[str, int]:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from vacsr_jax.data.datasets import open_split
+from vacsr_jax.data.scenes import SceneSource, holds, is_held_out
 from vacsr_jax.evaluation.loaded_model import evaluate_captions
+from vacsr_jax.evaluation.retrieval import score_source
 from vacsr_jax.metrics.retrieval import average_precision_at_r
-from vacsr_jax.metrics.uncertainty import best_unlabelled, false_negative_auroc
+from vacsr_jax.metrics.uncertainty import auroc_within, best_unlabelled, false_negative_auroc
 from vacsr_jax.pretrained import Pretrained
+from vacsr_jax.training import loop
+from vacsr_jax.workdir import METRICS
 
 REFERENCE = "reference"  # folder of the reference model's scores, by seed
 KINDS = ("relation", "side", "other")
+WITHIN = "validation/within"  # at each checkpoint, among a caption's 20 best pairs
 
 
 def measure_reference(model: Pretrained, config, folder: Path) -> dict:
@@ -64,3 +73,67 @@ def kind_of(facts) -> str:
     """Whether a caption states a relation; if not, whether it states a side."""
     stated = {fact.kind for fact in facts}
     return next((kind for kind in KINDS[:2] if kind in stated), KINDS[-1])
+
+
+def measure_hard(model: Pretrained, config, folder: Path) -> dict:
+    """Returns numbers of the test split for the result file, without a reference model.
+
+    `t2i` holds the mAP@R of captions of three facts on scenes of their own (`long`), of those that name a combination
+    of colour and shape that held-out training has not seen (`novel`), and of the others that name one (`base`).
+    `facts` holds by kind of fact how well the score tells where it is true: the AUROC within captions, over the images
+    of which all other facts of the caption are true.
+    """
+    test = open_split(config, "test")
+    score = evaluate_captions(model, test).scores.by_match()
+    precision = average_precision_at_r(score.T, (test.relevance() == 1).T)
+    named = [named_combinations(facts) for facts in test.facts]
+    sets = {"novel": [any(is_held_out(*pair) for pair in own) for own in named]}
+    sets["base"] = [bool(own) and not novel for own, novel in zip(named, sets["novel"], strict=True)]
+    with config.unlocked():
+        config.data.facts = (0.0, 0.0, 1.0)
+    long = evaluate_captions(model, open_split(config, "test")).metrics["true/t2i/mAP@R"]
+    return {
+        "noise_rate": model.noise_rate,
+        "t2i": {"long": long} | {name: float(np.mean(precision[np.array(mask)])) for name, mask in sets.items()},
+        "facts": fact_aurocs(score, test),
+    }
+
+
+def named_combinations(facts) -> list[tuple[int, int]]:
+    """The colours and shapes that a caption names together."""
+    phrases = [phrase for fact in facts for phrase in (fact.first, fact.second)]
+    return [(x.colour, x.shape) for x in phrases if x.colour is not None and x.shape is not None]
+
+
+def fact_aurocs(score: np.ndarray, test: SceneSource) -> dict[str, float]:
+    """By kind: the AUROC of `measure_hard`, over captions with one fact of that kind."""
+    values: dict[str, list] = {}
+    for j, facts in enumerate(test.facts):
+        truth = np.array([holds(fact, test.layout) for fact in facts])
+        for k, fact in enumerate(facts):
+            others = np.delete(truth, k, axis=0).all(axis=0)
+            if sum(other.kind == fact.kind for other in facts) == 1:
+                values.setdefault(fact.kind, []).append((score[others, j], truth[k, others], np.full(others.sum(), j)))
+    return {kind: auroc_within(*map(np.concatenate, zip(*parts, strict=True))) for kind, parts in values.items()}
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Records the within-caption AUROC of the validation split at each checkpoint. Training does not see it."""
+    validate = loop.validate
+
+    def validate_more(run, params):
+        metrics, fitted = validate(run, params)
+        found, labels = score_source(run.model, fitted, run.validation, run.tokenizer, None)
+        score, matches = found.by_match(), open_split(run.config, "validation").relevance() == 1
+        within = false_negative_auroc(score, score, labels, matches)["top/within"]
+        return metrics | {WITHIN: within}, fitted
+
+    with mock.patch.object(loop, "validate", validate_more):
+        yield
+
+
+def measure_curve(model: Pretrained, config, folder: Path) -> dict:
+    """Returns what `watched` has recorded: [step, AUROC] of each checkpoint."""
+    records = map(json.loads, (folder.parents[1] / "workdirs" / folder.name / METRICS).read_text().splitlines())
+    return {"curve": [[record["step"], record[WITHIN]] for record in records if WITHIN in record]}

@@ -70,6 +70,8 @@ def split_at(words, *markers):
 def is_true(fact, background, objects):
     """Tells whether one statement, given as text, is true."""
     words = fact.split()
+    if words[0] == "no":
+        return not is_true(" ".join(["a", *words[1:]]), background, objects)
     if words[-1] == "background":
         return words[1] == background
     if words[-2:] == ["in", "all"]:
@@ -269,6 +271,16 @@ def test_more_scenes_than_there_are_is_an_error(monkeypatch):
 def test_bad_odds_are_refused(odds):
     with pytest.raises(ValueError, match="facts_per_caption: got"):
         make(odds=odds)
+
+
+def test_a_fact_may_say_what_a_scene_lacks(scenes):
+    source = inspect.unwrap(make_scenes)("test", 120, seed=0, facts_per_caption=DEFAULT_ODDS, absent=0.5)
+    kinds = [fact.kind for facts in source.facts for fact in facts]
+    assert 0.4 < np.mean([kind == "absent" for kind in kinds]) < 0.6
+    np.testing.assert_allclose(source.relevance(), naive_relevance(source), atol=1e-4)
+    np.testing.assert_array_equal(source.images, scenes.images)
+    with pytest.raises(ValueError, match=r"data\.absent: got 2, expected a share of the facts, 0 to 1"):
+        inspect.unwrap(make_scenes)("test", 5, seed=0, facts_per_caption=DEFAULT_ODDS, absent=2)
 
 
 def test_objects_may_leave_their_cells_and_stay_what_they_are(scenes):

@@ -1,78 +1,102 @@
-"""The quickstart notebook runs from top to bottom, on a run it trains itself, and shows its pictures."""
+"""The notebooks run from top to bottom outside the repository, shrunk, and their stored outputs show pictures."""
 
 import ast
-import os
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+import yaml
 
-NOTEBOOK = Path(__file__).parents[2] / "experiments" / "notebooks" / "quickstart.ipynb"
+from experiments.notebooks.__main__ import HERE, NAMES, ROOT, execute
 
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("quickstart") / "run"
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VACSR_WORKDIR", str(workdir))
-        patch.setenv("VACSR_STEPS", "6")
-        flags = os.environ["XLA_FLAGS"].split()
-        flags = [flag for flag in flags if "device_count" not in flag]
-        patch.setenv("XLA_FLAGS", " ".join(flags))  # one device, as a notebook has
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # six steps are not worth them
-        resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
-        NotebookClient(notebook, timeout=180, resources=resources).execute()  # raises if a cell does
-    return {cell.id: cell.get("outputs", []) for cell in notebook.cells}, workdir
+SHRUNK = {
+    "quickstart": "STEPS, TRAIN_SIZE = 6, 200",
+    "mixed_search": "SCENES = 200",
+    "audit": "PICTURES = 40",
+}
+PICTURES = {
+    "quickstart": ["show", "explain", "search", "sample", "own"],
+    "mixed_search": ["diagnose"],
+    "audit": ["show"],
+}
 
 
-def source(cell_id):
-    (cell,) = (c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.id == cell_id)
+def stored(name):
+    return nbformat.read(HERE / f"{name}.ipynb", as_version=4)
+
+
+def source(name, cell_id):
+    [cell] = (cell for cell in stored(name).cells if cell.id == cell_id)
     return cell.source
 
 
-def test_it_is_valid_and_stored_without_outputs():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def pictures(notebook):
+    """The cells that show one picture of some size."""
+    shown = {}
+    for cell in notebook.cells:
+        found = [
+            output.data["image/png"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+        ]
+        if found:
+            assert len(found) == 1
+            assert len(found[0]) > 5_000
+            shown[cell.id] = found[0]
+    return list(shown)
+
+
+def test_these_are_all_notebooks():
+    assert sorted(SHRUNK) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_valid_and_stored_with_its_pictures(name):
+    notebook = stored(name)
     nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert 4 <= len(code) <= 8
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert pictures(notebook) == PICTURES[name]
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"][-1] is not None
+    text = (HERE / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert not any(word in text for word in ("Warning", "Traceback", "/home/", "/root/", "/tmp/"))
 
 
-def test_where_the_package_is_installed_nothing_is_installed():
-    *_, guard = ast.parse(source("install")).body
+@pytest.mark.parametrize("name", NAMES)
+def test_its_badge_opens_it_in_colab(name):
+    repository = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["extra"]["repository"]
+    path = f"{repository.removeprefix('https://github.com/')}/blob/main/experiments/notebooks/{name}.ipynb"
+    assert f"(https://colab.research.google.com/github/{path})" in source(name, "intro")
+    assert f"git+{repository}" in source(name, "install")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_the_package_is_installed_nothing_is_installed(name):
+    *_, guard = ast.parse(source(name, "install")).body
     assert ast.unparse(guard.test) == "importlib.util.find_spec('vacsr_jax') is None"
-    outside = [ast.unparse(node) for node in ast.parse(source("install")).body[:-1]]
+    outside = [ast.unparse(node) for node in ast.parse(source(name, "install")).body[:-1]]
     assert not any("pip" in line for line in outside)
 
 
-def test_installing_holds_jax_and_takes_no_extra():
-    text = source("install")
-    assert 'in ("jax", "jaxlib")' in text
-    assert '"-c", str(held)' in text
-    assert '"-e", str(ROOT)]' in text  # no extra behind it
-    assert not any(word in text for word in ("-U", "--upgrade"))
+@pytest.mark.parametrize("name", NAMES)
+def test_installing_needs_no_clone_holds_jax_and_takes_no_extra(name, monkeypatch):
+    ran = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    exec(source(name, "install"), {})
+    [[python, *words, constraint, held, package]] = ran
+    assert (python, words, constraint) == (sys.executable, ["-m", "pip", "install", "-q"], "-c")
+    assert package.startswith("git+https://")
+    jax = importlib.metadata.version("jax")
+    assert f"jax=={jax}" in Path(held).read_text().splitlines()
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
-def test_it_trains_where_no_run_is(executed):
-    _, workdir = executed
-    assert (workdir / "evaluation.json").is_file()
-
-
-@pytest.mark.parametrize("cell", ["show", "sample"])
-@pytest.mark.slow
-def test_pictures_are_shown(cell, executed):
-    outputs, _ = executed
-    pictures = [output for output in outputs[cell] if "image/png" in output.get("data", {})]
-    assert len(pictures) == 1
-    assert len(pictures[0]["data"]["image/png"]) > 10_000
-
-
-@pytest.mark.slow
-def test_no_cell_complains(executed):
-    outputs, _ = executed
-    printed = "".join(output.get("text", "") for cell in outputs.values() for output in cell)
+def test_it_runs_outside_the_repository(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as a notebook has
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # six steps are not worth them
+    notebook = execute(name, tmp_path, SHRUNK[name])
+    assert pictures(notebook) == PICTURES[name]
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "Warning" not in printed
-    assert all(output.output_type != "error" for cell in outputs.values() for output in cell)

@@ -6,9 +6,10 @@ import pytest
 from scipy.special import expit, log_expit
 
 from tests.parity import methods
+from vacsr_jax.losses.label_likelihood import START, negative_log_likelihood
 from vacsr_jax.metrics.calibration import expected_calibration_error
 from vacsr_jax.pair.base import PairScores
-from vacsr_jax.pair.calibration import START, fit_calibration, negative_log_likelihood
+from vacsr_jax.pair.calibration import fit_calibration
 
 RNG = np.random.default_rng(0)
 

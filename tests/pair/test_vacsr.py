@@ -102,6 +102,25 @@ def test_without_sigmoid_the_variance_loss_takes_the_variance_itself():
     )
 
 
+def test_a_bounded_variance_is_u_in_draws_kl_loss_and_uncertainty():
+    adapter = change(bounded=True)
+    params, (images, texts) = draw_params(ADAPTER), embeddings()
+    noise = adapter.draw_noise(jax.random.key(3), 4, 6)
+    terms = adapter.apply({"params": params}, images, texts, noise)
+    p, mean, raw = numpy_posterior(params, images, texts)
+    u, alpha = expit(raw), softmax(p["mixture_logits"])
+    np.testing.assert_allclose(terms.kl, 0.5 * (mean**2 + u - np.log(u) - 1).sum(-1) @ alpha, rtol=1e-5)
+    weights = softmax(np.log(alpha) + np.asarray(noise.gumbel, np.float64), axis=-1)
+    w, b = p["decoder_kernel"][:, 0], p["decoder_bias"][0]
+    deviation = np.sqrt(np.einsum("nmk,nmkd,d->nm", weights**2, u, w**2))
+    logit = np.einsum("nmk,nmkd,d->nm", weights, mean, w) + b + deviation * np.asarray(noise.normal, np.float64)
+    np.testing.assert_allclose(terms.logit, logit, atol=1e-5)
+    mixed, error = np.einsum("nmk,nmkd->nmd", weights, u), (1 - expit(logit))[..., None] ** 2
+    np.testing.assert_allclose(terms.variance_loss, (0.5 * error / mixed + 0.5 * np.log(mixed)).mean(-1), rtol=2e-5)
+    scores = adapter.apply({"params": params}, method="scorer").score_tile(images, texts)
+    np.testing.assert_allclose(scores.uncertainty, np.sqrt(np.einsum("k,nmkd->nmd", alpha, u)).mean(-1), rtol=1e-5)
+
+
 def test_the_variance_loss_is_least_where_u_is_the_error():
     logit = jnp.full((1, 1), 0.5)
     error = float(1 - expit(0.5)) ** 2

@@ -1,5 +1,6 @@
 """The one-pass objective against the loss on every pair's own terms, finite differences, and eight devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -36,13 +37,13 @@ def batch(adapter=ADAPTER, n=B, scale=0.7):
 VALID = jnp.ones((B, B), bool).at[:, -1].set(False)
 
 
-def straightforward(params, images, texts, labels, **loss):
-    noise = ADAPTER.draw_noise(KEY, len(images), len(texts))
-    return vacsr(ADAPTER.apply({"params": params}, images, texts, noise), labels, VALID, **loss)
+def straightforward(params, images, texts, labels, adapter=ADAPTER, **loss):
+    noise = adapter.draw_noise(KEY, len(images), len(texts))
+    return vacsr(adapter.apply({"params": params}, images, texts, noise), labels, VALID, **loss)
 
 
-def in_one_pass(params, images, texts, labels, *, tile_pairs=20, devices=1, dtype=jnp.float32, **loss):
-    run = functools.partial(vacsr_objective, ADAPTER, mesh=mesh(devices), tile_pairs=tile_pairs, dtype=dtype)
+def in_one_pass(params, images, texts, labels, *, tile_pairs=20, devices=1, dtype=jnp.float32, adapter=ADAPTER, **loss):
+    run = functools.partial(vacsr_objective, adapter, mesh=mesh(devices), tile_pairs=tile_pairs, dtype=dtype)
     return run(params, images, texts, labels, VALID, KEY, **loss)
 
 
@@ -62,11 +63,12 @@ def assert_near(found, expected, tolerance):
     "choices",
     [
         {},
+        {"adapter": dataclasses.replace(ADAPTER, bounded=True)},
         pytest.param(
             {"hard": "loss", "reduction": "mean", "hard_negatives": 1, "positive": 0.0}, marks=pytest.mark.slow
         ),
     ],
-    ids=str,
+    ids=["default", "bounded", "other choices"],
 )
 @pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_loss_on_all_terms(choices):

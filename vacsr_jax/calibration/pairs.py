@@ -1,4 +1,8 @@
-"""Calibration by image-text pairs alone: labels say which image a text was written for, not what it is true of."""
+"""Calibration by image-text pairs alone: labels say which image a text was written for, not what it is true of.
+
+A label implies a match, so where the share of matches that are labelled is a probability itself, a match is at least as
+probable as a label (positive-unlabelled learning; Elkan and Noto 2008).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import numpy as np
 from vacsr_jax.calibration.calibration import PAIRS, Calibration
 
 MOST_IMAGES, MOST_TEXTS = 1000, 2000  # of a sample; more change little and take longer
-LOW, HIGH = 1e-12, 1 - 1e-12
 
 
 class Fit(NamedTuple):
@@ -22,25 +25,20 @@ class Fit(NamedTuple):
 
     def label_probability(self, scores: np.ndarray) -> np.ndarray:
         """P(label) of every pair [n, m] of such data: the part of the model that pairs can be compared with."""
-        return label_probability(scores, *self)
+        match = sigmoid(self.slope * scores + self.intercept)
+        return (1 - self.noise_rate) * self.propensity * match + self.noise_rate / len(scores)
 
 
-def label_probability(scores, slope, intercept, propensity, noise_rate) -> np.ndarray:
-    """P(label_ij) = (1 - nu) e sigmoid(a s_ij + b) + nu / n, of n images and m texts.
-
-    A match is labelled with the probability e: a text that is true of several images is labelled with one of them
-    (positive-unlabelled learning; Elkan and Noto 2008). A share nu of the labels is wrong, at any of the n images.
-    """
-    match = np.exp(-np.logaddexp(0, -(slope * scores + intercept)))
-    return (1 - noise_rate) * propensity * match + noise_rate / len(scores)
+def sigmoid(x):
+    return np.exp(-np.logaddexp(0, -x))
 
 
 def fit_pairs(scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    """The likeliest a, b, e and nu of the labels (bool [n, m]) of all pairs, given their scores [n, m].
+    """The likeliest slope, intercept, propensity and noise rate of the labels (bool [n, m]), given scores [n, m].
 
-    That other pairs are not labelled is not taken for their being no match: e says how often a match is labelled, and
-    is found where more of the labelled pairs no longer come with a higher score. If nothing in the scores tells
-    unlabelled matches from others, e is near 1, and the probability is that of the label.
+    That other pairs are not labelled is not taken for their being no match: the propensity says how often a match is
+    labelled, and is found where more of the labelled pairs no longer come with a higher score. If nothing in the scores
+    tells unlabelled matches from others, it is near 1, and the probability is that of the label.
 
     Raises:
       ValueError: if the shapes differ, a score is not finite, or fewer than two texts have a label.
@@ -59,7 +57,7 @@ def fit_pairs(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     texts = np.sort(rng.permutation(texts)[:MOST_TEXTS])
     scores, labels = scores[:, texts], labels[:, texts]
     fit, covariance = maximize(scores, labels)
-    match = 1 / (1 + np.exp(-np.clip(fit.slope * scores + fit.intercept, -700, 700)))
+    match = sigmoid(fit.slope * scores + fit.intercept)
     return Calibration(
         fit.slope,
         fit.intercept,
@@ -77,56 +75,34 @@ def maximize(scores: np.ndarray, labels: np.ndarray) -> tuple[Fit, tuple[float, 
     """The likeliest fit, and the covariance of slope and intercept (inverse of the numeric Hessian)."""
     from scipy.optimize import minimize  # late: takes as long to import as JAX
 
+    from vacsr_jax.losses.label_likelihood import negative_log_likelihood
+
     centre, spread = float(scores[~labels].mean()), float(scores[~labels].std()) or 1.0
     z, gap = (scores - centre) / spread, float((scores[labels].mean() - centre) / spread)
-
-    def unpack(theta: np.ndarray) -> tuple[float, float, float, float]:
-        return (
-            theta[0],
-            theta[1],
-            float(np.exp(-np.logaddexp(0, -theta[2]))),
-            float(np.exp(-np.logaddexp(0, -theta[3]))),
-        )
-
     # Most pairs are far from a match: those are summed by their histogram, which changes the value by less than 1e-4.
-    edges = np.linspace(z.min(), z.max() + 1e-9, 4096)
-    others = np.histogram(z[~labels], edges)[0].astype(float)
-    middle, mine, n = (edges[1:] + edges[:-1]) / 2, z[labels], len(scores)
-
-    def loss(theta: np.ndarray) -> float:
-        slope, intercept, propensity, noise = unpack(theta)
-
-        def q(x: np.ndarray) -> np.ndarray:
-            match = np.exp(-np.logaddexp(0, -(slope * x + intercept)))
-            return np.clip((1 - noise) * propensity * match + noise / n, LOW, HIGH)
-
-        return -float(np.log(q(mine)).sum() + others @ np.log1p(-q(middle)))
-
-    best = None
-    for slope in (2.0, 5.0):
-        for share in (-1.0, 2.0):
-            start = np.array([slope, -0.7 * slope * max(gap, 1.0) - 2, share, -3.0])
-            options = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-6, "adaptive": True}
-            found = minimize(loss, start, method="Nelder-Mead", options=options)
-            best = found if best is None or found.fun < best.fun else best
-    assert best is not None
-    slope, intercept, propensity, noise = unpack(best.x)
-    covariance = _covariance(loss, best.x)
+    counts, edges = np.histogram(z[~labels], np.linspace(z.min(), z.max() + 1e-9, 4096))
+    points = np.concatenate([z[labels], (edges[1:] + edges[:-1]) / 2])
+    weights = np.concatenate([np.ones(labels.sum()), counts])
+    labelled = np.arange(len(points)) < labels.sum()
+    data = (points, np.zeros(len(points)), labelled, weights, len(scores))
+    starts = [
+        (np.log(slope), -0.7 * slope * max(gap, 1) - 2, share, -3) for slope in (2.0, 5.0) for share in (-1.0, 2.0)
+    ]
+    found = [minimize(negative_log_likelihood, start, data, jac=True, method="L-BFGS-B") for start in starts]
+    best = min(found, key=lambda one: one.fun).x
+    alpha = float(np.exp(best[0]))
     back = np.array([[1 / spread, 0.0], [-centre / spread, 1.0]])
-    a, b = back @ np.array([slope, intercept])
-    c = back @ covariance @ back.T
-    return Fit(float(a), float(b), propensity, noise), (float(c[0, 0]), float(c[0, 1]), float(c[1, 1]))
+    slope, intercept = (float(x) for x in back @ (alpha, best[1]))
+    back = back @ np.diag([alpha, 1.0])  # the fit is over the slope's logarithm
+    c = back @ _covariance(lambda x: negative_log_likelihood(x, *data)[1], best) @ back.T
+    fit = Fit(slope, intercept, float(sigmoid(best[2])), float(sigmoid(best[3])))
+    return fit, (float(c[0, 0]), float(c[0, 1]), float(c[1, 1]))
 
 
-def _covariance(loss, x: np.ndarray) -> np.ndarray:
+def _covariance(gradient, x: np.ndarray) -> np.ndarray:
     """Covariance [2, 2] of the first two parameters at a minimum; directions without curvature count as known."""
-    n, h = len(x), 1e-2
-    hessian = np.empty((n, n))
-    steps = h * np.eye(n)
-    for i in range(n):
-        for j in range(n):
-            signs = [(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]
-            hessian[i, j] = sum(sign * loss(x + p * steps[i] + q * steps[j]) for p, q, sign in signs) / (4 * h * h)
+    h = 1e-4 * np.eye(len(x))
+    hessian = np.array([gradient(x + step) - gradient(x - step) for step in h]) / 2e-4
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     inverse = np.where(values > 1e-3, 1 / np.maximum(values, 1e-3), 0)
     return ((vectors * inverse) @ vectors.T)[:2, :2]

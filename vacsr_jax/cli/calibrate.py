@@ -39,7 +39,7 @@ into the model's folder, or a calibrated copy of the model to --out."""
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("calibrate", run, "Fit a model's match probability.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP")
+    parser.add_argument("--model", help="a workdir, an export, a name of `vacsr models`, or a CLIP, SigLIP or OpenCLIP")
     parser.add_argument("--embeddings", metavar="FILE", help="pairs of embeddings; alone, their cosine is calibrated")
     parser.add_argument("--labels", metavar="CSV", help="labelled pairs: image,text,match")
     parser.add_argument("--config", metavar="FILE[:ARGS]", help="a config that names the data (default: the model's)")

@@ -18,7 +18,9 @@ space and a hash of the list of images."""
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("classify", run, "Classify a benchmark's test images with any model.", EXAMPLE)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
+    parser.add_argument(
+        "--model", help="a workdir, an export, a name of `vacsr models`, or a CLIP, SigLIP or OpenCLIP", required=True
+    )
     parser.add_argument("--root", help="the folder that holds all data sets", required=True)
     parser.add_argument("--dataset", help="a data set (see vacsr data check), or your own folder", required=True)
     parser.add_argument("--split", default="test_all", help="test_all (default), test_base, test_new")

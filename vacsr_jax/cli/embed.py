@@ -49,7 +49,9 @@ PART_SIZE = 4096
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("embed", run, "Embed pictures and texts.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
+    parser.add_argument(
+        "--model", help="a workdir, an export, a name of `vacsr models`, or a CLIP, SigLIP or OpenCLIP", required=True
+    )
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
     parser.add_argument("--pairs", action="store_true", help="embed the pictures and captions of --config")

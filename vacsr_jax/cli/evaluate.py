@@ -24,7 +24,9 @@ The last command evaluates a CLIP as it is (zero-shot) on the data of a config."
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("evaluate", run, "Evaluate a model on a split of data.", EXAMPLE, takes_config=True)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP", required=True)
+    parser.add_argument(
+        "--model", help="a workdir, an export, a name of `vacsr models`, or a CLIP, SigLIP or OpenCLIP", required=True
+    )
     parser.add_argument(
         "--config", action=Once, metavar="NAME|FILE[:ARGS]", help="a config that names the data (default: the model's)"
     )
@@ -38,18 +40,24 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     # Imported after the config is read, so that a mistake in it is reported at once.
     from vacsr_jax.atomic_files import to_json, write_text
     from vacsr_jax.pretrained import load
-    from vacsr_jax.training.checkpoint import config_from_dict
 
     model = load(options.model, checkpoint=options.checkpoint)
     if config is None:
-        if model.config is None:
-            raise ValueError(f"{options.model} does not name its data; give --config=FILE with the data to evaluate on")
-        config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
+        config = run_config(model, options.model, overrides)
         check_there(config, options.model)
     print_metrics = on_classes if config.data.name == "classification" else on_captions
     metrics = print_metrics(model, config, options.split)
     if options.out:
         write_text(Path(options.out), to_json(metrics))
+
+
+def run_config(model: Pretrained, name: str, overrides: list[str]) -> ConfigDict:
+    """The config of a model's run, with every `--config.field=value` applied; ValueError if it has none."""
+    from vacsr_jax.training.checkpoint import config_from_dict
+
+    if model.config is None:
+        raise ValueError(f"{name} does not name its data; give --config=FILE with the data to evaluate on")
+    return apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
 
 
 def check_there(config: ConfigDict, model: str) -> None:

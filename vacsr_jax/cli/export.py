@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,19 +39,28 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--out", help="folder to write", required=True)
     parser.add_argument("--format", default="safetensors", choices=(*FORMATS, "peft"), help="(default: safetensors)")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="of the workdir (default: best)")
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store safetensors as float16, in half the space; loaded, they are float32",
+    )
 
 
 def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.pretrained import load
 
+    if options.half and options.format != "safetensors":
+        raise ValueError(f"--half: got it with --format={options.format}, and it is for safetensors; leave it out")
     if options.format == "peft":
         print(f"{options.out}: {peft(options.model, options.out, options.checkpoint)}")
         return
-    print(f"{options.out}: {FORMATS[options.format](load(options.model, checkpoint=options.checkpoint), options.out)}")
+    model = load(options.model, checkpoint=options.checkpoint)
+    write = functools.partial(safetensors, half=options.half) if options.half else FORMATS[options.format]
+    print(f"{options.out}: {write(model, options.out)}")
 
 
-def safetensors(model: Pretrained, folder: str) -> str:
-    model.save(folder)
+def safetensors(model: Pretrained, folder: str, half: bool = False) -> str:
+    model.save(folder, half=half)
     return "model.safetensors, config.json, tokenizer/"
 
 

@@ -61,7 +61,7 @@ CHUNK = 65_536  # documents added at once
 
 def register(verbs: Verbs) -> None:
     parser = verbs.add("index", run, "Index pictures and texts for a search that is fair to both.", EXAMPLE)
-    parser.add_argument("--model", help="a workdir, an exported folder, or a CLIP, SigLIP or OpenCLIP")
+    parser.add_argument("--model", help="a workdir, an export, a name of `vacsr models`, or a CLIP, SigLIP or OpenCLIP")
     parser.add_argument("--images", help="folder of pictures, searched with its subfolders")
     parser.add_argument("--texts", help="text file, one text a line")
     parser.add_argument("--documents", metavar="FILE", help="embeddings of any model instead of --images and --texts")

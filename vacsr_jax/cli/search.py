@@ -41,7 +41,6 @@ modality, and hits, each with id, modality, z, cosine, probability, uncertainty 
 text). A number that the index or model does not give is null."""
 
 K = 10
-OTHER = {"text": "image", "image": "text"}  # a query's modality -> the modality that a pair model compares it with
 SHOWN = 60  # letters of a text
 
 Query = tuple[str, np.ndarray, str]  # its text, its picture's file, or its id; its vector; its modality
@@ -116,6 +115,7 @@ def answer(index: MixedIndex, options: argparse.Namespace) -> None:
     from vacsr_jax.pretrained import EmbeddingModel, load
     from vacsr_jax.report.search_page import write_search_page
     from vacsr_jax.search.standardize.ranking import Hits
+    from vacsr_jax.serve.answers import json_answer, not_reranked, without_z
 
     prior, where = dict(options.prior), read_where(options.where)
     queries = read_queries(Path(options.queries), index) if options.queries else embed_queries(index, options)
@@ -137,7 +137,7 @@ def answer(index: MixedIndex, options: argparse.Namespace) -> None:
             ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
         by_cosine = index.ranks_by_cosine(modality)
         if by_cosine:  # what the index gives as z is then the cosine
-            ranked = ranked._replace(hits=ranked.hits._replace(z=np.full_like(ranked.hits.z, np.nan)))
+            ranked = without_z(ranked)
         if options.json:
             print(json.dumps(json_answer(content, modality, ranked, index.contents), ensure_ascii=False))
         else:
@@ -171,27 +171,20 @@ def embed_queries(index: MixedIndex, options: argparse.Namespace) -> list[Query]
     Raises:
       ValueError: if that model is not known or cannot be loaded, or `options.model` is a different one.
     """
-    from vacsr_jax.pretrained import load
+    from vacsr_jax.serve.answers import model_of
 
-    name = options.model or index.about.get("model")
-    if name is None:
-        raise ValueError("--model: the index does not name the model that embedded it; give it, or --queries=FILE.npz")
-    model = load(name)
-    if index.model_id and model.fingerprint() != index.model_id:
-        raise ValueError(
-            f"{name} is model {model.fingerprint()}, but the index is of {index.model_id}; give that model, or build "
-            "the index again with `vacsr index`"
-        )
-    vectors = [model.encode_texts(options.text)] if options.text else []
-    vectors += [model.encode_images(options.image)] if options.image else []
+    model = model_of(index, options.model, ", or --queries=FILE.npz")
+    vectors = [model.cosine_vectors(model.encode_texts(options.text))] if options.text else []
+    vectors += [model.cosine_vectors(model.encode_images(options.image))] if options.image else []
     kinds = ["text"] * len(options.text) + ["image"] * len(options.image)
     contents = [*options.text, *options.image]
-    return list(zip(contents, model.cosine_vectors(np.concatenate(vectors)), kinds, strict=True))
+    return list(zip(contents, np.concatenate(vectors), kinds, strict=True))
 
 
 def reranked(hits: Hits, index: MixedIndex, model: Pretrained, query: str, modality: str) -> Reranked:
     """Reorders the hits of the other modality by a pair model, which reads the pictures and texts themselves."""
     from vacsr_jax.search.index.rerank import rerank_hits
+    from vacsr_jax.serve.answers import OTHER
 
     def score(ids: list[str]) -> Any:
         unknown = [x for x in ids if x not in index.contents]
@@ -210,6 +203,7 @@ def reranked_vectors(
 ) -> Reranked:
     """Reorders the hits of the other modality by a model on embeddings, which reads the vectors of the index."""
     from vacsr_jax.search.index.rerank import rerank_hits
+    from vacsr_jax.serve.answers import OTHER
 
     def score(ids: list[str]) -> Any:
         found = index.vectors_of(ids, OTHER[modality])
@@ -219,14 +213,10 @@ def reranked_vectors(
     return rerank_hits(hits, score, OTHER[modality])
 
 
-def not_reranked(hits: Hits) -> Reranked:
-    from vacsr_jax.search.index.rerank import rerank_hits
-
-    return rerank_hits(hits, lambda _: None, "")
-
-
 def print_hits(query: str, ranked: Reranked, contents: Mapping[str, str], note: str = "") -> None:
     """Prints a table of the results, without the columns that have no numbers; `note` stands beside the query."""
+    from vacsr_jax.serve.answers import number
+
     hits = ranked.hits
     columns = {"z": hits.z, "cos": hits.score, "p": ranked.probability, "uncertainty": ranked.uncertainty}
     columns = {name: x for name, x in columns.items() if not np.isnan(x).all()}
@@ -249,53 +239,30 @@ def report_missing(answers: list[Answer]) -> None:
         )
 
 
-def json_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> dict[str, Any]:
-    """A query's results as plain values, best first."""
-    hits = [
-        {
-            "id": str(x),
-            "modality": str(kind),
-            "z": number(z),
-            "cosine": number(score),
-            "probability": number(p),
-            "uncertainty": number(u),
-            "content": contents.get(x),
-        }
-        for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True)
-    ]
-    return {"query": query, "modality": modality, "hits": hits}
-
-
 def page_answer(query: str, modality: str, ranked: Reranked, contents: Mapping[str, str]) -> Answer:
     """Builds a query's results for the page, with their pictures."""
     from vacsr_jax.data.given import read_picture
     from vacsr_jax.report.search_page import Answer, Found
+    from vacsr_jax.serve.answers import number
 
     found = []
     for x, kind, score, z, p, u in zip(*ranked.hits, ranked.probability, ranked.uncertainty, strict=True):
         content, fault = content_of(contents.get(x), kind)
-        found.append(Found(x, kind, content, float(score), number(z), number(p), number(u), fault))
+        link = Path(contents[x]).as_uri() if isinstance(content, np.ndarray) else ""
+        found.append(Found(x, kind, content, float(score), number(z), number(p), number(u), fault, link))
     picture = modality == "image" and Path(query).is_file()
     return Answer(np.asarray(read_picture(query)) if picture else query, found)
 
 
-def number(x: float) -> float | None:
-    return None if np.isnan(x) else float(x)
-
-
 def content_of(content: str | None, modality: str) -> tuple[np.ndarray | str | None, str]:
-    """Returns a picture's pixels, or a text, or None if the index does not hold it; and why a picture is not shown.
-
-    An index may come from a stranger, and must not make us open any file it likes. Only an absolute path with a
-    picture's suffix is opened, which is what `vacsr index` writes.
-    """
+    """Returns a picture's pixels, or a text, or None if the index does not hold it; and why a picture is not shown."""
     from vacsr_jax.data.given import read_picture
-    from vacsr_jax.data.picture_files import is_picture
+    from vacsr_jax.serve.answers import picture_file
 
     if content is None or modality != "image":
         return content, ""
-    path = Path(content)
-    if not (path.is_absolute() and is_picture(path.name)):
+    path = picture_file(content)
+    if path is None:
         return None, ""
     if not path.is_file():
         return None, f"{path} is not there"

@@ -40,8 +40,8 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
         return make_web(split, data[f"{split}_size"], seed=config.seed)
     if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         size = data.get(f"{split}_size", data.test_size)
-        drawn = {"facts_per_caption": data.facts, "held_out": data.held_out, "jitter": data.jitter}
-        return make_scenes(split or "all", size, seed=config.seed, **drawn)
+        how = {"held_out": data.held_out, "jitter": data.jitter, "absent": data.absent}
+        return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, **how)
     if data.name in OWN:
         return open_own(config, split)
     if data.name == "captions":

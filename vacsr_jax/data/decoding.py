@@ -48,17 +48,18 @@ def decode_image(image: Picture, *, draft: int = 0) -> np.ndarray:
     return np.asarray(decode_picture(image, draft=draft))
 
 
-def decode_picture(image: Picture, *, draft: int = 0) -> Image.Image:
+def decode_picture(image: Picture, *, draft: int = 0, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes an image as `decode_image` does, to a PIL image of mode RGB: without the copy that an array needs.
 
     Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
-    time that decoding takes, most of it for memory that the system has to clear.
+    time that decoding takes, most of it for memory that the system has to clear. A file of more than `most_pixels` is
+    refused before it is decoded.
     """
     if isinstance(image, Image.Image) or not (isinstance(image, FILES) or hasattr(image, "read")):
         return to_rgb(image)
     file: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
     with Image.open(file, formats=readable_formats()) as opened:
-        _check_size(opened)
+        _check_size(opened, most_pixels)
         if draft:
             opened.draft(None, (draft, draft))
         return to_rgb(opened)
@@ -138,10 +139,10 @@ def _advice(x: np.ndarray) -> str:
     return "pass other layouts as a PIL image"
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image, most: int = MAX_PIXELS) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"has {width} x {height} pixels, more than {MAX_PIXELS}; make it smaller")
+    if width * height > most:
+        raise ValueError(f"has {width} x {height} pixels, more than {most}; make it smaller")
 
 
 def orientation(image: Image.Image) -> int:

@@ -38,6 +38,8 @@ class Pairs:
       image_index: int [p], the image of each pair. Pairs with the same image are positives of each other.
       preprocess: uint8 [h, w, 3] -> uint8 [s, s, 3]; None if the images already have the model's size.
       augmentation: random changes, drawn for each row of each step; None: no change.
+      also: int32 [p, k], images that the caption of each pair is known to be true of (`data.corrections`), -1 where
+        there are fewer than k; None: only its own.
 
     Raises:
       ValueError: if a shape or dtype differs, there is no pair, or an image index is out of range.
@@ -48,6 +50,7 @@ class Pairs:
     image_index: np.ndarray
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None
     augmentation: Augmentation | None = None
+    also: np.ndarray | None = None
 
     def __post_init__(self):
         fits = self.tokens.dtype in (np.int32, np.float32) and len(self.tokens.shape) == 2
@@ -65,9 +68,9 @@ class Pairs:
         return len(self.tokens)
 
     def take(self, index: np.ndarray, generators: Sequence[np.random.Generator] = ()) -> Batch:
-        """Returns pairs `index` (int [b]): `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`.
+        """Returns pairs `index` (int [b]): `images` uint8 [b s s 3], `tokens` int32 [b l], `group`, `index`, `also`.
 
-        Of embeddings, `images` and `tokens` are float32 [b d].
+        `also` is left out where there is none. Of embeddings, `images` and `tokens` are float32 [b d].
 
         `generators` holds one generator per pair, for the augmentation.
         """
@@ -75,12 +78,13 @@ class Pairs:
         images = _load(self.source, group, self.preprocess, augment, generators)
         if augment is not None and augment.token_rate:
             tokens = np.stack([augment.tokens(row, rng) for row, rng in zip(tokens, generators, strict=True)])
-        return {
+        batch = {
             "images": images,
             "tokens": tokens,
             "group": group.astype(np.int32),
             "index": index.astype(np.int64),
         }
+        return batch if self.also is None else {**batch, "also": self.also[index]}
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ class NounPhrase(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """One statement. `kind` is exists, side, relation, background or count; `value` is an index into its words.
+    """One statement. `kind` is exists, absent, side, relation, background or count; `value` is an index into its words.
 
-    Exists and side are about the object `first`, a relation about `first` and `second`.
+    Exists, absent and side are about the object `first`, a relation about `first` and `second`.
     """
 
     kind: str
@@ -95,8 +95,12 @@ def identity(layout: Layout) -> np.ndarray:
 
 def is_novel(layout: Layout) -> np.ndarray:
     """bool [n]: whether the scene has one of the six colour x shape combinations that base-to-novel holds out."""
-    held_out = (layout.colour + layout.shape) % 4 == 3
-    return np.any(held_out & (layout.shape != EMPTY), axis=1)
+    return np.any(is_held_out(layout.colour, layout.shape) & (layout.shape != EMPTY), axis=1)
+
+
+def is_held_out(colour, shape):
+    """Whether a colour with a shape is one of those combinations; of ints, or elementwise."""
+    return (colour + shape) % 4 == 3
 
 
 def bucket(code: np.ndarray) -> np.ndarray:
@@ -155,8 +159,8 @@ def holds(fact: Fact, layout: Layout) -> np.ndarray:
     if fact.kind == "count":
         return np.sum(layout.shape != EMPTY, axis=1) == fact.value
     first = _matches(fact.first, layout)
-    if fact.kind == "exists":
-        return np.any(first, axis=1)
+    if fact.kind in ("exists", "absent"):
+        return np.any(first, axis=1) == (fact.kind == "exists")
     if fact.kind == "side":
         return np.any(first[:, _ON_SIDE[SIDES[fact.value]]], axis=1)
     second = _matches(fact.second, layout)
@@ -185,15 +189,17 @@ def relevance(captions: Sequence[tuple[Fact, ...]], layout: Layout) -> np.ndarra
     return np.round(truth @ states, 4)
 
 
-def write_facts(rng: random.Random, scene: Layout, weights: Sequence[float]) -> tuple[Fact, ...]:
+def write_facts(rng: random.Random, scene: Layout, weights: Sequence[float], absent: float = 0.0) -> tuple[Fact, ...]:
     """Writes one to three distinct true facts about one scene; `weights` are the odds of 1, 2 and 3 facts.
 
-    `scene` is a `Layout` of plain numbers: `background` an int, the others lists of four.
+    `scene` is a `Layout` of plain numbers: `background` an int, the others lists of four. `absent` is the probability
+    that a fact says what the scene lacks.
     """
     wanted = rng.choices((1, 2, 3), weights)[0]
     facts: list[Fact] = []
     while len(facts) < wanted:
-        fact = _write_fact(rng, scene)
+        lacks = absent > 0 and rng.random() < absent
+        fact = Fact("absent", 0, _write_absence(rng, scene)) if lacks else _write_fact(rng, scene)
         if fact not in facts:
             facts.append(fact)
     return tuple(facts)
@@ -226,6 +232,15 @@ def _write_phrase(rng: random.Random, scene: Layout, cell: int) -> NounPhrase:
     return NounPhrase(size if say_size else None, colour if say_colour else None, shape if say_shape else None)
 
 
+def _write_absence(rng: random.Random, scene: Layout) -> NounPhrase:
+    """A colour, a shape or both, of which the scene has no object."""
+    shown = set(zip(scene.colour, scene.shape, strict=True))
+    while True:
+        colour, shape = rng.choice((None, *range(len(COLOURS)))), rng.choice((None, *range(len(SHAPES))))
+        if (colour, shape) != (None, None) and not any(colour in (None, c) and shape in (None, s) for c, s in shown):
+            return NounPhrase(None, colour, shape)
+
+
 def phrase_text(phrase: NounPhrase) -> str:
     words = [] if phrase.size is None else [list(SIZES)[phrase.size]]
     words += [] if phrase.colour is None else [list(COLOURS)[phrase.colour]]
@@ -239,6 +254,8 @@ def fact_text(fact: Fact) -> str:
         return f"{COUNTS[fact.value]} object{'s' if fact.value > 1 else ''} in all"
     if fact.kind == "exists":
         return phrase_text(fact.first)
+    if fact.kind == "absent":
+        return phrase_text(fact.first).replace("a", "no", 1)
     if fact.kind == "side":
         preposition = "on the" if fact.value < 2 else "at the"
         return f"{phrase_text(fact.first)} {preposition} {SIDES[fact.value]}"
@@ -249,13 +266,15 @@ def caption_text(facts: tuple[Fact, ...]) -> str:
     return " and ".join(fact_text(fact) for fact in facts)
 
 
-def write_captions(rng: random.Random, layout: Layout, weights: Sequence[float]) -> list[list[tuple[Fact, ...]]]:
+def write_captions(
+    rng: random.Random, layout: Layout, weights: Sequence[float], absent: float = 0.0
+) -> list[list[tuple[Fact, ...]]]:
     """Writes CAPTIONS_PER_SCENE captions per scene. Captions of more than MAX_WORDS words are drawn again."""
     captions = []
     for scene in map(Layout._make, zip(*(part.tolist() for part in layout), strict=True)):
         own: list[tuple[Fact, ...]] = []
         while len(own) < CAPTIONS_PER_SCENE:
-            facts = write_facts(rng, scene, weights)
+            facts = write_facts(rng, scene, weights, absent)
             if len(caption_text(facts).split()) <= MAX_WORDS:
                 own.append(facts)
         captions.append(own)
@@ -343,6 +362,7 @@ def make_scenes(
     facts_per_caption: tuple[float, float, float],
     held_out: bool = False,
     jitter: float = JITTER,
+    absent: float = 0.0,
 ) -> SceneSource:
     """Makes n scenes of a split with five captions each. Equal arguments give equal scenes; recent results are cached.
 
@@ -356,11 +376,14 @@ def make_scenes(
         .40, .35 become about .27, .45, .28.
       held_out: whether training and validation scenes leave out the six held-out colour x shape combinations.
       jitter: pixels between an object and the middle of its cell, at most; see `draw_images`.
+      absent: share of facts that say what a scene lacks: "no red circle".
 
     Raises:
-      ValueError: if `split` is unknown, n is too large, the odds are not three non-negative numbers, or an object
-        could leave its cell altogether.
+      ValueError: if `split` is unknown, n is too large, the odds are not three non-negative numbers, an object could
+        leave its cell altogether, or `absent` is no share.
     """
+    if not 0 <= absent <= 1:
+        raise ValueError(f"data.absent: got {absent}, expected a share of the facts, 0 to 1")
     if not 0 <= jitter <= CELL / 2:
         raise ValueError(f"data.jitter: got {jitter}, expected 0 to {CELL // 2} pixels, half a cell")
     weights = facts_per_caption
@@ -370,7 +393,7 @@ def make_scenes(
         )
     rng = np.random.default_rng([seed, SPLITS.index(split) if split in SPLITS else 0])
     layout = distinct_layouts(rng, n, split, held_out)
-    captions = write_captions(random.Random(f"{seed} {split}"), layout, weights)
+    captions = write_captions(random.Random(f"{seed} {split}"), layout, weights, absent)
     images = draw_images(rng, layout, jitter)
     images.setflags(write=False)  # the cached array is shared
     return SceneSource(

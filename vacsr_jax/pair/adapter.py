@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Float
 
 from vacsr_jax.losses import contrastive
@@ -33,6 +34,11 @@ def hidden_units(
     return nn.gelu(product(similarity, kernel) + bias)
 
 
+def bound(log_var: Float[Array, "*b"], bounded: bool) -> Float[Array, "*b"]:
+    """log sigma^2 of a raw log-variance: itself, or log sigmoid of it, so that sigma^2 < 1."""
+    return jax.nn.log_sigmoid(log_var) if bounded else log_var
+
+
 class AdapterScorer(Scorer):
     """The parameters of an adapter in the form that scoring needs.
 
@@ -51,6 +57,7 @@ class AdapterScorer(Scorer):
     log_var_bias: Leaf = None  # [k d]
     weights: Leaf = None  # [k]
     scale: Leaf = None  # []
+    bounded: bool = struct.field(pytree_node=False, default=False)  # see `bound`
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -76,7 +83,7 @@ class AdapterScorer(Scorer):
         if self.log_var_kernel is None:
             return PairScores(logit, None)
         # exp(log sigma^2 + log alpha): the weights cost nothing as a part of the bias.
-        log_var = product(hidden, self.log_var_kernel) + self.log_var_bias
+        log_var = bound(product(hidden, self.log_var_kernel) + self.log_var_bias, self.bounded)
         log_var = log_var.reshape(*log_var.shape[:-1], len(self.weights), -1)
         variance = jnp.sum(jnp.exp(log_var + jnp.log(self.weights)[:, None]), axis=-2)
         return PairScores(logit, jnp.mean(jnp.sqrt(variance), axis=-1))
@@ -86,7 +93,7 @@ class AdapterScorer(Scorer):
 
         If the kernel fails on this machine, or differs from XLA's result on a few pairs, one warning is given.
         """
-        if jax.default_backend() != "gpu" or self.decoder is not None:
+        if jax.default_backend() != "gpu" or self.decoder is not None or self.bounded:
             return AdapterScorer.score_tile
         d, h = self.trunk_kernel.shape
         components = 0 if self.weights is None else len(self.weights)

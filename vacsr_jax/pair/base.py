@@ -116,6 +116,16 @@ class Scorer(struct.PyTreeNode):
         """The logit whose sigmoid is the match probability, from the logit that a propensity model is trained with."""
         return logit
 
+    def label_parts(self, images: Item, texts: Item) -> tuple[Float[Leaf, "r c"], Float[Leaf, "r c"]]:
+        """Of every pair, the match logit a as it was trained, and the propensity h of a match to get the label.
+
+        Raises:
+          ValueError: if the model does not tell a match from a label.
+        """
+        raise ValueError(
+            f"the model ({type(self).__name__}) does not tell a match from a label; train one with method=propensity"
+        )
+
     def tile_function(self) -> Callable[[Any, Item, Item], PairScores]:
         """`score_tile`, or a faster kernel that gives the same scores on this machine; static under `jit`."""
         return type(self).score_tile

@@ -8,12 +8,10 @@ match (Elkan and Noto 2008): where the propensity is a probability itself, a mat
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit
+from scipy.special import log_expit
 
-PRIOR = 2.0  # standard deviation of each parameter before there are data: without it, few labels give no answer
-START = np.array([0.0, 0.0, 0.0, -7.0])
-BOUNDS = [(-2, 2), (-20, 20), (-20, 20), (-12, 0)]
+from vacsr_jax.losses.label_likelihood import fit_labels
+
 ALL = 50_000  # up to so many pairs, all are used
 SHARE = 10  # of more: the tenth with the largest label odds, and a tenth of the others, each with ten times the weight
 
@@ -34,27 +32,5 @@ def fit_calibration(match_logit: np.ndarray, propensity: np.ndarray, labels: np.
         weights[others] = len(others) / len(others[::SHARE])
         chosen = np.concatenate([np.flatnonzero(kept), others[::SHARE]])
         a, h, y, weights = a[chosen], h[chosen], y[chosen], weights[chosen]
-
-    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = negative_log_likelihood(theta, a, h, y, weights, len(labels))
-        away = (theta - START) / PRIOR
-        return value + 0.5 * away @ away, gradient + away / PRIOR
-
-    found = minimize(loss, START, jac=True, method="L-BFGS-B", bounds=BOUNDS).x
+    found = fit_labels(a, h, y, weights, len(labels))
     return float(np.exp(found[0])), float(found[1])
-
-
-def negative_log_likelihood(
-    theta: np.ndarray, a: np.ndarray, h: np.ndarray, y: np.ndarray, weights: np.ndarray, n: int
-) -> tuple[float, np.ndarray]:
-    """The negative log-likelihood of labels y, and its gradient in theta = (log alpha, beta, delta, logit nu)."""
-    log_alpha, beta, delta, noise = theta
-    alpha, nu = np.exp(log_alpha), expit(noise)
-    q, e = expit(alpha * a + beta), expit(h + delta)
-    p = np.clip((1 - nu) * q * e + nu / n, 1e-12, 1 - 1e-7)
-    value = -np.sum(weights * np.where(y, np.log(p), np.log1p(-p)))
-    slope = weights * np.where(y, -1 / p, 1 / (1 - p))  # of the loss in p
-    right = slope * (1 - nu) * q * e
-    in_q, in_e = right * (1 - q), right * (1 - e)
-    in_nu = np.sum(slope * (1 / n - q * e)) * nu * (1 - nu)
-    return value, np.array([alpha * np.sum(in_q * a), np.sum(in_q), np.sum(in_e), in_nu])

@@ -103,6 +103,11 @@ class PropensityScorer(Scorer):
         label = match + propensity_columns(texts) + self.bias
         return scores._replace(logit=self.match.calibrated(scores.logit), label_score=label, match_score=match)
 
+    def label_parts(self, images: Item, texts: Item) -> tuple[Float[Leaf, "r c"], Float[Leaf, "r c"]]:
+        """The label logit of a pair is log sigmoid(a) + h, h = g + f + c."""
+        match = self.match.tile_function()(self.match, match_part(images), match_part(texts))
+        return match.logit, propensity_rows(images) + propensity_columns(texts) + self.bias
+
     def tile_function(self):
         return _tile_by(self.match.tile_function())
 

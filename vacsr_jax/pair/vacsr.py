@@ -14,6 +14,7 @@ from vacsr_jax.ops.pairwise import PairTerms, similarity_vectors
 from vacsr_jax.pair.adapter import (
     AdapterModel,
     AdapterScorer,
+    bound,
     hidden_units,
     last_layer,
     residual_scale,
@@ -59,6 +60,7 @@ class VariationalAdapter(AdapterModel):
       decoder_width: 0 for a linear decoder, else the number of units in its one hidden layer.
       sigmoid: whether the variance loss uses u = sigmoid(log sigma^2), whose odds are sigma^2, or sigma^2 itself (the
         paper's ablation).
+      bounded: whether sigma^2 is u = sigmoid(raw log-variance) everywhere, at most 1; if not, sigma^2 is u / (1 - u).
       temperature, hard: of the Gumbel-softmax.
       residual: logit = scale cos(v, t) + m(z), where the decoder's last kernel is 0 at the start: the cosine that the
         adapter starts from, and leaves where that helps.
@@ -72,6 +74,7 @@ class VariationalAdapter(AdapterModel):
     temperature: float
     hard: bool
     residual: bool = False
+    bounded: bool = False
 
     @property
     def residual_to_cosine(self) -> bool:
@@ -105,7 +108,7 @@ class VariationalAdapter(AdapterModel):
         """The posterior of every pair of prepared embeddings; mean and log_var are [r, c, k, d]."""
         hidden = hidden_units(similarity_vectors(images, texts), self.trunk_kernel, self.trunk_bias)
         mean = hidden @ self.mean_kernel + self.mean_bias
-        log_var = hidden @ self.log_var_kernel + self.log_var_bias
+        log_var = bound(hidden @ self.log_var_kernel + self.log_var_bias, self.bounded)
         shape = (*mean.shape[:2], self.components, self.dim)
         return Posterior(self.mixture_logits, mean.reshape(shape), log_var.reshape(shape))
 
@@ -194,12 +197,12 @@ class VariationalAdapter(AdapterModel):
         """mean_d (1/2 error / u_d + 1/2 log u_d), error = (1 - sigmoid(logit))^2 held constant.
 
         Wei et al. 2026, eq. 10 to 12. The minimum is at u = error. u = sigmoid(log sigma^2) = sigma^2 / (1 + sigma^2),
-        or sigma^2 in the ablation without sigmoid.
+        or sigma^2 in the ablation without sigmoid and in a bounded adapter.
         """
         error = jax.lax.stop_gradient(jax.nn.sigmoid(-logit)) ** 2
         # If training fits a pair perfectly, its log sigma^2 falls without end. Below 1e-18 the gradient,
         # -error / sigma^4, would overflow.
-        inverse = 1 / jnp.maximum(variance, 1e-18) + (1 if self.sigmoid else 0)
+        inverse = 1 / jnp.maximum(variance, 1e-18) + (1 if self.sigmoid and not self.bounded else 0)
         return 0.5 * (error * jnp.mean(inverse, axis=-1) - jnp.mean(jnp.log(inverse), axis=-1))
 
     def scorer(self) -> AdapterScorer:
@@ -223,6 +226,7 @@ class VariationalAdapter(AdapterModel):
             self.log_var_bias,
             alpha,
             self.scale,
+            self.bounded,
         )
 
 

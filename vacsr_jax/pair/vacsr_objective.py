@@ -132,6 +132,7 @@ def build(config, dim: int, initial_logit: float) -> VariationalAdapter:
         temperature=1.0,  # of the Gumbel-softmax; no table varies it
         hard=adapter.hard_gumbel,
         residual=adapter.residual,
+        bounded=adapter.bounded,
     )
 
 

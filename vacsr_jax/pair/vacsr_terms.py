@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from vacsr_jax.ops import gaussian_mixture as mixture
 from vacsr_jax.ops.products import outer_sum, product
-from vacsr_jax.pair.adapter import hidden_units, scaled_cosine
+from vacsr_jax.pair.adapter import bound, hidden_units, scaled_cosine
 from vacsr_jax.pair.vacsr import PairNoise, VariationalAdapter
 
 
@@ -99,7 +99,7 @@ def summed_terms(
     `counts` weighs each pair in the sum of the KL bounds. None leaves that sum out (0).
     """
     hidden = hidden_units(similarity, prepared.trunk_kernel, prepared.trunk_bias)
-    log_var = product(hidden, prepared.log_var_kernel) + prepared.log_var_bias
+    log_var = bound(product(hidden, prepared.log_var_kernel) + prepared.log_var_bias, adapter.bounded)
     log_var = log_var.reshape(*log_var.shape[:-1], adapter.components, adapter.dim)
     variance = jnp.exp(log_var)
     weights = mixture.component_weights(

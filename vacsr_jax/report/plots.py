@@ -27,19 +27,24 @@ _VARIABLES = {
 INK, GRID, *SERIES = _VARIABLES
 _DASHES = ["-", "--", ":", "-."]  # dashes distinguish the lines without colour
 _PIXEL_ART = 64  # a picture with sides up to this many pixels is kept exactly
-_THUMBNAIL = 256
+THUMBNAIL = 256
 
 
-def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", bins: int = 60) -> str:
+def histogram_svg(
+    scores: dict[str, np.ndarray],
+    xlabel: str = "score (logit)",
+    bins: int = 60,
+    limits: tuple[float, float] | None = None,
+) -> str:
     """Draws score histograms of up to four classes of pairs, each scaled to area 1, as inline SVG.
 
     `scores` maps a name to a vector of any length. Infinite values are left out. An empty class only appears in the
-    legend.
+    legend. `limits` are the ends of the axis; by default the smallest and the largest value.
     """
     values = {name: np.asarray(v, float).ravel() for name, v in scores.items()}
     values = {name: v[np.isfinite(v)] for name, v in values.items()}
     everything = np.concatenate(list(values.values()))
-    edges = np.histogram_bin_edges(everything, bins) if len(everything) else np.linspace(0, 1, bins)
+    edges = np.histogram_bin_edges(everything, bins, limits) if len(everything) else np.linspace(0, 1, bins)
     figure, axes = _figure(4.8, 2.9)
     for (name, v), colour, dash in zip(values.items(), SERIES, _DASHES, strict=False):
         density = np.histogram(v, edges, density=True)[0] if len(v) else np.zeros(len(edges) - 1)
@@ -50,6 +55,18 @@ def histogram_svg(scores: dict[str, np.ndarray], xlabel: str = "score (logit)", 
     axes.set_ylim(0, 1.35 * axes.dataLim.ymax or 1)  # room for the legend
     _legend(axes)
     return to_svg(figure, "histogram")
+
+
+def counts_svg(counts: np.ndarray, xlabel: str, threshold: float | None = None) -> str:
+    """Draws counts in equal bins of a probability from 0 to 1 on a logarithmic scale, and a threshold as a line."""
+    figure, axes = _figure(4.8, 2.4)
+    edges = np.linspace(0, 1, len(counts) + 1)
+    axes.stairs(np.maximum(counts, 0.5), edges, baseline=0.5, fill=True, color=SERIES[0], alpha=0.35)
+    axes.set(xlabel=xlabel, ylabel="pairs", xlim=(0, 1), yscale="log", ylim=(0.5, 2 * max(int(np.max(counts)), 1)))
+    if threshold is not None:
+        axes.axvline(threshold, color=SERIES[1], linestyle="--", linewidth=1.6, label=f"threshold {threshold:g}")
+        _legend(axes)
+    return to_svg(figure, "counts")
 
 
 def uncertainty_svg(curves: dict[str, UncertaintyBins], metric: str = "R@1") -> str:
@@ -96,9 +113,16 @@ def curve_svg(name: str, steps: Sequence[float] | np.ndarray, values: Sequence[f
 
 
 def image_address(image: np.ndarray) -> tuple[str, bool]:
-    """Returns a picture's data URL and whether it is pixel art. Small pictures become PNG, larger ones JPEG thumbnails.
+    """Returns a picture's data URL and whether it is pixel art; see `encode_image`."""
+    blob, kind, small = encode_image(image, THUMBNAIL)
+    return f"data:image/{kind};base64,{base64.b64encode(blob).decode()}", small
 
-    `image` uint8 [h, w, 3] or [h, w]. Raises ValueError for another dtype or shape.
+
+def encode_image(image: np.ndarray, side: int) -> tuple[bytes, str, bool]:
+    """Returns a picture's file, its kind, and whether it is pixel art. Small pictures become PNG, larger ones JPEG.
+
+    `image` uint8 [h, w, 3] or [h, w] is reduced to at most `side` pixels a side. Raises ValueError for another dtype or
+    shape.
     """
     from PIL import Image
 
@@ -108,10 +132,10 @@ def image_address(image: np.ndarray) -> tuple[str, bool]:
         raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [h, w, 3] or [h, w]")
     small = max(image.shape[:2]) <= _PIXEL_ART
     picture, kind = Image.fromarray(image), "png" if small else "jpeg"
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"optimize": True} if small else {"quality": 85}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small
+    return buffer.getvalue(), kind, small
 
 
 def _figure(width: float, height: float, rows: Sequence[float] | None = None):

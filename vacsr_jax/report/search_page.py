@@ -1,7 +1,8 @@
-"""The results of a search as one self-contained page: pictures and texts in one list, with their numbers."""
+"""The results of a search as HTML: pictures and texts in one list with their numbers, and a self-contained page."""
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from vacsr_jax.report.tables import format_cell
 class Found:
     """One result: a picture (uint8 [h, w, 3]), a text, or None if the index does not have its content.
 
-    `fault` says why a picture that the index names cannot be shown.
+    Attributes:
+      fault: why a picture that the index names cannot be shown.
+      link: the address of the whole picture.
+      thumbnail: the address of a picture that the page does not hold itself.
     """
 
     id: str
@@ -30,6 +34,8 @@ class Found:
     probability: float | None = None
     uncertainty: float | None = None
     fault: str = ""
+    link: str = ""
+    thumbnail: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,27 +65,76 @@ def write_search_page(path: Path, answers: Sequence[Answer], subtitle: str) -> N
 
 
 def _answer(answer: Answer) -> str:
-    shares = Counter(x.modality for x in answer.found)
-    counts = ", ".join(f"{n} {name}" for name, n in shares.most_common())
-    kinds = {name: min(i, 3) for i, name in enumerate(sorted(shares))}
-    columns = {name: get for name, get in _COLUMNS.items() if any(get(x) is not None for x in answer.found)}
-    items = "".join(_found(i, x, kinds[x.modality], columns) for i, x in enumerate(answer.found, 1))
-    head = f'<div class="query">{show(answer.query, "query")}<span class="note">{escape(counts)}</span></div>'
-    return f'<article class="search">{head}<ol class="found n{len(columns)}">{items}</ol></article>'
+    head = f'<div class="query">{show(answer.query, "query")}<span class="note">{counted(answer.found)}</span></div>'
+    return f'<article class="search">{head}{found_list(answer.found)}</article>'
+
+
+def counted(found: Sequence[Found]) -> str:
+    """How many results there are of each modality."""
+    return escape(", ".join(f"{n} {name}" for name, n in Counter(x.modality for x in found).most_common()))
+
+
+def found_list(found: Sequence[Found], actions: Callable[[Found], str] = lambda _: "", words: bool = False) -> str:
+    """The results as a list, best first.
+
+    Args:
+      actions: HTML that ends a result, such as buttons.
+      words: say what z means, in place of the numbers z and cos; where there is no z, cos is given.
+    """
+    columns = {name: get for name, get in _COLUMNS.items() if any(get(x) is not None for x in found)}
+    if words and "z" in columns:
+        columns = {name: get for name, get in columns.items() if name in ("p", "u")}
+    items = "".join(_found(i, x, columns, actions(x), words) for i, x in enumerate(found, 1))
+    return f'<ol class="found n{len(columns)}">{items}</ol>'
 
 
 _COLUMNS = {"z": lambda x: x.z, "cos": lambda x: x.score, "p": lambda x: x.probability, "u": lambda x: x.uncertainty}
+_KINDS = {"image": 0, "text": 1}  # a modality -> its colour, the same on every page
+NOUNS = {"image": "picture"}  # what a reader calls a modality
 
 
-def _found(rank: int, x: Found, kind: int, columns: dict[str, Callable[[Found], float | None]]) -> str:
+def kind_of(modality: str) -> int:
+    """The number of a modality's colour, 0 to 3."""
+    return _KINDS.get(modality, 2 + zlib.crc32(modality.encode()) % 2)
+
+
+def closeness(z: float, modality: str) -> str:
+    """A standardized score in plain words.
+
+    >>> closeness(2.8, "text")
+    'far closer than the best text usually is'
+    >>> closeness(0.1, "image")
+    'as close as the best picture usually is'
+    """
+    noun = NOUNS.get(modality, modality)
+    steps = ((2, "far closer than"), (0.5, "closer than"), (-0.5, "as close as"), (-2, "less close than"))
+    how = next((words for least, words in steps if z >= least), "far less close than")
+    return f"{how} the best {noun} usually is"
+
+
+def _found(rank: int, x: Found, columns: dict[str, Callable[[Found], float | None]], actions: str, words: bool) -> str:
     facts = "".join(_number(name, get(x)) for name, get in columns.items())
-    content = show(x.content, "result") if x.content is not None else ""
-    if x.fault:
-        content = f'<em class="note">{escape(x.fault)}</em>'
+    said = f'<span class="words">{escape(closeness(x.z, x.modality))}</span>' if words and x.z is not None else ""
+    badge = escape(NOUNS.get(x.modality, x.modality) if words else x.modality)
     return (
-        f'<li class="k{kind}"><b class="rank">{rank}</b><div class="what">{content}<code>{escape(x.id)}</code></div>'
-        f'<div class="facts"><b class="badge">{escape(x.modality)}</b>{facts}</div></li>'
+        f'<li class="k{kind_of(x.modality)}"><b class="rank">{rank}</b>'
+        f'<div class="what">{_content(x)}<code>{escape(x.id)}</code></div>'
+        f'<div class="facts"><b class="badge">{badge}</b>{said}{facts}</div>{actions}</li>'
     )
+
+
+def _content(x: Found) -> str:
+    """The picture, which links to the whole one where that is known, or the text."""
+    if x.fault:
+        return f'<em class="note">{escape(x.fault)}</em>'
+    if x.thumbnail:
+        address = escape(x.thumbnail)
+        shown = f'<img src="{address}" alt="{escape(x.id)}" loading="lazy" decoding="async" width="160" height="160">'
+    else:
+        shown = show(x.content, "result") if x.content is not None else ""
+    if not x.link or not shown:
+        return shown
+    return f'<a href="{escape(x.link)}" target="_blank" rel="noopener" title="the whole picture">{shown}</a>'
 
 
 def _number(name: str, value: float | None) -> str:
@@ -88,7 +143,11 @@ def _number(name: str, value: float | None) -> str:
     return f"<span><i>{name}</i> {escape(format_cell(float(value), 3 if name == 'cos' else 2))}</span>"
 
 
-_STYLE = """
+TONES = ".k0{--tone:var(--c0)}.k1{--tone:var(--c1)}.k2{--tone:var(--c2)}.k3{--tone:var(--c3)}"
+
+_STYLE = (
+    f"""{TONES}"""
+    + """
 .search{display:block!important}
 .search .query{display:flex;align-items:baseline;gap:16px;font-size:1.15rem;width:auto!important}
 .found{gap:6px}
@@ -96,13 +155,13 @@ _STYLE = """
 border-top:1px solid var(--grid);border-left:4px solid var(--tone)}
 .rank{color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}
 .what{display:flex;align-items:center;gap:14px;min-width:0}
-.what img{width:84px;height:84px;object-fit:contain;flex:none}
+.what img{width:84px;height:84px;object-fit:contain;flex:none}.what a{flex:none}
 .what q{flex:1 1 10em}
 .what code{color:var(--soft);font-size:.8rem;overflow-wrap:anywhere}
 .found .facts{margin:0;display:grid;justify-items:end;font-size:.86rem;--numbers:2}
 .found .facts{grid-template-columns:5em repeat(var(--numbers),5em)}
 .n3 .facts{--numbers:3}.n4 .facts{--numbers:4}
-.k0{--tone:var(--c0)}.k1{--tone:var(--c1)}.k2{--tone:var(--c2)}.k3{--tone:var(--c3)}
 @media (max-width:700px){.found li{grid-template-columns:1.6em minmax(0,1fr)}.what{flex-wrap:wrap}
 .found .facts{grid-column:2;display:flex;gap:0 12px}}
 """
+)

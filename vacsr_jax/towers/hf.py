@@ -11,23 +11,35 @@ import numpy as np
 from safetensors import safe_open
 
 from vacsr_jax.atomic_files import read_json
+from vacsr_jax.shipped_models import shipped_folder, suggestion
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def find_folder(folder_or_hub_name: str | Path, revision: str | None) -> Path:
-    """Returns the folder itself, or a snapshot from the hub; raises ValueError if it is neither."""
+    """Returns the folder itself, that of a model of the package, or a snapshot from the hub.
+
+    Raises:
+      ValueError: if it is none of these.
+    """
     if Path(folder_or_hub_name).is_dir():
         return Path(folder_or_hub_name)
+    name = str(folder_or_hub_name)
+    found = shipped_folder(name)
+    if found is not None:
+        return found
     import huggingface_hub  # slow to import, and not needed for a folder
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
-    name = str(folder_or_hub_name)
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # no network, no access, a malformed name: the same message, with the cause
-        raise ValueError(f"{name!r} is neither a folder nor a repository that could be fetched: {error}") from error
+        hint = "" if "/" in name else f" ({suggestion(name)})"
+        cause = " ".join(str(error).split())  # the hub's messages have several lines
+        raise ValueError(
+            f"{name!r} is neither a folder nor a repository that could be fetched{hint}: {cause}"
+        ) from error
 
 
 def read_tensors(folder: Path, weights: str = WEIGHTS) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,16 @@ class DivergedError(ValueError):
     """The loss is no longer finite."""
 
 
-def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) -> tuple[Run, TrainState]:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    prepare: Callable[[ConfigDict, Path], Run] = set_up,
+) -> tuple[Run, TrainState]:
     """Trains up to `train.steps`, from the workdir's last checkpoint if it has one; returns the last state.
+
+    `prepare` sets the run up; it may open other data than the config names, such as a part of them.
 
     Raises:
       ValueError: if the workdir holds a run of another config, another process trains there, all its checkpoints are
@@ -71,7 +80,7 @@ def train(config: ConfigDict, workdir: str | Path, *, mesh: Mesh | None = None) 
     check_path(workdir)
     with hold(workdir):
         check_claim(workdir, config)
-        run = set_up(config, workdir)
+        run = prepare(config, workdir)
         mesh = mesh or make_mesh()
         check_shares(mesh)
         check_same(config.to_json(), content_to_compare(run), len(run.pairs.source))

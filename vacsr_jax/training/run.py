@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from vacsr_jax.data.augment import Augmentation, ordinary_ids
 from vacsr_jax.data.classification.protocol import find_template, prompts
 from vacsr_jax.data.classification.source import ClassSource
+from vacsr_jax.data.corrections import corrected
 from vacsr_jax.data.datasets import absolute_paths, open_split, open_validation
 from vacsr_jax.data.embedding_pairs import EmbeddingSource
 from vacsr_jax.data.loader import LabelledImages, Pairs, TrainingItems
@@ -42,7 +43,15 @@ from vacsr_jax.training.warm_start import adapter_params
 from vacsr_jax.workdir import CONFIG, TOKENIZER
 
 # Fields that name files or folders; data.path may name several, separated by commas.
-PATHS = (("data", "path"), ("data", "tfds"), ("data", "ground_truth"), ("data", "noise_file"), ("model", "pretrained"))
+PATHS = (
+    ("data", "path"),
+    ("data", "tfds"),
+    ("data", "ground_truth"),
+    ("data", "noise_file"),
+    ("data", "extra_positives"),
+    ("data", "dropped_labels"),
+    ("model", "pretrained"),
+)
 MEMORY_LIMIT = 2**30  # bytes of decoded images that are kept in memory
 
 
@@ -113,7 +122,7 @@ def set_up(config: ConfigDict, workdir: Path) -> Run:
         class_tokens = tokens[:, : longest_text(tokens, shape.text)]  # pads change nothing but cost as much as words
     else:
         shown = image_index if noise is None else noise.index
-        pairs = Pairs(train, tokens, shown, resize_train, augmentation)
+        pairs = corrected(config, Pairs(train, tokens, shown, resize_train, augmentation))
     config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
     return Run(config, model, params, tokenizer, pairs, validation, noise, class_tokens, cut)
 
@@ -129,7 +138,7 @@ def set_up_on_embeddings(config: ConfigDict, train: EmbeddingSource, validation:
     model = build_model(config, shape)
     texts, image_index = train.text_inputs()
     noise = noise_of(config, image_index)
-    pairs = Pairs(train, texts, image_index if noise is None else noise.index)
+    pairs = corrected(config, Pairs(train, texts, image_index if noise is None else noise.index))
     params = start_at_cosine(config, model, init_params(model, config.seed), pairs)
     config = fit_warmup(with_steps(with_absolute_paths(config), len(pairs)))
     return Run(config, model, jax.device_get(params), None, pairs, validation, noise)
@@ -164,6 +173,10 @@ def noise_of(config: ConfigDict, image_of: np.ndarray | None) -> Noise | None:
     if image_of is None:
         if data.noise or data.noise_file:
             raise ValueError(f"data.noise: it permutes captions, but {data.dataset} has only classes; leave it at 0")
+        if data.extra_positives or data.dropped_labels:
+            raise ValueError(
+                f"data.extra_positives, data.dropped_labels: they name captions, but {data.dataset} has only classes"
+            )
         return None
     if data.noise_file:
         if data.noise:

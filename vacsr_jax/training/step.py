@@ -78,7 +78,8 @@ def train_step(
     """Returns the next state, and the loss with its terms and the gradient's norm.
 
     `batch` holds `images` uint8 [b s s 3], `tokens` int32 [b l] and `group` int32 [b]. Rows of the same group are
-    positives of each other (`data.positives`). With `class_tokens` [c l] it holds `images` and `label` int32 [b], and
+    positives of each other (`data.positives`), and so is a text with the groups in its row of `also` [b k], if there
+    is one. With `class_tokens` [c l] it holds `images` and `label` int32 [b], and
     the pairs are those of its images with all classes.
     """
     # Methods without random draws do not get the seed, so their compiled programs are the same for every seed.
@@ -142,6 +143,8 @@ def positive_pairs(batch: dict[str, jax.Array], config: ConfigDict, class_tokens
         return batch["label"][:, None] == jnp.arange(len(class_tokens))
     group = batch["group"]
     same = group[:, None] == group[None, :]
+    if "also" in batch:  # the images that a text is known to be true of, besides the one that it was drawn with
+        same |= jnp.any(group[:, None, None] == batch["also"][None, :, :], axis=-1)
     return same if config.data.positives == "image" else jnp.eye(len(group), dtype=bool)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -66,11 +66,10 @@ class Diagnosis:
         ]
         return rows, columns
 
-    def plot(self, path: str | Path) -> None:
-        """Draws both shares and each modality's best scores into a file: png, svg or pdf, by its name."""
+    def figure(self) -> Any:
+        """Draws both shares and each modality's best scores; a figure of matplotlib."""
         from matplotlib.figure import Figure
 
-        path = Path(path)
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         names, places = list(self.documents), np.arange(len(self.documents))
@@ -83,7 +82,12 @@ class Diagnosis:
         right.set(xlabel="best raw cosine of a query", ylabel="density")
         right.legend(frameon=False)
         figure.suptitle(f"{self.queries:,} queries over {sum(self.documents.values()):,} documents")
-        kind = path.suffix[1:] or "png"
+        return figure
+
+    def plot(self, path: str | Path) -> None:
+        """Writes `figure` to a file: png, svg or pdf, by its name."""
+        path = Path(path)
+        figure, kind = self.figure(), path.suffix[1:] or "png"
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_whole(path, lambda temporary: figure.savefig(temporary, format=kind))
 

@@ -1,0 +1,65 @@
+"""Models for embeddings that come without one: trained in folds, so that no pair is judged by one trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vacsr_jax.audit.judge import Judge, Labelled
+from vacsr_jax.data.embedding_pairs import EmbeddingPairs, EmbeddingSource
+from vacsr_jax.pretrained import load_workdir
+from vacsr_jax.training.loop import train
+from vacsr_jax.training.run import Run, set_up_on_embeddings
+
+VALIDATION = 0.2  # of the images that a fold is trained on: they choose its checkpoint and train nothing
+TRAIN, HELD_OUT, JUDGED = "train", "validation", "judged"
+
+
+def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs: Path) -> list[Judge]:
+    """Trains a model for each fold of the images on all others, and returns it as the judge of the fold's images.
+
+    A judge has seen neither its images nor the captions that are labelled with them. It has seen the other captions,
+    with other images. Finished runs in `workdirs` are kept, and are not repeated.
+
+    Raises:
+      ValueError: if there are fewer than four images for a fold, or the config does not fit the data.
+    """
+    n = len(source)
+    if folds < 2 or n < 4 * folds:
+        raise ValueError(f"--folds: got {folds} folds of {n} images, expected at least 2, of 4 images or more")
+    fold = np.random.default_rng([config.seed, folds]).permutation(n) % folds
+    data, judges = Labelled(source, source.text_image), []
+    for k in range(folds):
+        pairs = split_for(source, fold == k, config.seed)
+        parts = [pairs.source(name) for name in (TRAIN, HELD_OUT)]
+        workdir = workdirs / f"fold{k}"
+        print(f"fold {k + 1} of {folds}: {len(parts[0])} images to train on, {int((fold == k).sum())} to judge")
+        train(config, workdir, prepare=prepare_on(*parts))
+        judges.append(Judge(load_workdir(workdir, "best"), data, np.flatnonzero(fold == k)))
+    return judges
+
+
+def prepare_on(trained_on: EmbeddingSource, held_out: EmbeddingSource) -> Callable[[ConfigDict, Path], Run]:
+    """How `train` sets up a run on these parts of the data."""
+    return lambda config, workdir: set_up_on_embeddings(config, trained_on, held_out)
+
+
+def split_for(source: EmbeddingSource, judged: np.ndarray, seed: int) -> EmbeddingPairs:
+    """The file with a split of its own: the judged images, and the others as training and validation images."""
+    others = np.random.default_rng([seed, len(judged)]).permutation(np.flatnonzero(~judged))
+    held = others[: max(2, round(VALIDATION * len(others)))]
+    split = np.full(len(source.pairs.images), JUDGED, "U10")
+    split[source.rows[others]], split[source.rows[held]] = TRAIN, HELD_OUT
+    return dataclasses.replace(source.pairs, split=split)
+
+
+def leaking(source: EmbeddingSource, config: ConfigDict, workdir: Path) -> list[Judge]:
+    """One model that is trained on all images and judges them too: what cross-fitting avoids, to measure its cost."""
+    pairs = split_for(source, np.zeros(len(source), bool), config.seed)
+    train_on, held_out = dataclasses.replace(pairs, split=np.full(len(pairs.images), TRAIN)), pairs.source(HELD_OUT)
+    train(config, workdir, prepare=prepare_on(train_on.source(TRAIN), held_out))
+    return [Judge(load_workdir(workdir, "best"), Labelled(source, source.text_image), np.arange(len(source)))]

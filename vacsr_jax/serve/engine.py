@@ -56,9 +56,10 @@ class Engine:
         self.together = 64 if jax.default_backend() != "cpu" else 8
         self.embedder = Encoder(model, index.contents, self.together, "embed")
         self.scorer = Encoder(rerank, index.contents, self.together, "score") if rerank else self.embedder
-        self.kinds = {x: name for name in index.store.modalities for x in index.store.ids(name)}
+        self.kinds = index.kinds
+        self._counts = {name: index.store.count(name) for name in index.store.modalities}
         self._about = {
-            "documents": {name: index.store.count(name) for name in index.store.modalities},
+            "documents": self._counts,
             "model": model.fingerprint(),
             "rerank": rerank.fingerprint() if rerank else None,
         }
@@ -67,7 +68,7 @@ class Engine:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return self.index.store.modalities
+        return tuple(self._counts)
 
     @property
     def explains(self) -> bool:
@@ -127,7 +128,7 @@ class Engine:
         vectors = self.embedder.model.cosine_vectors(items)
         more = isinstance(first.query, Document)  # which finds itself
         limits = self._limits(first.modalities)
-        most = sum(min(self.index.store.count(name), limits.get(name, MANY)) for name in self.modalities)
+        most = sum(min(n, limits.get(name, MANY)) for name, n in self._counts.items())
         k = max(request.k for request in requests) + more
         if most == 0:
             raise ValueError("modalities: got none that has documents")

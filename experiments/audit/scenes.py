@@ -16,6 +16,7 @@ from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.audit.findings import share_of
 from vacsr_jax.audit.judge import Judge, Labelled
 from vacsr_jax.audit.label_model import fit_noise, label_share, right_logit, wrong_logit
+from vacsr_jax.config_files import with_new_fields
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.noise import make_noise
 from vacsr_jax.data.source import caption_pairs
@@ -42,7 +43,7 @@ def audit_model(model: Pretrained) -> dict:
     Every split is audited whole. On validation, the ways to rank unlabelled pairs are compared; the rest is the test
     split, whose labels are made wrong by each protocol.
     """
-    config = config_from_dict(model.config)
+    config = with_new_fields(config_from_dict(model.config))
     about = {"method": config.method, "match": config.propensity.match, "places": config.tokens.places}
     about |= {"noise": config.data.noise, "protocol": config.data.noise_protocol, "seed": config.seed}
     about["steps"] = config.train.steps

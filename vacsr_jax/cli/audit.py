@@ -211,7 +211,7 @@ def page_of(found: Findings, duplicates, summary: dict[str, Any], options: argpa
 
     def name(i: int) -> str:
         """An image's id, and where there is no picture of it a caption that it is labelled with."""
-        own = np.flatnonzero(found.data.image_of == i)[:1] if pictures[i] is None else []
+        own = np.flatnonzero(found.data.image_of == i)[:1] if pictures[i] is None else np.empty(0, int)
         return " ".join([str(source.ids[i]), *(f"“{captions[j]}”" for j in own)])
 
     return AuditPage(

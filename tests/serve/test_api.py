@@ -81,6 +81,37 @@ def test_scores_and_embeddings_are_the_models(client, served):
     assert got["model"] == model.fingerprint()
 
 
+def test_an_index_in_a_database_answers_the_same(served, tmp_path, capsys):
+    pytest.importorskip("lancedb", reason="needs lancedb")
+    from vacsr_jax.search.index import MixedIndex
+    from vacsr_jax.serve.answers import model_of
+    from vacsr_jax.serve.engine import Engine
+
+    made_of = [f"--images={served / 'pictures'}", f"--texts={served / 'texts.txt'}", f"--model={served / 'model'}"]
+    main(["index", *made_of, f"--store=lance:{tmp_path / 'lance'}", f"--out={tmp_path / 'index'}"])
+    index = MixedIndex.load(tmp_path / "index")
+    engine = Engine(index, model_of(index, None))
+    try:
+        [expected] = searched(capsys, tmp_path, "--text=a red circle", "--k=8")
+        assert_same(engine.ask(requests.Search("a red circle", 8)), expected)
+        like = engine.ask(requests.Search(requests.Document("p1.png"), 3))
+        assert like["query"] == str((served / "pictures" / "p1.png").resolve())
+        assert engine.ask(requests.Document("texts.txt:2")) == ("text", TEXTS[1])
+        with pytest.raises(ValueError, match="no document 'gone'"):
+            engine.ask(requests.Document("gone"))
+    finally:
+        engine.close()
+        index.close()
+
+
+def test_a_filter_by_metadata_reaches_the_index(client, engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine.index, "search", lambda *_, **options: asked.append(options) or 1 / 0)
+    assert post(client, "search", text="red", k=1, where={"source": "web"}).status_code == 500
+    assert asked[0]["where"] == {"source": "web"}
+    assert post(client, "search", text="red", where="source = 'web'").status_code == 400
+
+
 def test_health(client):
     health = client.get("/api/health").json()
     assert health["documents"] == {"image": 6, "text": 5}

@@ -6,7 +6,7 @@ Half of the documents are images and half are texts, and all are ranked by the s
 its own, one after another, which fills it, settles it, and asks it. What was measured is saved after each, and a store
 that the file has already is not measured again. Vectors have numbers of variances 1, 1/2, 1/3, ..., as in
 `mixed_index`. CPU time is that of the process; the database is in it, unless QDRANT_URL names a server. A store that
-needs more memory than --memory ends, and is not saved. mixed_index.md has the table.
+needs more memory than --memory ends, and is not saved. stores.md has the table.
 """
 
 from __future__ import annotations

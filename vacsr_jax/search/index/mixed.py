@@ -97,7 +97,7 @@ class MixedIndex:
           ValueError: as `ExactStore.add`, or if there are not n modalities, contents or metadata. Nothing is added
             then.
         """
-        kinds = self._kinds(modality, contents, len(embeddings))
+        kinds = self._modality_of_each(modality, contents, len(embeddings))
         ids = check_ids(ids, len(embeddings), self.store.all_ids)
         fields = check_metadata(metadata, len(ids))
         new = self._new_store(embeddings, ids, kinds)
@@ -107,7 +107,7 @@ class MixedIndex:
             self.contents.update(zip(ids, contents, strict=True))
         self._see(new)
 
-    def _kinds(self, modality: str | Names, contents: Names | None, n: int) -> list[str]:
+    def _modality_of_each(self, modality: str | Names, contents: Names | None, n: int) -> list[str]:
         """The modality of each of n documents."""
         kinds = [modality] * n if isinstance(modality, str) else list(modality)
         if len(kinds) != n or (contents is not None and len(contents) != n):
@@ -250,6 +250,11 @@ class MixedIndex:
 
     def close(self) -> None:
         """Ends the connection to a database, if the vectors are in one."""
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """id -> modality."""
+        return {x: name for name in self.store.modalities for x in self.store.ids(name)}
 
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """What is known of the documents with these ids, as far as they are there."""

@@ -28,11 +28,11 @@ SAME = 0.99  # cosine of a vector with what the database gives back, which may b
 REMEMBERED = 10_000  # documents whose content is kept
 
 
-class Contents(Mapping[str, str]):
-    """id -> content, looked up in the database. What a search has found is looked up at once, when one is asked for."""
+class LookedUp(Mapping[str, str]):
+    """id -> content, or modality, looked up in the database. What a search has found is looked up in one request."""
 
-    def __init__(self, store: DocumentStore):
-        self._store = store
+    def __init__(self, store: DocumentStore, field: str):
+        self._store, self._field = store, field
         self._expected: list[str] = []
         self._found: dict[str, str | None] = {}
 
@@ -40,19 +40,21 @@ class Contents(Mapping[str, str]):
         self._expected = list(ids)
 
     def __getitem__(self, x: str) -> str:
-        if x not in self._found:
-            asked = dict.fromkeys([x, *(y for y in self._expected if y not in self._found)])
+        found = self._found
+        if x not in found:
+            asked = dict.fromkeys([x, *(y for y in self._expected if y not in found)])
             known = self._store.known(list(asked))
-            before = self._found if len(self._found) < REMEMBERED else {}
-            self._found = before | {y: known[y].content if y in known else None for y in asked}
-        content = self._found[x]
-        if content is None:
+            before = found if len(found) < REMEMBERED else {}
+            found = before | {y: getattr(known[y], self._field) if y in known else None for y in asked}
+            self._found = found
+        value = found[x]
+        if value is None:
             raise KeyError(x)
-        return content
+        return value
 
     def __iter__(self) -> Iterator[str]:
         """The documents that were looked up so far."""
-        return (x for x, content in self._found.items() if content is not None)
+        return (x for x, value in self._found.items() if value is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -89,7 +91,7 @@ class StoredIndex(MixedIndex):
     def __post_init__(self):
         if self.reference_images is not None:
             raise ValueError("reference_images: they need the index of this library; leave the store out")
-        self.contents = Contents(self.store)
+        self.contents, self._kinds = (LookedUp(self.store, name) for name in ("content", "modality"))
 
     @classmethod
     def begin(cls, folder: str | Path, address: str, model_id: str = "") -> StoredIndex:
@@ -177,7 +179,7 @@ class StoredIndex(MixedIndex):
         metadata: Sequence[Fields | None] | None = None,
     ) -> None:
         """Adds documents, or replaces those with the same ids; see `MixedIndex.add`."""
-        kinds = self._kinds(modality, contents, len(embeddings))
+        kinds = self._modality_of_each(modality, contents, len(embeddings))
         ids, fields = check_ids(ids, len(embeddings), ()), check_metadata(metadata, len(embeddings))
         texts = list(contents) if contents is not None else [None] * len(ids)
         new = self._new_store(embeddings, ids, kinds)
@@ -205,7 +207,8 @@ class StoredIndex(MixedIndex):
         store = self.store.filtered(where) if where is not None else self.store
         options: dict[str, Any] = {"query_modality": query_modality, "prior": prior, "per_modality_k": per_modality_k}
         hits = store.search(self._scale(), queries, k, **options)
-        self.contents.expect(hits.ids.ravel().tolist())
+        for looked_up in (self.contents, self._kinds):
+            looked_up.expect(hits.ids.ravel().tolist())
         return hits
 
     def save(self, folder: str | Path) -> None:
@@ -242,6 +245,10 @@ class StoredIndex(MixedIndex):
 
     def close(self) -> None:
         self.store.close()
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        return self._kinds
 
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         return self.store.known(ids)

@@ -3,6 +3,7 @@
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,6 +230,22 @@ def test_no_address_of_gradio_reads_a_file_or_fetches_an_address(client, served)
         assert answer.content != secret.read_bytes()
     for path in ("run/answer", "api/answer", "component_server", "vibe-edit", "run-history/connect"):
         assert client.post(f"/gradio_api/{path}", json={}).status_code == 404
+
+
+def test_an_event_that_names_a_file_which_was_never_uploaded_is_refused(app, client, served):
+    """Gradio would copy the file to the uploads, and read it."""
+    config = client.get("/config").json()
+    kinds = {x["id"]: x["type"] for x in config["components"]}
+    for path in (str(served / "secret.png"), "/etc/passwd", "http://127.0.0.1:1/x.png", 3, None):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        for event in config["dependencies"]:
+            data = [file if kinds.get(x) in ("image", "textbox") else None for x in event["inputs"]]
+            body = {"data": data, "fn_index": event["id"], "session_hash": "s"}
+            if file in data:
+                assert client.post("/gradio_api/queue/join", json=body).status_code == 400
+    assert client.post("/gradio_api/queue/join", json={"data": [], "event_data": {"a": [file]}}).status_code == 400
+    assert client.post("/gradio_api/queue/join", content=b"{").status_code == 400
+    assert not list(Path(app._uploads).rglob("*.png"))
 
 
 def test_the_page_is_there_and_loads_nothing_from_elsewhere(client):

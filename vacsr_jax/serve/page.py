@@ -57,6 +57,7 @@ def build_page(engine: Engine) -> gr.Blocks:
             with gr.Tab("Fairness") as tab:
                 fairness = gr.HTML(show.wrapped("<p>Computing…</p>"))
             tab.select(lambda: asked(engine, Diagnose(), show.diagnosis), None, fairness, api_visibility="private")
+    blocks.has_launched = True  # Gradio refuses files that were not uploaded only then; `Guard` does before it
     blocks.state_session_capacity = SESSIONS
     blocks.queue(api_open=False, max_size=128, default_concurrency_limit=16)
     return blocks

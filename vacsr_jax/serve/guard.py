@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -20,6 +21,7 @@ from vacsr_jax.serve.requests import BODY_BYTES, UPLOAD_BYTES
 API = "/api/"
 COOKIE = "vacsr_token"
 BODY_SECONDS = 30.0  # until a request's body must be there
+DRAINED, DRAIN_SECONDS = 2**27, 10.0
 PAGE_BYTES = 2**18  # of what the page sends, apart from uploads
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -43,11 +45,11 @@ HEADERS = [
 
 
 class Refusal(Exception):
-    """A request that is answered with a status and one line."""
+    """A request that is answered with a status and one line; `unread` says that its body was not read at all."""
 
-    def __init__(self, status: int, line: str):
+    def __init__(self, status: int, line: str, unread: bool = False):
         super().__init__(line)
-        self.status = status
+        self.status, self.unread = status, unread
 
 
 class Guard:
@@ -92,6 +94,8 @@ class Guard:
                 some = await self._checked_event(some)
             await self.app(scope, some, answer)
         except Refusal as refusal:
+            if refusal.unread:
+                await drain(receive)
             if not started:
                 await say(answer, refusal.status, str(refusal))
         except asyncio.CancelledError:
@@ -201,7 +205,7 @@ def limited(receive: Any, most: int, headers: dict[str, str]) -> Any:
     """`receive` that refuses a body of more than `most` bytes, or one that does not arrive."""
     claimed = headers.get("content-length", "0")
     if claimed.isdecimal() and int(claimed) > most:
-        raise Refusal(413, f"got {int(claimed):,} bytes, expected {most:,} at most")
+        raise Refusal(413, f"got {int(claimed):,} bytes, expected {most:,} at most", unread=True)
     got, whole, until = 0, False, asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive_some() -> Any:
@@ -221,6 +225,18 @@ def limited(receive: Any, most: int, headers: dict[str, str]) -> Any:
         return message
 
     return receive_some
+
+
+async def drain(receive: Any) -> None:
+    """Reads a body that is too large, within reason: many clients read no answer before they have sent everything."""
+    left = DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message["body"])
 
 
 async def say(send: Any, status: int, line: str) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,37 @@ def test_scores_and_embeddings_are_the_models(client, served):
     np.testing.assert_allclose(got["images"], model.cosine_vectors(model.encode_images(files)), atol=1e-5)
     np.testing.assert_allclose(got["texts"], model.cosine_vectors(model.encode_texts(TEXTS[:2])), atol=1e-5)
     assert got["model"] == model.fingerprint()
+
+
+def test_an_index_in_a_database_answers_the_same(served, tmp_path, capsys):
+    pytest.importorskip("lancedb", reason="needs lancedb")
+    from vacsr_jax.search.index import MixedIndex
+    from vacsr_jax.serve.answers import model_of
+    from vacsr_jax.serve.engine import Engine
+
+    made_of = [f"--images={served / 'pictures'}", f"--texts={served / 'texts.txt'}", f"--model={served / 'model'}"]
+    main(["index", *made_of, f"--store=lance:{tmp_path / 'lance'}", f"--out={tmp_path / 'index'}"])
+    index = MixedIndex.load(tmp_path / "index")
+    engine = Engine(index, model_of(index, None))
+    try:
+        [expected] = searched(capsys, tmp_path, "--text=a red circle", "--k=8")
+        assert_same(engine.ask(requests.Search("a red circle", 8)), expected)
+        like = engine.ask(requests.Search(requests.Document("p1.png"), 3))
+        assert like["query"] == str((served / "pictures" / "p1.png").resolve())
+        assert engine.ask(requests.Document("texts.txt:2")) == ("text", TEXTS[1])
+        with pytest.raises(ValueError, match="no document 'gone'"):
+            engine.ask(requests.Document("gone"))
+    finally:
+        engine.close()
+        index.close()
+
+
+def test_a_filter_by_metadata_reaches_the_index(client, engine, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine.index, "search", lambda *_, **options: asked.append(options) or 1 / 0)
+    assert post(client, "search", text="red", k=1, where={"source": "web"}).status_code == 500
+    assert asked[0]["where"] == {"source": "web"}
+    assert post(client, "search", text="red", where="source = 'web'").status_code == 400
 
 
 def test_health(client):
@@ -198,6 +230,22 @@ def test_no_address_of_gradio_reads_a_file_or_fetches_an_address(client, served)
         assert answer.content != secret.read_bytes()
     for path in ("run/answer", "api/answer", "component_server", "vibe-edit", "run-history/connect"):
         assert client.post(f"/gradio_api/{path}", json={}).status_code == 404
+
+
+def test_an_event_that_names_a_file_which_was_never_uploaded_is_refused(app, client, served):
+    """Gradio would copy the file to the uploads, and read it."""
+    config = client.get("/config").json()
+    kinds = {x["id"]: x["type"] for x in config["components"]}
+    for path in (str(served / "secret.png"), "/etc/passwd", "http://127.0.0.1:1/x.png", 3, None):
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        for event in config["dependencies"]:
+            data = [file if kinds.get(x) in ("image", "textbox") else None for x in event["inputs"]]
+            body = {"data": data, "fn_index": event["id"], "session_hash": "s"}
+            if file in data:
+                assert client.post("/gradio_api/queue/join", json=body).status_code == 400
+    assert client.post("/gradio_api/queue/join", json={"data": [], "event_data": {"a": [file]}}).status_code == 400
+    assert client.post("/gradio_api/queue/join", content=b"{").status_code == 400
+    assert not list(Path(app._uploads).rglob("*.png"))
 
 
 def test_the_page_is_there_and_loads_nothing_from_elsewhere(client):

@@ -59,11 +59,8 @@ class Engine:
         self.together = 64 if jax.default_backend() != "cpu" else 8
         self.embedder = Encoder(model, index.contents, self.together, "embed")
         self.scorer = Encoder(rerank, index.contents, self.together, "score") if rerank else self.embedder
-        self._about = {
-            "documents": {name: index.store.count(name) for name in index.store.modalities},
-            "model": model.fingerprint(),
-            "rerank": rerank.fingerprint() if rerank else None,
-        }
+        self.documents = {name: index.store.count(name) for name in index.store.modalities}
+        self._models = {"model": model.fingerprint(), "rerank": rerank.fingerprint() if rerank else None}
         self._stored = isinstance(index, StoredIndex)
         self._kinds = {} if self._stored else {x: name for name in self.modalities for x in index.store.ids(name)}
         self._batcher = Batcher(self._answer, kind_of, together=self.together, waiting=WAITING)
@@ -71,7 +68,7 @@ class Engine:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return self.index.store.modalities
+        return tuple(self.documents)
 
     @property
     def explains(self) -> bool:
@@ -92,7 +89,7 @@ class Engine:
         return Squares(embed, embed if self.scorer is self.embedder else self.scorer.model.preprocess(picture))
 
     def health(self) -> dict[str, Any]:
-        return {"status": "ok", **self._about, "waiting": self._batcher.waiting}
+        return {"status": "ok", "documents": self.documents, **self._models, "waiting": self._batcher.waiting}
 
     def warm(self) -> None:
         """Compiles what ordinary requests need, so that none of them waits for it; embeds and searches once."""
@@ -133,7 +130,7 @@ class Engine:
         vectors = self.embedder.model.cosine_vectors(items)
         more = isinstance(first.query, Document)  # which finds itself
         limits = self._limits(first.modalities)
-        most = sum(min(n, limits.get(name, n)) for name, n in self._about["documents"].items())
+        most = sum(min(n, limits.get(name, n)) for name, n in self.documents.items())
         k = max(request.k for request in requests) + more
         if most == 0:
             raise ValueError("modalities: got none that has documents")
@@ -210,7 +207,7 @@ class Engine:
                 found[name] = vectors.tolist()
         answers = []
         for request in requests:
-            taken: dict[str, Any] = {"model": self._about["model"]}
+            taken: dict[str, Any] = {"model": self._models["model"]}
             for name in found:
                 count = len(getattr(request, name))
                 if count:

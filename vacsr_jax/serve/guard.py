@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
 import os
+from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from vacsr_jax.atomic_files import parse_json
+from vacsr_jax.data.picture_files import is_picture
 from vacsr_jax.serve.requests import BODY_BYTES, UPLOAD_BYTES
 
 API = "/api/"
 COOKIE = "vacsr_token"
 BODY_SECONDS = 30.0  # until a request's body must be there
+DRAINED, DRAIN_SECONDS = 2**27, 10.0
 PAGE_BYTES = 2**18  # of what the page sends, apart from uploads
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -27,6 +32,7 @@ GET = (*OWN, *(f"/gradio_api/{name}" for name in READS))
 GET_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 POST = tuple(f"/gradio_api/{name}" for name in ("queue/join", "upload", "cancel", "reset"))
 UPLOADED = "/gradio_api/file="
+EVENT = "/gradio_api/queue/join"
 
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -39,11 +45,11 @@ HEADERS = [
 
 
 class Refusal(Exception):
-    """A request that is answered with a status and one line."""
+    """A request that is answered with a status and one line; `unread` says that its body was not read at all."""
 
-    def __init__(self, status: int, line: str):
+    def __init__(self, status: int, line: str, unread: bool = False):
         super().__init__(line)
-        self.status = status
+        self.status, self.unread = status, unread
 
 
 class Guard:
@@ -83,8 +89,13 @@ class Guard:
                 return await enter(given, answer)
             self._check_sender(headers)
             self._check_address(scope["method"], scope["path"])
-            await self.app(scope, limited(receive, limit_of(scope["path"]), headers), answer)
+            some = limited(receive, limit_of(scope["path"]), headers)
+            if scope["path"] == EVENT:
+                some = await self._checked_event(some)
+            await self.app(scope, some, answer)
         except Refusal as refusal:
+            if refusal.unread:
+                await drain(receive)
             if not started:
                 await say(answer, refusal.status, str(refusal))
         except asyncio.CancelledError:
@@ -122,14 +133,48 @@ class Guard:
             return
         if method in ("GET", "HEAD"):
             known = path in GET or (path.startswith(GET_BELOW) and ".." not in path.split("/"))
-            known = known or (path.startswith(UPLOADED) and self._is_upload(path.removeprefix(UPLOADED)))
+            known = known or (path.startswith(UPLOADED) and is_picture(path) and self._is_upload(path[len(UPLOADED) :]))
         else:
             known = method == "POST" and path in POST
         if not known:
             raise Refusal(404, "there is nothing here")
 
+    async def _checked_event(self, receive: Any) -> Any:
+        """`receive` of an event of the page, all of whose files were uploaded: Gradio would copy any other as well."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refusal(400, "the request did not arrive")
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        try:
+            event = parse_json(body)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        if not all(isinstance(x, str) and self._is_upload(x) for x in paths_in(event)):
+            raise Refusal(400, "a file of this event was not uploaded here")
+        whole = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Any:
+            return next(whole, None) or await receive()
+
+        return again
+
     def _is_upload(self, path: str) -> bool:
         return "\0" not in path and os.path.realpath(path).startswith(self._uploads + os.sep)
+
+
+def paths_in(event: Any) -> Iterator[Any]:
+    """What is named path, anywhere in a JSON value: how Gradio names a file."""
+    waiting = [event]
+    while waiting:
+        x = waiting.pop()
+        if isinstance(x, dict):
+            if "path" in x:
+                yield x["path"]
+            waiting += x.values()
+        elif isinstance(x, list):
+            waiting += x
 
 
 def given_token(scope: Any) -> str | None:
@@ -160,7 +205,7 @@ def limited(receive: Any, most: int, headers: dict[str, str]) -> Any:
     """`receive` that refuses a body of more than `most` bytes, or one that does not arrive."""
     claimed = headers.get("content-length", "0")
     if claimed.isdecimal() and int(claimed) > most:
-        raise Refusal(413, f"got {int(claimed):,} bytes, expected {most:,} at most")
+        raise Refusal(413, f"got {int(claimed):,} bytes, expected {most:,} at most", unread=True)
     got, whole, until = 0, False, asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive_some() -> Any:
@@ -180,6 +225,18 @@ def limited(receive: Any, most: int, headers: dict[str, str]) -> Any:
         return message
 
     return receive_some
+
+
+async def drain(receive: Any) -> None:
+    """Reads a body that is too large, within reason: many clients read no answer before they have sent everything."""
+    left = DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message["body"])
 
 
 async def say(send: Any, status: int, line: str) -> None:

@@ -57,13 +57,14 @@ def build_page(engine: Engine) -> gr.Blocks:
             with gr.Tab("Fairness") as tab:
                 fairness = gr.HTML(show.wrapped("<p>Computing…</p>"))
             tab.select(lambda: asked(engine, Diagnose(), show.diagnosis), None, fairness, api_visibility="private")
+    blocks.has_launched = True  # Gradio refuses files that were not uploaded only then; `Guard` does before it
     blocks.state_session_capacity = SESSIONS
     blocks.queue(api_open=False, max_size=128, default_concurrency_limit=16)
     return blocks
 
 
 def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
-    counts = engine.health()["documents"]
+    counts = engine.documents
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             words = gr.Textbox(
@@ -107,7 +108,7 @@ def search_tab(engine: Engine, blocks: gr.Blocks) -> None:
     now: Any = gr.State(None)  # the query that is shown
     trail: Any = gr.State([])  # those before it
     chosen: Any = gr.State(None)  # the document that is open
-    settings = [k, kinds, rerank, *priors]
+    settings: list[Any] = [k, kinds, rerank, *priors]
     shown = [now, trail, status, grid, back, detail]
 
     def answer(
@@ -235,16 +236,16 @@ def found(
 ) -> tuple[str, str]:
     """One line about the results, and the results."""
     if query is None:
-        return show.welcome(engine.health()["documents"]), show.wrapped("")
+        return show.welcome(engine.documents), show.wrapped("")
     try:
         if not kinds:
             raise ValueError("Tick at least one kind of result.")
-        most = sum(engine.health()["documents"].get(name, 0) for name in kinds)
+        most = sum(engine.documents.get(name, 0) for name in kinds)
         if rerank and engine.rerank is not None:
             most = min(most, MOST_RERANKED)
         offsets = tuple(sorted((name, float(x)) for name, x in prior.items() if x))
         only = None if set(kinds) >= set(engine.modalities) else tuple(sorted(kinds))
-        request = Search(content_of(engine, query), min(k, most), offsets, only, rerank)
+        request = Search(content_of(engine, query), min(k, most), offsets, only, rerank=rerank)
         answer = engine.ask(request)
     except (ValueError, BusyError) as error:
         return show.fault(error), show.wrapped("")

@@ -130,7 +130,7 @@ def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document
             "Wide: it is not.</figcaption></figure>"
         )
     if engine.explains and isinstance(pair[1], str):
-        parts.append(explained(engine, pair[0], pair[1]))
+        parts.append(explained(engine, pair[0], [pair[1]]))
     return wrapped("".join(parts))
 
 
@@ -174,15 +174,25 @@ def percent(p: float) -> str:
     return f"{100 * p:.1f} %" if 0.001 <= p <= 0.999 else f"{100 * p:.3f} %"
 
 
-def explained(engine: Engine, image: Any, caption: str) -> str:
-    drawn = engine.ask(Explain(image, caption))
-    with DRAWING:
-        svg = explanation_svg(drawn)
-    return (
-        f"<figure>{svg}<figcaption>Which word found which place in the picture: the lit part is where it was found, a "
-        "frame means the picture as a whole. The bar is what the word multiplies the probability by."
-        "</figcaption></figure>"
-    )
+def explained(engine: Engine, image: Any, captions: Sequence[str]) -> str:
+    """Which word of each caption found which place."""
+    drawings = []
+    for caption in captions:
+        drawn = engine.ask(Explain(image, caption))
+        with DRAWING:
+            svg = explanation_svg(drawn)
+        drawings.append(f'<div class="scroll words">{svg.replace("<svg ", _labelled(caption), 1)}</div>')
+    return f"<h3>Which word found which place?</h3>{EXPLANATION}{''.join(drawings)}"
+
+
+EXPLANATION = (
+    '<p class="note">The lit part of the picture is where the word was found; a frame means the picture as a whole. '
+    "The bar is what the word multiplies the probability by.</p>"
+)
+
+
+def _labelled(caption: str) -> str:
+    return f'<svg role="img" aria-label="Words and places of {escape(caption)}" '
 
 
 def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
@@ -199,9 +209,10 @@ def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
             p = float(scores.probability[0, j])
             cells.append(f'<td><span class="bar" style="--p:{p:.4f}"></span>{percent(p)}</td>')
         if scored.low is not None and scored.high is not None:
-            cells.append(f"<td>{percent(scored.low[0, j])} to {percent(scored.high[0, j])}</td>")
+            interval = f"{percent(scored.low[0, j])} to {percent(scored.high[0, j])}"
+            cells.append(f'<td data-name="between">{interval}</td>')
         if scores.uncertainty is not None:
-            cells.append(f"<td>{scores.uncertainty[0, j]:.2f}</td>")
+            cells.append(f'<td data-name="uncertainty">{scores.uncertainty[0, j]:.2f}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     columns = ["", "caption", "score" if scores.probability is None else "probability of a match"]
     columns += [f"{INTERVAL:.0%} interval"] * (scored.low is not None)
@@ -216,7 +227,7 @@ def comparison(engine: Engine, image: Squares, captions: Sequence[str]) -> str:
     html = f'<div class="scroll"><table class="captions">{table}</table></div>'
     html += f'<p class="note">{escape(" ".join(notes))}</p>'
     if engine.explains:
-        html += "".join(explained(engine, image, captions[j]) for j in order[:EXPLAINED])
+        html += explained(engine, image, [captions[j] for j in order[:EXPLAINED]])
     return wrapped(html)
 
 

@@ -48,6 +48,8 @@ STYLE = (
     """
 .vacsr{--ink:#1d2430;--soft:#5b6472;--grid:#dcdfe4;--card:#fff;--c0:#0b6e5f;--c1:#c2500a;--c2:#5b6b82;--c3:#7a3fb0;
 color:var(--ink);font-size:15px;line-height:1.45}
+.dark{--color-accent:var(--primary-400)!important}
+.vacsr .scroll.words svg{min-width:560px;max-width:none}
 .dark .vacsr{--ink:#e7eaf0;--soft:#a3acba;--grid:#363d48;--card:#1c2027;--c0:#4ccfb6;--c1:#ff9d57;--c2:#9fb0c8;
 --c3:#c79bf2}
 """
@@ -61,7 +63,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(180px,44%),1fr))}
 .vacsr .found li>*,.vacsr .actions>*{margin:0}
 .vacsr .found li{position:relative;display:flex;flex-direction:column;gap:6px;margin:0;padding:10px;
 background:var(--card);
-border:1px solid var(--grid)!important;border-top:4px solid var(--tone)!important;border-radius:8px;
+box-shadow:inset 0 0 0 1px var(--grid);border-top:4px solid var(--tone)!important;border-radius:8px;
 content-visibility:auto;
 contain-intrinsic-size:auto 300px}
 .vacsr .rank{position:absolute;top:6px;left:8px;color:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}
@@ -103,9 +105,10 @@ background:var(--body-background-fill);border-left:1px solid var(--border-color-
 flex-wrap:nowrap}
 @media (max-width:640px){.vacsr .what img{max-height:150px}.vacsr th,.vacsr td{padding:6px}
 .vacsr table.captions,.vacsr .captions tbody{display:block}.vacsr .captions thead{display:none}
-.vacsr .captions tr{display:grid;grid-template-columns:2em 1fr;border-bottom:1px solid var(--grid);padding:6px 0}
-.vacsr .captions td,.vacsr .captions th{border:0;padding:2px 4px}.vacsr .captions td:nth-child(n+3){grid-column:2}
-.vacsr .captions td:nth-child(4)::before{content:"between ";color:var(--soft)}
-.vacsr .captions td:nth-child(5)::before{content:"uncertainty ";color:var(--soft)}}
+.vacsr .captions tr{display:grid;grid-template-columns:2em 1fr;padding:6px 0;
+border-bottom:1px solid var(--grid)!important}
+.vacsr .captions td,.vacsr .captions th{border:0!important;padding:2px 4px}
+.vacsr .captions td:nth-child(n+3){grid-column:2}
+.vacsr .captions td[data-name]::before{content:attr(data-name) " ";color:var(--soft)}}
 """
 )

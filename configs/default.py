@@ -90,9 +90,7 @@ def get_config() -> ConfigDict:
     config.data.noise = 0.0  # share of training captions (or images) that are permuted
     config.data.noise_protocol = "caption"  # caption (as NCR) | image (as DECL) | pcmepp
     config.data.noise_file = ""  # a .npy file instead: the image of each training caption, as NCR and BiCro publish
-    config.data.extra_positives = (
-        ""  # a CSV of more pairs to train on: image_index, caption_index of the training split
-    )
+    config.data.extra_positives = ""  # a CSV of pairs to add: image_index, caption_index (of the training split)
     config.data.dropped_labels = ""  # a CSV of labels to leave out, in the same form (`vacsr audit` writes both)
     config.data.workers = 0  # loader processes; 0: threads
     # scenes

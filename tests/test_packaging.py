@@ -54,7 +54,8 @@ def test_what_the_papers_of_the_repository_name_exists():
 def test_every_page_and_file_names_the_same_repository():
     site = (ROOT / "mkdocs.yml").read_text()
     [repository] = re.findall(r"^  repository: https://(\S+)", site, re.M)
-    files = [*ROOT.glob("[!.]*.*"), *(ROOT / ".github").rglob("*.yml"), *(ROOT / "docs").glob("*.md")]
+    files = [ROOT / name for name in ("README.md", "setup.py", "mkdocs.yml", "CONTRIBUTING.md")]
+    files += [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "docs").glob("*.md")]
     files += (ROOT / "experiments/notebooks").glob("*.ipynb")
     named = {name for file in files for name in re.findall(r"github\.com/vacsr[\w-]*/[\w-]+", file.read_text())}
     assert named == {repository}

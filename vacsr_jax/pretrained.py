@@ -132,13 +132,16 @@ class Pretrained:
         Raises:
           ValueError: if a text is empty or no string, or there is none.
         """
+        return self._encode_texts(texts, shorten=not self._has_item_per_token)
+
+    def _encode_texts(self, texts: str | Sequence[str] | np.ndarray, *, shorten: bool = True) -> Item:
         if isinstance(texts, np.ndarray) and texts.dtype == np.int32:
-            return embed_texts(self.model, self.params, texts)
+            return embed_texts(self.model, self.params, texts, shorten=shorten)
         texts = as_texts(texts)
         tokens = self.tokenizer(texts)
         if not self._cut:  # said once, not with each call
             self._cut.extend([True] * bool(report_cut(self.tokenizer, texts, "texts")))
-        return embed_texts(self.model, self.params, tokens)
+        return embed_texts(self.model, self.params, tokens, shorten=shorten)
 
     def score(self, images: Picture | Sequence[Picture] | Item, texts: str | Sequence[str] | Item) -> Scores:
         """Scores of all pairs of images and texts; each side as it is, or as the `encode_` methods gave it.
@@ -179,7 +182,9 @@ class Pretrained:
             images = self.encode_images([blank] * size)
             for length in text_lengths(self.model.towers_config.text):
                 tokens = np.full((size, length), self.tokenizer.end_id, np.int32)
-                self.score(images, embed_texts(self.model, self.params, tokens, shorten=False))
+                score_pairs(
+                    self.model, self.params, images, embed_texts(self.model, self.params, tokens, shorten=False)
+                )
 
     @property
     def noise_rate(self) -> float | None:
@@ -245,7 +250,7 @@ class Pretrained:
 
     def _encoded(self, images, texts) -> tuple[Item, Item]:
         images = self._fitting("images", images, 0) if _is_encoded(images) else self.encode_images(images)
-        return images, self._fitting("texts", texts, 1) if _is_encoded(texts) else self.encode_texts(texts)
+        return images, self._fitting("texts", texts, 1) if _is_encoded(texts) else self._encode_texts(texts)
 
     def _fitting(self, name: str, given: Any, side: int) -> Item:
         """The items in float32; ValueError if the model gives items of other shapes, such as of another dimension."""
@@ -264,9 +269,17 @@ class Pretrained:
     @functools.cached_property
     def _item_shapes(self) -> tuple[Item, Item]:
         """Shapes and types of the items of one image and one text; nothing is computed."""
-        vision, text = self.model.towers_config.vision, self.model.towers_config.text
+        return self._shapes_of(self.model.towers_config.text.context_length)
+
+    @functools.cached_property
+    def _has_item_per_token(self) -> bool:
+        """Whether a text's item has a part for each token; it is then as long as the context, to fit other texts."""
+        return self._shapes_of(text_lengths(self.model.towers_config.text)[0])[1] != self._item_shapes[1]
+
+    def _shapes_of(self, length: int) -> tuple[Item, Item]:
+        vision = self.model.towers_config.vision
         image = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), np.uint8)
-        tokens = jax.ShapeDtypeStruct((1, text.context_length), np.int32)
+        tokens = jax.ShapeDtypeStruct((1, length), np.int32)
         return jax.eval_shape(self.model.apply, {"params": self.params}, image, tokens)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.audit", description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=("train", "scenes", "coco500", "cleaning", "tables"))
+    parser.add_argument("part", choices=("train", "scenes", "coverage", "coco500", "cleaning", "tables"))
     parser.add_argument("--out", default="runs/experiments/audit", help="folder of runs and results")
     parser.add_argument("--models", help="of scenes: a folder of exports to audit (default: those that train keeps)")
     parser.add_argument("--data", help="of coco500: folder of features.npz")
@@ -25,11 +25,20 @@ def main() -> None:
         trained.train_all(out, options.seeds)
     elif options.part == "scenes":
         scenes.audit_models(Path(options.models or out / "measured"), out / "scenes")
+    elif options.part == "coverage":
+        for path in sorted(Path(options.models or out / "measured").iterdir()):
+            scenes.coverage(path, out / "coverage", sets=5)
     elif options.part == "coco500":
         coco500.run(Path(options.data or "."), out / "coco500", options.seeds)
     elif options.part == "cleaning":
         cleaning.run(out, options.seeds)
-    for text in (scenes.tables(out / "scenes"), coco500.tables(out / "coco500"), cleaning.tables(out)):
+    found = (
+        scenes.tables(out / "scenes"),
+        scenes.coverage_table(out / "coverage"),
+        coco500.tables(out / "coco500"),
+        cleaning.tables(out),
+    )
+    for text in found:
         print(f"{text}\n", flush=True)
 
 

@@ -16,6 +16,7 @@ from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.audit.findings import share_of
 from vacsr_jax.audit.judge import Judge, Labelled
 from vacsr_jax.audit.label_model import fit_noise, label_share, right_logit, wrong_logit
+from vacsr_jax.config_files import with_new_fields
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.noise import make_noise
 from vacsr_jax.data.source import caption_pairs
@@ -42,7 +43,7 @@ def audit_model(model: Pretrained) -> dict:
     Every split is audited whole. On validation, the ways to rank unlabelled pairs are compared; the rest is the test
     split, whose labels are made wrong by each protocol.
     """
-    config = config_from_dict(model.config)
+    config = with_new_fields(config_from_dict(model.config))
     about = {"method": config.method, "match": config.propensity.match, "places": config.tokens.places}
     about |= {"noise": config.data.noise, "protocol": config.data.noise_protocol, "seed": config.seed}
     about["steps"] = config.train.steps
@@ -70,10 +71,20 @@ def held_out(model: Pretrained, config, split: str, noise: float, protocol: str)
         return by_scores(judge, config.method, wrong, untrue, matches, free)
     seen = judged(judge)
     images, texts = judge.image_items(np.arange(n)), judge.text_items(np.arange(m))
-    scores = {"p_match": seen["match"], **seen["scores"]}
-    scores["match score"] = score_pairs(model.model, model.params, images, texts).by_match()
+    of_model = score_pairs(model.model, model.params, images, texts)
+    scores = {"p_match": seen["match"], **seen["scores"], "match score": of_model.by_match()}
+    label_score = of_model.by_label().astype(np.float64)
+    losses = {"sigmoid": rivals.sigmoid_loss, "softmax": rivals.infonce_loss}
     return {
-        "labels": {"p_wrong": of_labels(seen["wrong"], wrong, untrue, expit(seen["wrong"]))},
+        "labels": {
+            "p_wrong": of_labels(seen["wrong"], wrong, untrue, expit(seen["wrong"])),
+            "its label score": of_labels(-rivals.own(label_score, image_of), wrong, untrue),
+            **{
+                f"its {name} loss, mixture of two": of_labels(x, wrong, untrue, rivals.mixture(x))
+                for name, x in ((name, loss(label_score, image_of)) for name, loss in losses.items())
+            },
+            **cleanlab_of(label_score, image_of, wrong, untrue),
+        },
         "matches": {
             name: of_matches(x, matches, free, expit(x) if name == "p_match" else None) for name, x in scores.items()
         },
@@ -95,10 +106,45 @@ def by_scores(judge: Judge, method: str, wrong, untrue, matches, free) -> dict:
         "score": of_labels(-rivals.own(logit, image_of), wrong, untrue),
         "mixture of losses": of_labels(np.where(p > 0, np.log(p + 1e-300), -700), wrong, untrue, p),
     }
-    for name, score in rivals.cleanlab_scores(logit, image_of).items():
-        labels[f"cleanlab, {name}"] = of_labels(score, wrong, untrue)
+    labels |= cleanlab_of(logit, image_of, wrong, untrue)
     probability = expit(logit) if method == "sigmoid" else None
     return {"labels": labels, "matches": {"score": of_matches(logit, matches, free, probability)}}
+
+
+def cleanlab_of(logit, image_of, wrong, untrue) -> dict:
+    """cleanlab's two scores of the labels, {} without cleanlab."""
+    found = rivals.cleanlab_scores(logit, image_of)
+    return {f"cleanlab, {name}": of_labels(score, wrong, untrue) for name, score in found.items()}
+
+
+def coverage(path: Path, out: Path, sets: int, noise: float = 0.2) -> None:
+    """How often the intervals of one model hold the truth, over fresh sets of 500 scenes with new wrong labels."""
+    result = out / f"{path.name}.json"
+    if result.exists():
+        return
+    model = load(path)
+    config, found = config_from_dict(model.config), []
+    for seed in range(100, 100 + sets):
+        drawn = config.copy_and_resolve_references()
+        drawn.seed = seed
+        audit = held_out(model, drawn, "test", noise, "caption")
+        found.append({name: audit[name] for name in ("share", "expected")})
+    write_text(result, to_json({"name": path.name, "noise": noise, "sets": found}))
+
+
+def coverage_table(out: Path) -> str:
+    """The intervals' coverage, and how far off the estimates were."""
+    rows = []
+    for file in sorted(out.glob("*.json")):
+        result = json.loads(file.read_text())
+        row = [result["name"].removeprefix("propensity-propensity."), f"{result['noise']:.0%}", len(result["sets"])]
+        for name in ("share", "expected"):
+            covered = [x[name]["covered"] for x in result["sets"]]
+            off = [x[name]["estimate"] / x[name]["truth"] - 1 for x in result["sets"]]
+            row += [f"{sum(covered)} of {len(covered)}", f"{np.mean(off):+.3f} ± {np.std(off, ddof=1):.3f}"]
+        rows.append(row)
+    head = ["model", "noise", "sets", "share covered", "share off by", "missing covered", "missing off by"]
+    return f"## Intervals over fresh sets of scenes\n\n{format_table(rows, head, markdown=True)}"
 
 
 def training_labels(model: Pretrained, config) -> dict:

@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.benchmarks.timing import best_seconds
 from vacsr_jax.atomic_files import to_json, write_text
+from vacsr_jax.config_files import with_new_fields
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.source import caption_pairs
 from vacsr_jax.metrics.retrieval import map_at_r, recall_at_k
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the timing")
     options = parser.parse_args(arguments)
     run = load(options.workdir)
-    source = open_split(config_from_dict(run.config), "test")
+    source = open_split(with_new_fields(config_from_dict(run.config)), "test")
     texts, image_index = caption_pairs(source)
     labels = np.arange(len(source))[:, None] == image_index[None]
     matches = source.relevance() == 1 if hasattr(source, "relevance") else labels

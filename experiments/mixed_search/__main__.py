@@ -15,6 +15,7 @@ import numpy as np
 import vacsr_jax
 from experiments.mixed_search.corpus import IMAGE, TEXT, mixed_corpus
 from vacsr_jax.atomic_files import to_json, write_text
+from vacsr_jax.config_files import with_new_fields
 from vacsr_jax.data.datasets import open_split
 from vacsr_jax.data.embeddings import Embeddings
 from vacsr_jax.data.preprocess import preprocess
@@ -82,7 +83,7 @@ def embedded(model: Pretrained, split: str) -> tuple[np.ndarray, np.ndarray, np.
 
     Scenes are 1,000, with captions that state three facts each, because one fact hardly tells a scene from others.
     """
-    config = config_from_dict(model.config)
+    config = with_new_fields(config_from_dict(model.config))
     if config.data.name == "scenes":
         with config.unlocked():
             config.data.facts, config.data.validation_size, config.data.test_size = (0.0, 0.0, 1.0), 1000, 1000

@@ -31,6 +31,7 @@ RECIPES = {
         "scenes: a match is four claims that all hold; match and label apart (propensity, conjunction)",
         (PROPENSITY, "--config.propensity.match=conjunction"),
     ),
+    "scenes-vacsr": Recipe("scenes: the paper's model, a similarity with uncertainty (vacsr)", ("--config=scenes",)),
     "scenes-web": Recipe(
         "towers to start from, trained on a web without scenes (infonce): --config.model.pretrained=scenes-web",
         ("--config=scene_web",),

@@ -1,13 +1,18 @@
 """`vacsr calibrate`: labelled pairs of embeddings and of pictures, image-text pairs, and what it refuses."""
 
 import json
+from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vacsr_jax
 from tests.small_models import untrained
+from vacsr_jax.cli.calibrate import open_pairs
+from vacsr_jax.config_files import load_config
 from vacsr_jax.main import main
+from vacsr_jax.training.checkpoint import config_to_dict
 
 N = 60
 
@@ -86,3 +91,11 @@ def test_what_is_missing_is_said(pairs, refuse):
     assert "give --model, or --embeddings=FILE" in refuse("calibrate")
     assert "--out: missing" in refuse("calibrate", f"--embeddings={pairs}")
     assert "leave --config out" in refuse("calibrate", f"--embeddings={pairs}", "--config=configs/scenes.py", "--out=x")
+
+
+def test_the_data_of_a_model_that_an_older_version_trained():
+    older = config_to_dict(load_config("scenes", []))
+    del older["data"]["absent"]
+    options = Namespace(embeddings=None, config=None, split="test", model="older")
+    source = open_pairs(SimpleNamespace(config=older), options, ["--config.data.test_size=3"])
+    assert len(source) == 3

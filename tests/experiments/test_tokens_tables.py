@@ -13,6 +13,7 @@ from experiments.tokens import variants
 from experiments.tokens.measure import fact_aurocs, named_combinations
 from vacsr_jax.data.scenes import make_scenes
 from vacsr_jax.pair.tokens import Claims, Places, TokensScorer
+from vacsr_jax.towers.base import Encoded
 
 RNG = np.random.default_rng(0)
 
@@ -107,3 +108,17 @@ def test_a_latent_scores_in_training_as_in_inference(items):
     changed = np.abs(model.apply(params, images, texts, last).logit - terms.logit).max(axis=0)
     assert changed[0] > 1e-4
     assert changed[1] < 1e-6
+
+
+@pytest.mark.slow
+def test_pooled_regions_look_at_valid_cells_alone():
+    model = variants.REGIONS.build(make_config({"tokens.dim": 8}), 0, 0.0)
+    tokens = jnp.asarray(RNG.normal(size=(1, 4, 6)), jnp.float32)
+    valid = jnp.array([[True, True, True, False]])
+    encoded = Encoded(tokens.mean(axis=1), tokens, valid)
+    params = model.init(jax.random.key(0), encoded, method="prepare_image")
+    places = model.apply(params, encoded, method="prepare_image")
+    assert places.weights.tolist() == [[1, 1, 1, 1, 0, *[1] * variants.REGIONS_COUNT]]
+    other = encoded._replace(tokens=tokens.at[0, 3].add(9.0))
+    changed = jnp.abs(model.apply(params, other, method="prepare_image").vectors - places.vectors).max(axis=-1)[0]
+    assert (changed > 1e-6).tolist() == [i == 4 for i in range(5 + variants.REGIONS_COUNT)]

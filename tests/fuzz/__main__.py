@@ -33,6 +33,7 @@ SHARES = {
     "workdir": 1,
     "arguments": 8,
     "config fields": 2,
+    "requests": 10,
     "made to harm": 0,  # each case once
 }
 
@@ -102,7 +103,7 @@ def start_worker(name: str, folder: Path, options: argparse.Namespace):
     command = [sys.executable, "-m", "tests.fuzz", f"--target={name}", *numbers, *keep]
     # No network, no accelerator, and no terminal to ask questions on.
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     log = file.with_suffix(".log").open("w")
     process = subprocess.Popen(
         [*command, f"--worker={file}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -126,10 +127,11 @@ def work(options: argparse.Namespace) -> None:
     from tests.fuzz.commands import COMMAND_TARGETS
     from tests.fuzz.harm import Cases
     from tests.fuzz.models import MODEL_TARGETS
+    from tests.fuzz.requests import REQUEST_TARGETS
     from tests.fuzz.targets import FILE_TARGETS
     from tests.fuzz.worker import fuzz, limit_memory
 
-    everything = (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS, Cases("made to harm"))
+    everything = (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS, *REQUEST_TARGETS, Cases("made to harm"))
     target = next(t for t in everything if t.name == options.target)
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = os.environ["MPLCONFIGDIR"] = folder  # so that writes are seen

@@ -16,6 +16,7 @@ from tests.fuzz.__main__ import SHARES, parse, run_all  # noqa: E402
 from tests.fuzz.commands import COMMAND_TARGETS, SMALL, verbs  # noqa: E402
 from tests.fuzz.harm import CASES  # noqa: E402
 from tests.fuzz.models import MODEL_TARGETS  # noqa: E402
+from tests.fuzz.requests import REQUEST_TARGETS  # noqa: E402
 from tests.fuzz.targets import FILE_TARGETS, Target  # noqa: E402
 from tests.fuzz.worker import attempt, fuzz  # noqa: E402
 
@@ -41,6 +42,14 @@ def test_bad_files_are_read_or_refused(name, tmp_path):
     assert found.failures == []
     assert sum(found.counts.values()) == INPUTS[name]
     assert found.counts["refused"] > INPUTS[name] / 3  # otherwise the inputs are not bad enough
+
+
+@pytest.mark.slow
+def test_hostile_requests_are_answered_or_refused(tmp_path):
+    [target] = REQUEST_TARGETS
+    found = fuzz(target, 200, 0, tmp_path)
+    assert found.failures == []
+    assert found.counts["refused"] > 100
 
 
 @pytest.mark.parametrize("target", [*FILE_TARGETS, *MODEL_TARGETS], ids=lambda target: target.name)
@@ -80,7 +89,7 @@ def test_thousands_of_bad_inputs_are_read_or_refused(name):
 
 
 def test_every_target_has_its_share():
-    names = [target.name for target in (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS)]
+    names = [target.name for target in (*FILE_TARGETS, *MODEL_TARGETS, *COMMAND_TARGETS, *REQUEST_TARGETS)]
     assert set(SHARES) == {*names, "made to harm"}
     assert {"train", "search", "standardize fit", "data check"} <= set(verbs())
 

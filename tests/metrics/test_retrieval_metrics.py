@@ -1,13 +1,14 @@
 """Retrieval metrics against tables made by hand and a naive reference."""
 
 import doctest
+import itertools
 import time
 
 import numpy as np
 import pytest
 
 from vacsr_jax.metrics import calibration, graded, retrieval, uncertainty
-from vacsr_jax.metrics.retrieval import map_at_r, rank_positives, recall_at_k, retrieval_metrics
+from vacsr_jax.metrics.retrieval import chance, map_at_r, rank_positives, recall_at_k, retrieval_metrics
 
 # One query each: scores, positives, then by hand the ranks of the positives, R-Precision, mAP@R.
 TABLE = [
@@ -124,6 +125,21 @@ def test_bad_input_is_an_error(metric, scores, positives, message):
 def test_k_below_one_is_an_error():
     with pytest.raises(ValueError, match="at least 1"):
         recall_at_k(np.eye(2), np.eye(2, dtype=bool), [0, 1])
+
+
+def test_chance_is_the_mean_over_all_orders():
+    """Of 12 candidates with 3 matches, every choice of the places that the matches have is as likely."""
+    n = 12
+    places = list(itertools.combinations(range(n), 3))
+    positives = np.zeros((len(places), n), bool)
+    for row, chosen in zip(positives, places, strict=True):
+        row[list(chosen)] = True
+    scores = np.tile(-np.arange(n, dtype=float), (len(places), 1))
+    one = np.zeros((1, n), bool)
+    one[0, :3] = True
+    expected, found = retrieval_metrics(scores, positives), chance(one)
+    for name in ("i2t/R@1", "i2t/R@5", "i2t/R@10", "i2t/mAP@R"):
+        assert found[name] == pytest.approx(expected[name])
 
 
 def test_a_usual_test_set_takes_no_time():

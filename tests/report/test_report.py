@@ -14,6 +14,7 @@ from vacsr_jax.metrics.calibration import reliability
 from vacsr_jax.metrics.uncertainty import uncertainty_bins
 from vacsr_jax.report import plots, tables
 from vacsr_jax.report.html import STATUSES, Candidate, Report, Retrieval, Table, render, write_report
+from vacsr_jax.report.run_report import MEANINGS, _rank_of_right, by_chance
 from vacsr_jax.report.tables import format_cell, format_table
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -161,6 +162,14 @@ def test_all_text_is_escaped():
     assert not any(name == "script" for name, _ in Tags(page).seen)
 
 
+def test_chance_stands_beside_the_metrics_and_every_headline_has_a_meaning():
+    labels = np.eye(10, dtype=bool)
+    found = by_chance({"true/AUROC score top/within": 0.7}, labels, labels.astype(float))
+    assert found["true/AUROC score top/within"] == 0.5
+    assert found["rsum"] == found["true/rsum"] == pytest.approx(100 * 2 * (0.1 + 0.5 + 1))
+    assert {"mAP@R", "rsum", "ECE"} <= set(MEANINGS)
+
+
 def test_absent_parts_leave_a_sentence():
     page = render(Report(title="empty"))
     Tags(page)
@@ -192,6 +201,28 @@ def test_a_status_is_told_by_word_and_sign_not_by_colour_alone():
         assert f"{sign} {status}</b>" in page
     with pytest.raises(ValueError, match=r"'match'.*labelled match"):
         render(Report(title="t", image_to_text=[Retrieval("q", [Candidate("c", 0.0, "match")])]))
+
+
+def test_a_table_explains_its_metrics_and_none_of_its_columns_is_cut_off():
+    wide = Table("wide", list("abcdefg"), [["x", *range(6)]])
+    plain = Table("plain", ["metric", "chance"], [["rsum", 32.0]], meanings={"rsum": "The sum & more."})
+    page = render(Report(title="t", tables=[plain, wide]))
+    assert "<dt>rsum</dt><dd>The sum &amp; more.</dd>" in page
+    assert page.count('<div class="wide">') == 1
+    assert '<td data-name="g">5</td>' in page
+
+
+def test_the_rank_of_the_right_picture_stands_below_a_row_that_does_not_show_it():
+    label = np.zeros(50, bool)
+    label[3] = True
+    score = -np.arange(50.0)
+    assert _rank_of_right(score, label, "picture") == ""
+    assert _rank_of_right(-score, label, "picture") == "The labelled picture is at rank 47 of 50."
+    assert _rank_of_right(score, ~label & label, "picture") == ""
+    row = Retrieval("q", [Candidate("c", 0.0, "labelled")], "The labelled text is at rank 9 of 50.")
+    page = render(Report(title="t", image_to_text=[row]))
+    assert "at rank 9 of 50" in page
+    assert "none was chosen for how well it does" in page
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.serve.conftest import base64_of
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -127,7 +129,10 @@ def test_type_slide_open_and_back(page):
 
 
 def test_drop_a_picture(page, served):
-    page.locator("input[type=file]").first.set_input_files(served / "pictures" / "p3.png")
+    file = "new File([Uint8Array.from(atob(blob), (x) => x.charCodeAt(0))], 'p3.png', {type: 'image/png'})"
+    make = f"(blob) => {{ const data = new DataTransfer(); data.items.add({file}); return data; }}"
+    data = page.evaluate_handle(make, base64_of(served / "pictures" / "p3.png"))
+    page.locator(".drop button").first.dispatch_event("drop", {"dataTransfer": data})
     page.get_by_text("for your picture").wait_for()
     assert "p3.png" in ids(page)
     texts = page.get_by_role("checkbox", name="texts")

@@ -81,6 +81,10 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     out = Path(options.out)
     if options.drop is not None or options.add is not None:
         dropped, added = chosen(found, options.drop, options.add)
+        if len(added) == options.most:
+            found.cautions.append(
+                f"all {options.most:,} listed matches are as likely as --add; raise --most to add more"
+            )
         files = write_cleaned(out / "cleaned", found.data, dropped, added, about["data"]["form"])
         summary["cleaned"] = {
             "drop": options.drop,
@@ -203,11 +207,18 @@ def page_of(found: Findings, duplicates, summary: dict[str, Any], options: argpa
         for (i, j), p in zip(found.missing[:LISTED], found.p_match[:LISTED], strict=True)
     ]
     shown = {i for x in labels for i in (x.image, *x.better)} | {x.image for x in matches}
+    pictures = {i: picture_of(source, i) for i in sorted(shown)}
+
+    def name(i: int) -> str:
+        """An image's id, and where there is no picture of it a caption that it is labelled with."""
+        own = np.flatnonzero(found.data.image_of == i)[:1] if pictures[i] is None else []
+        return " ".join([str(source.ids[i]), *(f"“{captions[j]}”" for j in own)])
+
     return AuditPage(
         labels=labels,
         matches=matches,
-        pictures={i: picture_of(source, i) for i in sorted(shown)},
-        names={i: str(source.ids[i]) for i in sorted(shown)},
+        pictures=pictures,
+        names={i: name(i) for i in pictures},
         wrong_histogram=np.histogram(p_wrong, len(found.histogram), (0, 1))[0],
         match_histogram=found.histogram,
         thresholds=(options.drop, options.add),

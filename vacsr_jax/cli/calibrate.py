@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vacsr_jax.cli.verbs import Verbs
-from vacsr_jax.config_files import apply_overrides, load_config
+from vacsr_jax.config_files import apply_overrides, load_config, with_new_fields
 
 if TYPE_CHECKING:
     from vacsr_jax.calibration import Calibration
@@ -218,5 +218,5 @@ def open_pairs(model: Pretrained, options: argparse.Namespace, overrides: list[s
     if config is None:
         if model.config is None:
             raise ValueError(f"{options.model} does not name its data; give --config=FILE, or --labels=CSV")
-        config = apply_overrides(config_from_dict(model.config), overrides)
+        config = apply_overrides(with_new_fields(config_from_dict(model.config)), overrides)
     return open_split(config, options.split or "validation")

@@ -192,7 +192,7 @@ def evaluate_on_captions(
         "cut training captions": finished.cut,
     }
     write_text(workdir / EVALUATION, to_json({"step": best.step, **columns, **facts, "config": best.config}))
-    title = f"{config.method} on {config.data.name}"
+    title = f"{workdir.resolve().name}: {config.method} on {config.data.name}"
     curves = read_metrics(workdir / METRICS)
     explain = best.explain if best.model.pair.explains else None
     write_report(

@@ -156,6 +156,32 @@ def _over_positives(gains: np.ndarray, ranks: PositiveRanks) -> np.ndarray:
     return sums / ranks.n_positives
 
 
+def chance(positives: np.ndarray) -> dict[str, float]:
+    """What `retrieval_metrics` gives on average for a ranking at random, without R-Precision.
+
+    A query with R positives among n candidates has one among the first k with probability 1 - C(n-R, k) / C(n, k). Of a
+    random order, E[P(i) rel(i)] = R / (n i) (1 + (i-1) (R-1) / (n-1)).
+
+    >>> found = chance(np.eye(20, dtype=bool))
+    >>> round(found["i2t/R@5"], 6), round(found["rsum"], 6)
+    (0.25, 160.0)
+    """
+    result: dict[str, float] = {}
+    for direction, p in (("i2t", positives), ("t2i", positives.T)):
+        n, counts = p.shape[1], p.sum(axis=1)
+        counts, weights = np.unique(counts[counts > 0], return_counts=True)
+        for k in RSUM_KS:
+            missed = [np.prod([max(0, n - r - j) / (n - j) for j in range(min(k, n))]) for r in counts]
+            result[f"{direction}/R@{k}"] = float(np.average(1 - np.array(missed), weights=weights))
+        precision = [
+            np.sum((1 + (i - 1) * (r - 1) / max(1, n - 1)) / i) / n for r in counts for i in [np.arange(1, r + 1)]
+        ]
+        result[f"{direction}/mAP@R"] = float(np.average(precision, weights=weights))
+    result["rsum"] = 100 * sum(result[f"{d}/R@{k}"] for d in ("i2t", "t2i") for k in RSUM_KS)
+    result["mAP@R"] = (result["i2t/mAP@R"] + result["t2i/mAP@R"]) / 2
+    return result
+
+
 def retrieval_metrics(scores: np.ndarray, positives: np.ndarray) -> dict[str, float]:
     """Every metric of this file in both directions, from one ranking each.
 

@@ -54,7 +54,7 @@ class AuditPage:
     Attributes:
       labels, matches: the first of each list.
       pictures: of the images that are shown: uint8 [h, w, 3], or None where an image is only an embedding.
-      names: of the same images.
+      names: of the same images, to print below them.
       wrong_histogram, match_histogram: counts in equal bins from 0 to 1.
       thresholds: of p_wrong and of p_match; None where nothing is cleaned.
       summary: the content of summary.json.
@@ -251,6 +251,7 @@ align-items:center;justify-content:space-between}
 background:var(--card);padding:12px}
 .item figure{margin:0}
 .item .own img{width:160px;height:160px;object-fit:contain}
+.item .other:not(:has(img)){width:132px}
 .item .other{width:88px}.item .other img{width:88px;height:88px;object-fit:contain}
 .item figcaption{font-size:.76rem;overflow-wrap:anywhere;margin:2px 0 0}
 .words .p{margin:6px 0;color:var(--soft);font-variant-numeric:tabular-nums}

@@ -16,6 +16,7 @@ from vacsr_jax.metrics.uncertainty import UncertaintyBins
 from vacsr_jax.report import plots
 from vacsr_jax.report.tables import Cell, format_cell
 
+WIDE = 5  # a table with more columns than this becomes a list on a phone
 # status -> (sign, CSS class). The last two are for data without a known truth.
 STATUSES = {
     "labelled match": ("✓", "yes"),
@@ -28,12 +29,16 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; see `tables.format_cell` for its cells. `note` says how to read it."""
+    """A titled table; see `tables.format_cell` for its cells.
+
+    `note` says how to read it, and `meanings` maps names that stand in it to a sentence each.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A query (a text or a picture) and its candidates, best first."""
+    """A query (a text or a picture) and its candidates, best first; `note` says what they do not show."""
 
     query: np.ndarray | str
     candidates: Sequence[Candidate]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,11 +149,16 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(str(c))}</th>' for c in table.columns)
     lines = []
     for first, *rest in table.rows:
-        cells = "".join(f"<td>{escape(format_cell(cell))}</td>" for cell in rest)
+        named = zip(table.columns[1:], rest, strict=True)
+        cells = "".join(f'<td data-name="{escape(str(c))}">{escape(format_cell(x))}</td>' for c, x in named)
         lines.append(f'<tr><th scope="row">{escape(format_cell(first))}</th>{cells}</tr>')
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    if table.meanings:
+        terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(x)}</dd>" for name, x in table.meanings.items())
+        note += f'<dl class="note">{terms}</dl>'
+    wide = ' class="wide"' if len(table.columns) > WIDE else ""
     return (
-        f'<div><h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div{wide}><h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>{note}</div>"
     )
 
@@ -161,6 +172,7 @@ def _retrievals(report: Report, retrievals: Sequence[Retrieval]) -> str:
         if has_uncertainty
         else "logit: the score that ranks; this model has no uncertainty."
     )
+    note += " The queries stand at equal distances in the split: none was chosen for how well it does."
     if not report.truth_known:
         note += " Only the labels are known here: an unlabelled pair may be a true match."
     return f'<p class="note">{escape(note)}</p>' + "".join(map(_retrieval, retrievals))
@@ -171,7 +183,9 @@ def _retrieval(retrieval: Retrieval) -> str:
     pictures = any(not isinstance(c.content, str) for c in retrieval.candidates)
     items = "".join(map(_candidate, retrieval.candidates))
     kind = "pictures" if pictures else "texts"
-    return f'<article><div class="query">{query}</div><ol class="{kind}">{items}</ol></article>'
+    note = f'<p class="note">{escape(retrieval.note)}</p>' if retrieval.note else ""
+    ranked = f'<div class="ranked"><ol class="{kind}">{items}</ol>{note}</div>'
+    return f'<article><div class="query">{query}</div>{ranked}</article>'
 
 
 def _candidate(candidate: Candidate) -> str:
@@ -192,7 +206,8 @@ def _explanations(report: Report) -> str:
     if not report.explanations:
         return _absent("This model compares an image and a text as wholes, so it cannot say which word found what.")
     note = (
-        "For captions spread over the split, the image that ranks first. Each word looks for its place: the lit part "
+        "For captions at equal distances in the split, half of them with a match in first place and half without, the "
+        "image that ranks first. Each word looks for its place: the lit part "
         "of the picture is where it was found, a frame means the picture as a whole. The bar is what the word "
         "multiplies the match probability by. Words that hardly count are left out."
     )
@@ -318,7 +333,7 @@ li{border:1px solid var(--grid);border-top:4px solid var(--tone);border-radius:6
 .pictures .badge{flex-basis:100%}
 .yes{--tone:var(--yes)}.found{--tone:var(--found)}.no{--tone:var(--no)}.plain{--tone:var(--soft)}
 @media (min-width:700px){article:has(.texts){display:flex;gap:20px}article:has(.texts) .query{flex:none;width:112px}
-.texts{flex:1}.texts li{padding-block:4px}section>figure{display:flex;gap:28px;align-items:center}
+.ranked{flex:1}.texts li{padding-block:4px}section>figure{display:flex;gap:28px;align-items:center}
 section>figure svg{flex:none;width:580px;max-width:64%}
 .texts li{display:flex;justify-content:space-between;align-items:baseline;gap:16px}
 .texts .facts{flex:none;margin:0}.texts .facts span{min-width:4.2em}}
@@ -328,7 +343,13 @@ figure{margin:0 0 12px}
 svg{display:block;width:100%;height:auto;stroke-linejoin:round;background:var(--card);border:1px solid var(--grid);
 border-radius:10px;padding:10px}
 svg text{font-family:inherit!important}
-@media (max-width:500px){header,main{padding-inline:14px}th,td{padding:6px 8px;font-size:.86rem}svg{padding:4px}}
+dl.note{display:grid;grid-template-columns:auto 1fr;gap:4px 12px}dt{font-weight:600}dd{margin:0}
+@media (max-width:500px){header,main{padding-inline:14px}th,td{padding:6px 8px;font-size:.86rem}svg{padding:4px}
+th:first-child{white-space:normal}.wide table,.wide tbody{display:block}.wide thead{display:none}
+.wide tr{display:grid;grid-template-columns:repeat(3,1fr);border-bottom:1px solid var(--grid)}
+.wide th:first-child{grid-column:1/-1;font-weight:600}.wide th,.wide td{border:0;text-align:left}
+.wide td::before{content:attr(data-name);display:block;color:var(--soft);font-size:.75rem}
+dl.note{grid-template-columns:1fr}dd{margin:0 0 6px}}
 pre{overflow-x:auto;background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:12px;font-size:.84rem}
 summary{cursor:pointer;color:var(--c0)}
 """

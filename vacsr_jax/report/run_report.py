@@ -11,6 +11,7 @@ from vacsr_jax.evaluation.explanation import Explanation
 from vacsr_jax.evaluation.retrieval import Evaluation
 from vacsr_jax.evaluation.uncertainty_figures import pair_classes
 from vacsr_jax.metrics.calibration import reliability
+from vacsr_jax.metrics.retrieval import chance
 from vacsr_jax.report.explanation import explanation_svg
 from vacsr_jax.report.html import Candidate, Explained, Report, Retrieval, Table
 from vacsr_jax.report.tables import Cell, format_table
@@ -49,6 +50,36 @@ HEADLINES = (
 )
 
 
+# What a metric means, for a reader who has not met it. The name is part of the metric's.
+MEANINGS = {
+    "mAP@R": (
+        "A query has R matches, and its first R candidates are looked at. Each match among them counts the share of "
+        "matches down to its place; the sum is divided by R. 1: all of them are matches."
+    ),
+    "nDCG": "Graded relevance, discounted by place, over that of the best order. 1 is best.",
+    "Spearman": "How well the order of the candidates agrees with graded relevance, -1 to 1. Chance gives 0.",
+    "R@": "R@K: the share of queries with a match among the first K candidates.",
+    "rsum": "The sum of R@1, R@5 and R@10 in both directions, in per cent: 600 is best.",
+    "ECE": (
+        "Expected calibration error: how far the predicted probability of a match lies from the share of matches, on "
+        "average. 0 is best. A model that answers every pair with the share of all matches has 0 as well, so read it "
+        "beside a ranking metric."
+    ),
+    "AUROC": (
+        "How well the score (or uncertainty) tells unlabelled matches from true negatives among each caption's 20 best "
+        "pairs, pooled over captions or within each. Chance gives 0.5."
+    ),
+}
+
+
+def by_chance(metrics: Mapping[str, float], labels: np.ndarray, relevance: np.ndarray | None) -> dict[str, float]:
+    """What a random order gives for those of the metrics where that is known, against the labels and the truth."""
+    found = chance(labels) | {name: 0.5 for name in metrics if "AUROC" in name} | {"true/Spearman": 0.0}
+    if relevance is not None:
+        found |= {f"true/{name}": value for name, value in chance(relevance == 1).items()}
+    return found
+
+
 def metric_rows(columns: Mapping[str, Mapping[str, float]], names=HEADLINES) -> list[list]:
     """Returns one row per metric that any column has: its name, then each column's value or None."""
     present = [name for name in names if any(name in metrics for metrics in columns.values())]
@@ -74,16 +105,24 @@ def build_report(
     `explain` is the model's explanation of an image and a text, if it has one.
     """
     labels, relevance, uncertainty = evaluation.labels, evaluation.relevance, evaluation.scores.uncertainty
-    note = (
-        "Metrics under true/ use the known truth, the others the labels, which name one image per caption. AUROC: "
-        "unlabelled matches against true negatives among each caption's 20 best pairs, pooled and within captions. "
-        "ECE: 0 is best."
-    )
+    columns = {"chance": by_chance(evaluation.metrics, labels, relevance), **columns}
+    note = "i2t asks with images, t2i with texts. Chance is the mean over all orders of the candidates."
+    if relevance is not None:
+        note = (
+            "Metrics under true/ use the known truth, the others the labels, which name one image per caption. " + note
+        )
+    shown = " ".join(name for name, *_ in metric_rows(columns))
     return Report(
         title=title,
         subtitle=f"{len(source)} images, {labels.shape[1]} captions",
         tables=[
-            Table("Test split", ["metric", *columns], metric_rows(columns), "" if relevance is None else note),
+            Table(
+                "Test split",
+                ["metric", *columns],
+                metric_rows(columns),
+                note,
+                {name: meaning for name, meaning in MEANINGS.items() if name in shown},
+            ),
             _distributions(evaluation),
         ],
         text_to_image=_retrievals(source, evaluation, transpose=True),
@@ -133,8 +172,18 @@ def _retrievals(source: Source, evaluation: Evaluation, *, transpose: bool) -> l
         best = np.argsort(-score[query])[:CANDIDATES]
         pairs = [(int(b), query) if transpose else (query, int(b)) for b in best]
         candidates = [_candidate(source, texts, evaluation, i, j, transpose) for i, j in pairs]
-        found.append(Retrieval(texts[query] if transpose else shown(source, int(query)), candidates))
+        right = evaluation.labels[:, query] if transpose else evaluation.labels[query]
+        note = _rank_of_right(score[query], right, "picture" if transpose else "text")
+        found.append(Retrieval(texts[query] if transpose else shown(source, int(query)), candidates, note))
     return found
+
+
+def _rank_of_right(score: np.ndarray, right: np.ndarray, what: str) -> str:
+    """Where the best labelled candidate is, if the row does not show it."""
+    if not right.any():
+        return ""
+    rank = 1 + int((score > score[right].max()).sum())
+    return "" if rank <= CANDIDATES else f"The labelled {what} is at rank {rank:,} of {len(score):,}."
 
 
 def _explanations(source: Source, evaluation: Evaluation, explain: Callable) -> list[Explained]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -16,11 +17,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 
 from vacsr_jax.atomic_files import parse_json
+from vacsr_jax.search.stores.base import Known
 from vacsr_jax.serve.batching import BusyError
 from vacsr_jax.serve.engine import SECONDS, Engine, json_scores
 from vacsr_jax.serve.guard import Guard, Refusal
-from vacsr_jax.serve.pictures import Pictures
-from vacsr_jax.serve.requests import TooLargeError, parse_embed, parse_score, parse_search
+from vacsr_jax.serve.pictures import Encoded, Pictures, encoded_picture
+from vacsr_jax.serve.requests import Document, TooLargeError, parse_embed, parse_score, parse_search
 
 CONNECTIONS = 1024  # at once; another one gets 503
 SHOWN_FOR = "private, max-age=3600"  # how long a browser keeps a picture
@@ -47,7 +49,7 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
     from vacsr_jax.serve.style import STYLE, make_theme
 
     app = FastAPI(title="vacsr", docs_url=None, redoc_url=None, openapi_url=None)
-    pictures = Pictures(engine.index.contents, engine.kinds)
+    pictures = Pictures()
 
     @app.post("/api/search")
     async def search(request: Request) -> Response:
@@ -71,11 +73,12 @@ def make_app(engine: Engine, uploads: Path, token: str | None = None) -> Guard:
 
     @app.get("/thumbnail")
     async def thumbnail(id: str) -> Response:
-        return await shown(pictures.thumbnail, id)
+        remembered = pictures.remembered(id)
+        return shown(remembered or await encoded(engine, id, functools.partial(pictures.thumbnail, id)))
 
     @app.get("/picture")
     async def picture(id: str) -> Response:
-        return await shown(pictures.picture, id)
+        return shown(await encoded(engine, id, encoded_picture))
 
     app.add_exception_handler(404, absent)
     app.add_exception_handler(405, absent)
@@ -144,12 +147,20 @@ def reply(values: Any, status: int = 200) -> Response:
     return Response(json.dumps(values, ensure_ascii=False), status, media_type="application/json")
 
 
-async def shown(picture: Callable[[str], tuple[bytes, str]], document: str) -> Response:
+async def encoded(engine: Engine, document: str, encode: Callable[[Known], Encoded]) -> Encoded:
+    """A picture of the index; a Refusal with status 404 if there is none that can be shown."""
     try:
-        blob, kind = await run_in_threadpool(picture, document)
-    except KeyError:
+        async with asyncio.timeout(SECONDS):
+            known = await asyncio.wrap_future(engine.submit(Document(document)))
+            return await run_in_threadpool(encode, known)
+    except ValueError:  # whose message may name a file
         raise Refusal(404, f"the index has no picture {document!r:.200} that can be shown") from None
-    return Response(blob, media_type=kind, headers={"Cache-Control": SHOWN_FOR})
+    except (BusyError, TimeoutError):
+        raise Refusal(503, "the server is busy; try again in a moment") from None
+
+
+def shown(picture: Encoded) -> Response:
+    return Response(picture.blob, media_type=picture.media_type, headers={"Cache-Control": SHOWN_FOR})
 
 
 class Server(uvicorn.Server):

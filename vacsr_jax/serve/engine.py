@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,8 +15,10 @@ from PIL import Image
 from vacsr_jax.pretrained import EmbeddingModel, Pretrained, Scores
 from vacsr_jax.search.index import MixedIndex
 from vacsr_jax.search.index.rerank import Reranked, rerank_hits
+from vacsr_jax.search.index.stored import StoredIndex
 from vacsr_jax.search.standardize.diagnosis import Diagnosis
 from vacsr_jax.search.standardize.ranking import Hits
+from vacsr_jax.search.stores.base import Known
 from vacsr_jax.serve.answers import OTHER, json_answer, not_reranked, number, without_z
 from vacsr_jax.serve.batching import Batcher
 from vacsr_jax.serve.encoder import Encoder
@@ -56,19 +59,19 @@ class Engine:
         self.together = 64 if jax.default_backend() != "cpu" else 8
         self.embedder = Encoder(model, index.contents, self.together, "embed")
         self.scorer = Encoder(rerank, index.contents, self.together, "score") if rerank else self.embedder
-        self.kinds = index.kinds
-        self._counts = {name: index.store.count(name) for name in index.store.modalities}
         self._about = {
-            "documents": self._counts,
+            "documents": {name: index.store.count(name) for name in index.store.modalities},
             "model": model.fingerprint(),
             "rerank": rerank.fingerprint() if rerank else None,
         }
+        self._stored = isinstance(index, StoredIndex)
+        self._kinds = {} if self._stored else {x: name for name in self.modalities for x in index.store.ids(name)}
         self._batcher = Batcher(self._answer, kind_of, together=self.together, waiting=WAITING)
         self._diagnosis: Diagnosis | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self._counts)
+        return self.index.store.modalities
 
     @property
     def explains(self) -> bool:
@@ -76,7 +79,7 @@ class Engine:
         return self.scorer.model.model.pair.explains
 
     def submit(self, request: Any) -> Future:
-        """The future answer to a `Search`, `Score`, `Embed`, `Explain` or `Diagnose`; see `Batcher.submit`."""
+        """The future answer to one of the classes of `requests`; a `Document` asks for what is `Known` of it."""
         return self._batcher.submit(request, SECONDS)
 
     def ask(self, request: Any) -> Any:
@@ -116,6 +119,8 @@ class Engine:
             return [self._score(request) for request in requests]
         if isinstance(requests[0], Embed):
             return self._embed(requests)
+        if isinstance(requests[0], Document):
+            return [self._known(request.id) for request in requests]
         if isinstance(requests[0], Diagnose):
             return [self._diagnose()] * len(requests)
         return [self.scorer.model.explain(self.scorer.content(x.image, "image"), x.text) for x in requests]
@@ -128,14 +133,14 @@ class Engine:
         vectors = self.embedder.model.cosine_vectors(items)
         more = isinstance(first.query, Document)  # which finds itself
         limits = self._limits(first.modalities)
-        most = sum(min(n, limits.get(name, MANY)) for name, n in self._counts.items())
+        most = sum(min(n, limits.get(name, n)) for name, n in self._about["documents"].items())
         k = max(request.k for request in requests) + more
         if most == 0:
             raise ValueError("modalities: got none that has documents")
         k = min(k, most)
-        hits = self.index.search(
-            vectors, k, query_modality=modality, prior=dict(first.prior), per_modality_k=limits or None
-        )
+        where = json.loads(first.where) if first.where else None
+        options: dict[str, Any] = {"query_modality": modality, "prior": dict(first.prior), "where": where}
+        hits = self.index.search(vectors, k, per_modality_k=limits or None, **options)
         return [self._ranked(x, Hits(*(column[i] for column in hits)), modality, most) for i, x in enumerate(requests)]
 
     def _ranked(self, request: Search, hits: Hits, modality: str, most: int) -> dict[str, Any] | Exception:
@@ -153,7 +158,7 @@ class Engine:
             ranked = not_reranked(hits)
         if self.index.ranks_by_cosine(modality):
             ranked = without_z(ranked)
-        query = self.index.contents.get(request.query.id) if isinstance(request.query, Document) else request.query
+        query = self._known(request.query.id).content if isinstance(request.query, Document) else request.query
         return json_answer(query if isinstance(query, str) else None, modality, ranked, self.index.contents)
 
     def _reranked(self, hits: Hits, query: Content, modality: str) -> Reranked:
@@ -215,10 +220,23 @@ class Engine:
 
     def _modality(self, query: Content) -> str:
         if isinstance(query, Document):
-            if query.id not in self.kinds:
-                raise ValueError(f"the index has no document {query.id!r:.200}")
-            return self.kinds[query.id]
+            return self._known(query.id).modality
         return "text" if isinstance(query, str) else "image"
+
+    def _known(self, document: str) -> Known:
+        """A document's modality and content.
+
+        Raises:
+          ValueError: if the index does not have it.
+        """
+        if self._stored:
+            known = self.index.known([document]).get(document)
+        else:
+            kind = self._kinds.get(document)
+            known = None if kind is None else Known(kind, self.index.contents.get(document))
+        if known is None:
+            raise ValueError(f"the index has no document {document!r:.200}")
+        return known
 
     def _limits(self, modalities: Sequence[str] | None) -> Mapping[str, int]:
         """`per_modality_k` that leaves only the modalities asked for."""
@@ -230,15 +248,12 @@ class Engine:
         return {name: 0 for name in self.modalities if name not in modalities}
 
 
-MANY = 1 << 31
-
-
 def kind_of(request: Any) -> Hashable:
     """Requests of one kind are answered in one call: searches alike but for the query, and embeddings."""
     if not isinstance(request, Search):
         return type(request).__name__
     query = request.query.id if isinstance(request.query, Document) else type(request.query).__name__
-    return query, request.k.bit_length(), request.prior, request.modalities, request.rerank
+    return query, request.k.bit_length(), request.prior, request.modalities, request.where, request.rerank
 
 
 def json_scores(scored: Scored) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Guard:
         async def answer(message: Any) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                if message["status"] >= 500 and scope["path"].startswith("/gradio_api/"):  # it failed at a bad event
+                    raise Refusal(400, "this is nothing that the page sends")
                 started = True
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ class Search:
     k: int = 10
     prior: tuple[tuple[str, float], ...] = ()
     modalities: tuple[str, ...] | None = None
+    where: str | None = None  # JSON
     rerank: bool = True
 
 
@@ -90,13 +92,14 @@ class Diagnose:
 
 
 def parse_search(given: Any, prepare: Prepare) -> Search:
-    """A search from {"text" | "image" | "like": the query, "k", "prior", "modalities", "rerank"}.
+    """A search from {"text" | "image" | "like": the query, "k", "prior", "modalities", "where",
+    "rerank"}.
 
     Raises:
       ValueError: for anything else, in one line that names the field.
       TooLargeError: for a picture over the limits.
     """
-    given = fields(given, ("text", "image", "like", "k", "prior", "modalities", "rerank"))
+    given = fields(given, ("text", "image", "like", "k", "prior", "modalities", "where", "rerank"))
     queries = [name for name in ("text", "image", "like") if name in given]
     if len(queries) != 1:
         raise ValueError(
@@ -112,6 +115,10 @@ def parse_search(given: Any, prepare: Prepare) -> Search:
     prior = given.get("prior", {})
     if not isinstance(prior, Mapping):
         raise ValueError(f'prior: got {shown(prior)}, expected an object such as {{"image": 0.5}}')
+    where = given.get("where")
+    if where is not None and not isinstance(where, Mapping):
+        raise ValueError(f'where: got {shown(where)}, expected an object such as {{"source": "web"}}')
+    where = json.dumps(where, sort_keys=True) if where else None
     offsets = tuple((text("prior", name), real(f"prior: {name}", x)) for name, x in sorted(prior.items()))
     [name] = queries
     if name == "text":
@@ -120,7 +127,7 @@ def parse_search(given: Any, prepare: Prepare) -> Search:
         query = picture("image", given["image"], prepare)
     else:
         query = Document(text("like", given["like"]))
-    return Search(query, k, offsets, modalities, rerank)
+    return Search(query, k, offsets, modalities, where, rerank)
 
 
 def parse_score(given: Any, prepare: Prepare) -> Score:

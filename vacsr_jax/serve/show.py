@@ -16,6 +16,7 @@ from vacsr_jax.report import plots
 from vacsr_jax.report.explanation import explanation_svg
 from vacsr_jax.report.search_page import NOUNS, Found, found_list, kind_of
 from vacsr_jax.search.standardize.diagnosis import Diagnosis
+from vacsr_jax.search.stores.base import Known
 from vacsr_jax.serve.engine import INTERVAL, Engine, Scored
 from vacsr_jax.serve.requests import Document, Explain, Score, Squares
 
@@ -104,10 +105,7 @@ def buttons(x: Found) -> str:
 
 def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document: str) -> str:
     """A document, and how the model that scores compares it with the query (None: nothing was asked)."""
-    modality = engine.kinds.get(document)
-    if modality is None:
-        raise ValueError(f"The index has no document {document!r:.200}.")
-    held = engine.index.contents.get(document)
+    modality, held = engine.ask(Document(document))
     if modality == "image" and held is not None:
         shown = f'<a href="{address("picture", document)}" target="_blank" rel="noopener" title="the whole picture">'
         shown += f'<img class="whole" src="{address("picture", document)}" alt="{escape(document)}"></a>'
@@ -116,7 +114,7 @@ def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document
     parts = [
         f"<h2>{escape(NOUNS.get(modality, modality).capitalize())}</h2>{shown}<p><code>{escape(document)}</code></p>"
     ]
-    pair = as_pair(engine, content, query, document, modality)
+    pair = as_pair(engine, content, document, Known(modality, held))
     if query is None:
         return wrapped("".join(parts))
     if pair is None:
@@ -136,21 +134,18 @@ def detail(engine: Engine, content: Any, query: tuple[str, str] | None, document
     return wrapped("".join(parts))
 
 
-def as_pair(engine: Engine, content: Any, query: Any, document: str, modality: str) -> tuple[Any, Any] | None:
+def as_pair(engine: Engine, content: Any, document: str, known: Known) -> tuple[Any, Any] | None:
     """The picture and the text to compare, or None for two pictures, two texts, or a document without content."""
-    if content is None or engine.index.contents.get(document) is None:
+    if content is None or known.content is None:
         return None
-    asked = (
-        engine.kinds.get(content.id)
-        if isinstance(content, Document)
-        else {str: "text", Squares: "image"}[type(content)]
-    )
-    if {asked, modality} != {"image", "text"}:
+    if isinstance(content, Document):
+        asked, text = engine.ask(content)
+        content = text if asked == "text" else content
+    else:
+        asked = "text" if isinstance(content, str) else "image"
+    if {asked, known.modality} != {"image", "text"} or content is None:
         return None
-    if isinstance(content, Document) and asked == "text":
-        content = engine.index.contents.get(content.id)
-    one = engine.index.contents[document] if modality == "text" else Document(document)
-    return (content, one) if modality == "text" else (one, content)
+    return (content, known.content) if asked == "image" else (Document(document), content)
 
 
 def unscored(engine: Engine, modality: str, held: str | None) -> str:

@@ -23,7 +23,9 @@ from experiments.benchmarks import baselines
 from experiments.benchmarks.timing import best_seconds, copy_gigabytes_per_second, machine, seconds
 from vacsr_jax.atomic_files import to_json, write_text
 from vacsr_jax.ops.precision import product_dtype
+from vacsr_jax.ops.vectors import unit
 from vacsr_jax.pair.adapter import scale_embedding
+from vacsr_jax.pair.tokens import Claims, Places, TokensScorer
 from vacsr_jax.pair.vacsr import VariationalAdapter
 from vacsr_jax.pair.vacsr_objective import vacsr_objective
 from vacsr_jax.report.tables import format_table
@@ -35,6 +37,9 @@ TYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 LOSS = {"kl": 5e-4, "recon": 1.0, "positive": 1.0, "negative": 1.0}
 LOSS |= {"hard_negatives": 1, "hard": "similarity", "reduction": "row"}
 TRAIN_TILE = 512
+TOKENS = 512, 512, 32  # images, texts and dimension of token matching on scenes
+TOKEN_PLACES = {"cells": 5, "pairs": 17}  # of an image
+TOKEN_LENGTH = 20
 SECONDS = 270  # of the whole run; on a slow or busy machine the largest training steps are left out
 
 
@@ -153,6 +158,33 @@ def fast_precision() -> str:
     return "_bf16" if product_dtype(jnp.bfloat16) == jnp.bfloat16 else ""
 
 
+def tokens_scorer(images: int, texts: int, dim: int, places: int, length: int):
+    """A scorer of token matching with drawn items: unit vectors, weights and biases."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    vectors = unit(jax.random.normal(keys[0], (images, places, dim)))
+    claims = unit(jax.random.normal(keys[1], (texts, length, dim)))
+    weights, biases = jax.random.uniform(keys[2], (texts, length)), -3 + jax.random.normal(keys[3], (texts, length))
+    items = Places(vectors, jnp.ones((images, places))), Claims(claims, weights, biases)
+    return TokensScorer(jnp.float32(10), jnp.array([1.0, 0.0])), *jax.device_get(items)
+
+
+def tokens(rounds: int) -> dict[str, float]:
+    """Pairs a second of token matching at the size of scenes, alone and with ordered pairs, and its products' FLOP/s.
+
+    A pair takes `places` x `length` products of `dim` numbers, then as many exponentials: what bounds it are these.
+    """
+    contenders, work = {}, {}
+    for name, places in TOKEN_PLACES.items():
+        scorer, *items = tokens_scorer(*TOKENS, places, TOKEN_LENGTH)
+        for precision, dtype in TYPES.items():
+            form = f"{name}, {precision}"
+            contenders[form] = functools.partial(pair_scoring.score_all, scorer.in_precision(dtype), *items)
+            work[form] = 2 * places * TOKEN_LENGTH * TOKENS[2]
+    times, pairs = best_seconds(contenders, rounds), TOKENS[0] * TOKENS[1]
+    rates = {f"tokens, {form}: pairs/s": pairs / times[form] for form in contenders}
+    return rates | {f"tokens, {form}: GFLOP/s of its products": pairs * work[form] / times[form] / 1e9 for form in work}
+
+
 def growth(rounds: int) -> dict[str, float]:
     """Pairs a second of scores in half precision as the grid and the dimension grow."""
     shapes = [(64, 64, D), (256, 64, D), (64, 256, D), (256, 256, D), (256, 256, 128), (256, 256, 512), (64, 64, 2048)]
@@ -191,6 +223,7 @@ def report(rounds: int, batches: tuple[int, ...]) -> dict[str, Any]:
         for t in ("", "_bf16")
     }
     result["growth_pairs_per_s"] = growth(rounds)
+    result |= tokens(rounds)
     pair_seconds = result[f"{first}{fast_precision()}_s"] / batches[0] ** 2
     result |= large_steps(batches[1:], pair_seconds, SECONDS - (time.perf_counter() - begun))
     return result

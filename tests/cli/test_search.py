@@ -125,6 +125,22 @@ def test_the_second_stage_orders_the_pictures_of_a_text(files, capsys):
     assert (np.diff(logits) <= 0).all()
 
 
+def test_more_candidates_are_ordered_than_are_shown(files, capsys, refuse):
+    search = [
+        "search",
+        f"--index={files / 'index'}",
+        "--text=two cats",
+        "--prior=image=100",
+        f"--rerank={files / 'clip'}",
+    ]
+    main([*search, "--k=5"])
+    best = [shown for _, shown, _ in rows(capsys.readouterr().out)]
+    main([*search, "--k=2", "--candidates=5"])
+    assert [shown for _, shown, _ in rows(capsys.readouterr().out)] == best[:2]
+    without = refuse("search", f"--index={files / 'index'}", "--text=two cats", "--candidates=5")
+    assert "--candidates: these are what --rerank orders" in without
+
+
 @pytest.mark.slow
 def test_embeddings_of_any_model(files, tmp_path, capsys):
     main(["embed", *index_options(files), f"--out={tmp_path / 'documents.npz'}"])

@@ -246,3 +246,16 @@ def test_what_cannot_be_is_said():
         coarser(jnp.zeros((1, 15, 2)), jnp.zeros((1, 15)), 8)
     with pytest.raises(ValueError, match=r"tokens\.places: got 'patches', expected one of whole, cells, pairs"):
         model_of(places="patches").init(jax.random.key(0), *encoded(), method=touch)
+
+
+def test_the_vector_of_a_store_is_the_mean_fit():
+    """Its inner product is sum_l w_l mean_p <t_l, p>, over the places that are there."""
+    model = model_of()
+    rng = np.random.default_rng(0)
+    places, claims = unit(rng.normal(size=(3, 5, 8))), unit(rng.normal(size=(4, 6, 8)))
+    there, weights = (rng.random((3, 5)) < 0.7).astype(np.float64), rng.random((4, 6))
+    there[:, 0] = 1
+    found = model.direction(Places(places, there)) @ model.direction(Claims(claims, weights, weights)).T
+    fits = np.einsum("npd,mld->nmlp", places, claims)
+    mean = np.einsum("nmlp,np->nml", fits, there) / there.sum(axis=1)[:, None, None]
+    np.testing.assert_allclose(found, np.einsum("nml,ml->nm", mean, weights), atol=1e-12)

@@ -35,7 +35,8 @@ EXAMPLE = """example:
 
 Results are ranked by z: how far a similarity lies above a typical best match of its modality, in standard deviations. A
 prior is added to it: image=0.5 shows more pictures. --rerank orders the results of the other modality by a trained
-model, which reads the pictures and texts themselves, and shows its uncertainty. A model on embeddings
+model, which reads the pictures and texts themselves, and shows its uncertainty. With --candidates it orders more of
+them than are shown. A model on embeddings
 (configs/embeddings.py) reads the vectors of the index instead. --json prints one object a query, on a line: query,
 modality, and hits, each with id, modality, z, cosine, probability, uncertainty and content (a picture's file, or the
 text). A number that the index or model does not give is null."""
@@ -70,6 +71,12 @@ def register(verbs: Verbs) -> None:
     )
     parser.add_argument("--model", help="the model that embeds the query (default: the one that embedded the index)")
     parser.add_argument("--rerank", metavar="MODEL", help="a model that re-ranks, such as a trained workdir")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="how many results --rerank orders, of which --k are shown (default: k)",
+    )
     parser.add_argument("--html", metavar="FILE", help="page to write, with the pictures")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables: one object a query")
 
@@ -126,15 +133,19 @@ def answer(index: MixedIndex, options: argparse.Namespace) -> None:
             if options.text or options.image
             else f"--rerank: {options.rerank} reads pictures and texts, and --queries are embeddings; leave it out"
         )
+    if options.candidates is not None and pair_model is None:
+        raise ValueError("--candidates: these are what --rerank orders; give a model, or leave it out")
     k = options.k if options.k is not None else min(K, len(index))
+    candidates = max(k, min(options.candidates or k, len(index)))
     answers = []
     for content, vector, modality in queries:
-        hits = index.search(vector[None], k, query_modality=modality, prior=prior, where=where)
+        hits = index.search(vector[None], candidates, query_modality=modality, prior=prior, where=where)
         one = Hits(*(column[0] for column in hits))
         if isinstance(pair_model, EmbeddingModel):
             ranked = reranked_vectors(one, index, pair_model, vector, modality)
         else:
             ranked = reranked(one, index, pair_model, content, modality) if pair_model else not_reranked(one)
+        ranked = first_of(ranked, k)
         by_cosine = index.ranks_by_cosine(modality)
         if by_cosine:  # what the index gives as z is then the cosine
             ranked = without_z(ranked)
@@ -150,6 +161,12 @@ def answer(index: MixedIndex, options: argparse.Namespace) -> None:
         shift = f", prior {', '.join(f'{name} {x:+g}' for name, x in prior.items())}" if prior else ""
         write_search_page(Path(options.html), answers, f"{len(index)} documents of {options.index}{shift}{stage}")
         print(f"{options.html} shows the results", file=sys.stderr if options.json else sys.stdout)
+
+
+def first_of(ranked: Reranked, k: int) -> Reranked:
+    """The first k results."""
+    hits, *numbers = ranked
+    return type(ranked)(type(hits)(*(column[:k] for column in hits)), *(column[:k] for column in numbers))
 
 
 def read_queries(path: Path, index: MixedIndex) -> list[Query]:

@@ -164,6 +164,16 @@ class TokensModel(PairModel):
         return Explained(texts.weights, *self.scorer().explain(images, texts), self.regions(images.vectors.shape[1]))
 
     @nn.nowrap
+    def direction(self, items: Places | Claims) -> Leaf:
+        """One vector per item for the first stage of a search: the mean of an image's places, the weighted sum of a
+        text's claims. Their inner product is the weighted mean fit of claims and places. It proposes candidates, which
+        the conjunction then orders; see `experiments/tokens`.
+        """
+        weights = items.weights[..., None]
+        total = (weights * items.vectors).sum(axis=1)
+        return total / weights.sum(axis=1) if isinstance(items, Places) else total
+
+    @nn.nowrap
     def regions(self, places: int) -> tuple[tuple[int, ...], ...]:
         """The cells that each of an image's places spans; none for the pooled image."""
         cells = {"whole": 0, "cells": places - 1, "pairs": math.isqrt(places - 1)}[self.places]

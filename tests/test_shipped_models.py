@@ -18,6 +18,8 @@ from vacsr_jax.shipped_models import CARD, MODELS, shipped
 from vacsr_jax.training.start import read_start
 
 ROOT = Path(__file__).parents[1]
+# On another processor a query whose two best are nearly level may turn.
+ONE_QUERY = {"i2t/R@1": 0.0025, "t2i/R@1": 0.001, "rsum": 0.5}
 SAVED = Path(__file__).parent / "parity/golden/format2"
 
 
@@ -26,9 +28,11 @@ SAVED = Path(__file__).parent / "parity/golden/format2"
 def test_a_model_has_the_numbers_that_it_is_published_with(name):
     card, again = read_json(MODELS / name / CARD), evaluation(name)
     assert (card["seed"], card["step"]) == (again["seed"], again["step"])
-    published, found = ([numbers["test"].get(metric) for metric in METRICS.values()] for numbers in (card, again))
-    assert [x is None for x in published] == [x is None for x in found]
-    np.testing.assert_allclose(*([x for x in numbers if x is not None] for numbers in (found, published)), atol=5e-4)
+    for metric in METRICS.values():
+        published, found = card["test"].get(metric), again["test"].get(metric)
+        assert (published is None) == (found is None), metric
+        if published is not None:
+            assert found == pytest.approx(published, abs=ONE_QUERY.get(metric, 5e-4)), metric
 
 
 def test_every_model_is_small_names_no_folder_and_has_a_recipe():

@@ -251,11 +251,6 @@ class MixedIndex:
     def close(self) -> None:
         """Ends the connection to a database, if the vectors are in one."""
 
-    @property
-    def kinds(self) -> Mapping[str, str]:
-        """id -> modality."""
-        return {x: name for name in self.store.modalities for x in self.store.ids(name)}
-
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         """What is known of the documents with these ids, as far as they are there."""
         asked = set(ids)

@@ -28,11 +28,11 @@ SAME = 0.99  # cosine of a vector with what the database gives back, which may b
 REMEMBERED = 10_000  # documents whose content is kept
 
 
-class LookedUp(Mapping[str, str]):
-    """id -> content, or modality, looked up in the database. What a search has found is looked up in one request."""
+class Contents(Mapping[str, str]):
+    """id -> content, looked up in the database. What a search has found is looked up in one request."""
 
-    def __init__(self, store: DocumentStore, field: str):
-        self._store, self._field = store, field
+    def __init__(self, store: DocumentStore):
+        self._store = store
         self._expected: list[str] = []
         self._found: dict[str, str | None] = {}
 
@@ -45,7 +45,7 @@ class LookedUp(Mapping[str, str]):
             asked = dict.fromkeys([x, *(y for y in self._expected if y not in found)])
             known = self._store.known(list(asked))
             before = found if len(found) < REMEMBERED else {}
-            found = before | {y: getattr(known[y], self._field) if y in known else None for y in asked}
+            found = before | {y: known[y].content if y in known else None for y in asked}
             self._found = found
         value = found[x]
         if value is None:
@@ -91,7 +91,7 @@ class StoredIndex(MixedIndex):
     def __post_init__(self):
         if self.reference_images is not None:
             raise ValueError("reference_images: they need the index of this library; leave the store out")
-        self.contents, self._kinds = (LookedUp(self.store, name) for name in ("content", "modality"))
+        self.contents = Contents(self.store)
 
     @classmethod
     def begin(cls, folder: str | Path, address: str, model_id: str = "") -> StoredIndex:
@@ -207,8 +207,7 @@ class StoredIndex(MixedIndex):
         store = self.store.filtered(where) if where is not None else self.store
         options: dict[str, Any] = {"query_modality": query_modality, "prior": prior, "per_modality_k": per_modality_k}
         hits = store.search(self._scale(), queries, k, **options)
-        for looked_up in (self.contents, self._kinds):
-            looked_up.expect(hits.ids.ravel().tolist())
+        self.contents.expect(hits.ids.ravel().tolist())
         return hits
 
     def save(self, folder: str | Path) -> None:
@@ -245,10 +244,6 @@ class StoredIndex(MixedIndex):
 
     def close(self) -> None:
         self.store.close()
-
-    @property
-    def kinds(self) -> Mapping[str, str]:
-        return self._kinds
 
     def known(self, ids: Sequence[str]) -> dict[str, Known]:
         return self.store.known(ids)

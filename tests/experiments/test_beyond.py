@@ -39,7 +39,8 @@ def test_tables_share_runs():
 def results(tmp_path_factory):
     """The results of a run whose model was not trained."""
     out = tmp_path_factory.mktemp("beyond")
-    name, fields, _ = beyond.task(beyond.Row("propensity", beyond.PROPENSITY), 0)
+    task = beyond.task(beyond.Row("propensity", beyond.PROPENSITY), 0)
+    name, fields = task.name, task.fields
     small = {"data.train_size": 20, "data.validation_size": 20, "data.test_size": 20, "train.batch_size": 16}
     config = make_config(fields | small)
     run = set_up(config, out)

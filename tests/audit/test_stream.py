@@ -1,13 +1,16 @@
 """Tiles of any size see what a matrix of all pairs has, and the list keeps the best in little memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit, log_expit, logsumexp
 
 from tests.audit.small_audit import WRONG, N, cosine_model, write_pairs
 from vacsr_jax.audit import stream
+from vacsr_jax.audit.cross_fit import digest_of
 from vacsr_jax.audit.duplicates import similar_pairs
-from vacsr_jax.audit.findings import audit
+from vacsr_jax.audit.findings import Estimate, audit
 from vacsr_jax.audit.judge import Judge, Labelled
 from vacsr_jax.audit.label_model import match_logit, right_logit
 from vacsr_jax.audit.marks import Mark
@@ -19,6 +22,20 @@ from vacsr_jax.scoring.model import score_pairs
 def data(tmp_path_factory):
     source = read_pairs(write_pairs(tmp_path_factory.mktemp("pairs"))).source(None)
     return Labelled(source, source.text_image)
+
+
+def test_models_of_folds_are_kept_for_their_data_alone(data):
+    pairs = data.source.pairs
+    kept = digest_of(pairs)
+    assert digest_of(dataclasses.replace(pairs)) == kept
+    texts = np.array(pairs.texts[:])
+    texts[0, 0] += 1
+    others = (dataclasses.replace(pairs, texts=texts), dataclasses.replace(pairs, image_of=pairs.image_of[::-1].copy()))
+    assert len({kept, *map(digest_of, others)}) == 3
+
+
+def test_counts_end_where_there_are_no_more():
+    assert Estimate(2.0, 0.5, 9.0).at_most(1) == Estimate(1, 0.5, 1)
 
 
 def test_tiles_give_what_all_pairs_give(data, monkeypatch):

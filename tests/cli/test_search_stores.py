@@ -62,13 +62,27 @@ def test_where_leaves_documents_out(files, capsys):
     assert len(ids) == 7
 
 
+def test_fewer_documents_than_asked_for_are_a_shorter_list(files, refuse, capsys):
+    few = {f"d{i}" for i in range(N) if i % 3 == 0 and i % 4 == 1}
+    options = ("--where=source=book", "--where=year=2021", "--k=10")
+    assert [{hit["id"] for hit in hits} for hits in found(capsys, files / "index", *options)] == [few] * 4
+    message = "has source=book and year=1999"
+    assert message in refuse(
+        "search",
+        f"--index={files / 'index'}",
+        f"--queries={files / 'q0.npz'}",
+        "--where=source=book",
+        "--where=year=1999",
+    )
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_a_store_gives_what_the_index_gives(store, files, capsys):
     kind = store.partition(":")[0]
     index = files / kind
     build(files, f"--store={store.format(files / f'in_{kind}')}", name=kind)
     assert "20 documents; scale of 4 text queries, 10 of its own image documents (few)" in capsys.readouterr().out
-    for options in ([], ["--k=6", *WHERE], ["--prior=image=0.5", "--k=3"]):
+    for options in ([], ["--k=6", *WHERE], ["--where=year=2021"], ["--prior=image=0.5", "--k=3"]):
         assert_same(found(capsys, index, *options), found(capsys, files / "index", *options))
 
 

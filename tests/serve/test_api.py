@@ -107,10 +107,22 @@ def test_an_index_in_a_database_answers_the_same(served, tmp_path, capsys):
 
 def test_a_filter_by_metadata_reaches_the_index(client, engine, monkeypatch):
     asked = []
+    nothing = post(client, "search", text="red", k=1, where={"source": "web"})
+    assert (nothing.status_code, nothing.json()["error"]) == (400, "where: no document is like that")
+    monkeypatch.setattr(engine.index, "counts", lambda where: {"text": 3})
     monkeypatch.setattr(engine.index, "search", lambda *_, **options: asked.append(options) or 1 / 0)
     assert post(client, "search", text="red", k=1, where={"source": "web"}).status_code == 500
     assert asked[0]["where"] == {"source": "web"}
     assert post(client, "search", text="red", where="source = 'web'").status_code == 400
+
+
+def test_a_database_that_is_gone_is_named(client, engine, monkeypatch):
+    def gone(*args, **options):
+        raise OSError("LanceDB, table documents: it was not found")
+
+    monkeypatch.setattr(engine.index, "search", gone)
+    answer = post(client, "search", text="red", k=1)
+    assert (answer.status_code, answer.json()["error"]) == (503, "LanceDB, table documents: it was not found")
 
 
 def test_health(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vacsr_jax.pretrained import load_workdir
 from vacsr_jax.training.loop import train
 from vacsr_jax.training.run import Run, set_up_on_embeddings
 
+ROWS = 1 << 15  # that are read at a time
 VALIDATION = 0.2  # of the images that a fold is trained on: they choose its checkpoint and train nothing
 TRAIN, HELD_OUT, JUDGED = "train", "validation", "judged"
 
@@ -23,7 +25,7 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
     """Trains a model for each fold of the images on all others, and returns it as the judge of the fold's images.
 
     A judge has seen neither its images nor the captions that are labelled with them. It has seen the other captions,
-    with other images. Finished runs in `workdirs` are kept, and are not repeated.
+    with other images. Finished runs in `workdirs` are kept, in a folder for these data, and are not repeated.
 
     Raises:
       ValueError: if there are fewer than four images for a fold, or the config does not fit the data.
@@ -33,6 +35,7 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
         raise ValueError(f"--folds: got {folds} folds of {n} images, expected at least 2, of 4 images or more")
     fold = np.random.default_rng([config.seed, folds]).permutation(n) % folds
     data, judges = Labelled(source, source.text_image), []
+    workdirs = workdirs / digest_of(source.pairs)
     for k in range(folds):
         pairs = split_for(source, fold == k, config.seed)
         parts = [pairs.source(name) for name in (TRAIN, HELD_OUT)]
@@ -41,6 +44,15 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
         train(config, workdir, prepare=prepare_on(*parts))
         judges.append(Judge(load_workdir(workdir, "best"), data, np.flatnonzero(fold == k)))
     return judges
+
+
+def digest_of(pairs: EmbeddingPairs) -> str:
+    """12 digits that other vectors or labels change."""
+    digest = hashlib.sha256(np.asarray(pairs.image_of, "<i8").tobytes())
+    for vectors in (pairs.images, pairs.texts):
+        for start in range(0, len(vectors), ROWS):
+            digest.update(np.ascontiguousarray(vectors[start : start + ROWS]).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def prepare_on(trained_on: EmbeddingSource, held_out: EmbeddingSource) -> Callable[[ConfigDict, Path], Run]:

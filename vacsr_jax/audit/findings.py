@@ -35,6 +35,9 @@ class Estimate:
     def times(self, x: float) -> Estimate:
         return Estimate(self.value * x, self.low * x, self.high * x)
 
+    def at_most(self, x: float) -> Estimate:
+        return Estimate(min(self.value, x), min(self.low, x), min(self.high, x))
+
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
@@ -111,7 +114,9 @@ def audit(judges: Sequence[Judge], most: int, marks: Sequence[Mark] = ()) -> Fin
         expected=Estimate(seen.expected, seen.expected / factor, seen.expected * factor),
         cautions=cautions(estimate, fits, data),
     )
-    return marked(found, fits, marks) if marks else found
+    found = marked(found, fits, marks) if marks else found
+    pairs = n * len(data.image_of) - len(data.image_of)
+    return dataclasses.replace(found, share=found.share.at_most(1.0), expected=found.expected.at_most(pairs))
 
 
 def missing_factor(error: float) -> float:

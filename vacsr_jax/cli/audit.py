@@ -24,8 +24,8 @@ LEARNED = (
     "audit a split that it was not trained on, or embeddings without --model"
 )
 EXAMPLE = """example:
-  vacsr audit --model=runs/scenes --split=train --out=audit
-  vacsr audit --model=runs/scenes --config=configs/image_folder.py:path=my_pictures --split=all --out=audit
+  vacsr audit --model=runs/tokens --split=train --out=audit
+  vacsr audit --model=runs/tokens --config=configs/image_folder.py:path=my_pictures --split=all --out=audit
   vacsr audit --embeddings=pairs.npz --out=audit --drop=0.9 --add=0.9
   vacsr audit --embeddings=pairs.npz --out=audit --marks=marks.csv
 

@@ -135,8 +135,11 @@ def answer(index: MixedIndex, options: argparse.Namespace) -> None:
         )
     if options.candidates is not None and pair_model is None:
         raise ValueError("--candidates: these are what --rerank orders; give a model, or leave it out")
-    k = options.k if options.k is not None else min(K, len(index))
-    candidates = max(k, min(options.candidates or k, len(index)))
+    n = sum(index.counts(where).values()) if where else len(index)
+    if n == 0 and where:
+        raise ValueError(f"--where: no document of {options.index} has {' and '.join(options.where)}")
+    k = min(options.k if options.k is not None else K, n) if where or options.k is None else options.k
+    candidates = max(k, min(options.candidates or k, n))
     answers = []
     for content, vector, modality in queries:
         hits = index.search(vector[None], candidates, query_modality=modality, prior=prior, where=where)

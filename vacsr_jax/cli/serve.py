@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
     from vacsr_jax.serve.answers import model_of
     from vacsr_jax.serve.engine import Engine
 
+    check_free(options.host, options.port)
     began = time.monotonic()
     index = MixedIndex.load(options.index)
     engine = Engine(index, model_of(index, options.model), load(options.rerank) if options.rerank else None)
@@ -75,6 +77,17 @@ def run(options: argparse.Namespace, overrides: list[str]) -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
     print("stopped; every request under way was answered", file=sys.stderr)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises ValueError if another program listens at a port: before models are compiled."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"--port: {host}:{port} cannot be opened ({error.strerror}); give another") from error
 
 
 def read_token(path: Path) -> str:

@@ -139,8 +139,10 @@ async def answered(engine: Engine, request: Request, parse: Callable[[Any, Any],
         raise Refusal(400, str(error)) from None
     except BusyError as error:
         raise Refusal(503, str(error)) from None
-    except TimeoutError:
+    except TimeoutError:  # an OSError as well
         raise Refusal(503, f"no answer within {SECONDS:g} s; ask for less, or try again later") from None
+    except OSError as error:  # of the database that holds the documents
+        raise Refusal(503, str(error)) from None
 
 
 def reply(values: Any, status: int = 200) -> Response:

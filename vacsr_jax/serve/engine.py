@@ -130,12 +130,13 @@ class Engine:
         vectors = self.embedder.model.cosine_vectors(items)
         more = isinstance(first.query, Document)  # which finds itself
         limits = self._limits(first.modalities)
-        most = sum(min(n, limits.get(name, n)) for name, n in self.documents.items())
+        where = json.loads(first.where) if first.where else None
+        documents = self.index.counts(where) if where else self.documents
+        most = sum(min(n, limits.get(name, n)) for name, n in documents.items())
         k = max(request.k for request in requests) + more
         if most == 0:
-            raise ValueError("modalities: got none that has documents")
+            raise ValueError("where: no document is like that" if where else "modalities: got none that has documents")
         k = min(k, most)
-        where = json.loads(first.where) if first.where else None
         options: dict[str, Any] = {"query_modality": modality, "prior": dict(first.prior), "where": where}
         hits = self.index.search(vectors, k, per_modality_k=limits or None, **options)
         return [self._ranked(x, Hits(*(column[i] for column in hits)), modality, most) for i, x in enumerate(requests)]
@@ -144,7 +145,7 @@ class Engine:
         """One answer, or what is wrong with the request."""
         if isinstance(request.query, Document):
             hits = Hits(*(column[hits.ids != request.query.id] for column in hits))
-        elif request.k > most:
+        elif request.k > most and not request.where:
             return ValueError(f"k: got {request.k}, expected a whole number from 1 to {most}")
         hits = Hits(*(column[: request.k] for column in hits))
         if self.rerank is not None and request.rerank:

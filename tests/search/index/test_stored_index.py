@@ -140,6 +140,19 @@ def test_a_store_of_another_index_is_refused(tmp_path):
         MixedIndex.load(folder)
 
 
+@pytest.mark.slow
+def test_milvus_lite_loses_no_document(tmp_path):
+    """Its own choice of an index does, from a few hundred documents on, where a search is filtered."""
+    index = StoredIndex.begin(tmp_path / "index", PLACES["milvus"].format(tmp_path), "clip")
+    for name in ("image", "text"):
+        index.add(np.random.default_rng(len(name)).normal(size=(250, D)), [f"{name}/{i}" for i in range(250)], name)
+    index.fit(queries)
+    index.save(tmp_path / "index")  # which makes it build the index
+    found = index.search(queries, 500)
+    assert all(len(set(ids)) == 500 for ids in found.ids.tolist())
+    index.close()
+
+
 def test_a_sample_is_the_same_in_any_order(monkeypatch):
     monkeypatch.setattr("vacsr_jax.search.index.sample.SAMPLE", 5)
     x, ids = rng.normal(size=(20, D)).astype(np.float32), [str(i) for i in range(20)]

@@ -202,6 +202,11 @@ class MixedIndex:
             per_modality_k=per_modality_k,
         )
 
+    def counts(self, where: Where | None = None) -> dict[str, int]:
+        """The number of documents of each modality whose metadata are as `where` says; see `search`."""
+        store = self.store.filtered(where) if where is not None else self.store
+        return {name: store.count(name) for name in store.modalities}
+
     def diagnose(self, queries: Vectors | None = None, k: int = 20, query_modality: str = "text") -> Diagnosis:
         """How biased the index is before and after standardization, over the fit queries unless others are given."""
         stats, exclude = self._fitted(), None

@@ -76,7 +76,8 @@ def _milvus(address: Address, exact: bool) -> Any:
         raise ImportError('milvus_lite is not installed; pip install "vacsr_jax[milvus]"')
     with one_line(f"Milvus at {address.place}", pymilvus.MilvusException):
         client = pymilvus.MilvusClient(address.place, token=os.environ.get("MILVUS_TOKEN", ""))
-    return MilvusStore(client, address.collection, exact=exact)
+    # The index that Milvus Lite chooses itself loses documents when a search is filtered, and the modality is a filter.
+    return MilvusStore(client, address.collection, exact=exact or address.is_local)
 
 
 def _qdrant(address: Address, exact: bool) -> Any:

@@ -36,6 +36,7 @@ class MilvusStore(MergingStore):
       collection: the name of a collection of the metric COSINE. `add` makes it if it does not exist.
       modality_key, id_key, content_key, vector: the names of its fields.
       exact: make the collection with an index (FLAT) that compares every vector, and not with Milvus's own choice.
+        In a file (Milvus Lite) that choice loses documents of filtered searches, and each modality is a filter.
     """
 
     advice = "make the collection with exact=True"

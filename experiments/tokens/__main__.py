@@ -13,6 +13,7 @@ from pathlib import Path
 
 from experiments.beyond.__main__ import CONJUNCTION, PROPENSITY, Row, found_runs, task
 from experiments.scenes.__main__ import mean_and_error
+from experiments.scenes.pretrained import FIELDS as FROM_TOWERS
 from experiments.scenes.runs import Task, finished, make_config, result_file, run_all, share_compilations, step_seconds
 from experiments.tokens.figures import draw_curves, draw_explained
 from experiments.tokens.measure import measure, measure_curve, measure_hard, measure_reference, watched
@@ -57,8 +58,16 @@ HARD = {
     "a quarter negated": {"data.absent": 0.25},
 }
 MODELS = {"tokens": TOKENS, "claims": CONJUNCTION, "sigmoid": {"method": "sigmoid"}}
-SEEDS = {"main": 5, "parts": 3, "facts": 5, "hard": 3, "curves": 1}
-APART = ("facts", "hard", "curves")  # tables that measure something else, and keep their results in their own folders
+# From the towers of the shipped model, on this many training images; frozen: they stay as they are.
+PRETRAINED = {
+    "12,000 images": {},
+    "12,000 images, frozen": {"optim.frozen": ["towers/*"]},
+    "3,000 images": {"data.train_size": 3000},
+    "1,000 images": {"data.train_size": 1000},
+}
+SEEDS = {"main": 5, "parts": 3, "facts": 5, "hard": 3, "pretrained": 3, "curves": 1}
+# Tables that measure something else, and keep their results in their own folders.
+APART = ("facts", "hard", "pretrained", "curves")
 COLUMNS = {
     "mAP@R": ("test", "true/mAP@R"),
     "i2t": ("test", "true/i2t/mAP@R"),
@@ -83,12 +92,14 @@ HARD_COLUMNS = {
     "t2i, others": ("t2i", "base"),
     **{kind: ("facts", kind) for kind in ("exists", "absent", "count", "side", "relation")},
 }
-TABLES: dict[str, tuple[Callable, dict]] = {
+PRETRAINED_COLUMNS = {name: path for name, path in HARD_COLUMNS.items() if path[0] == "test"}
+TABLES: dict[str, tuple[Callable | None, dict]] = {
     "main": (measure, COLUMNS),
     "parts": (measure, COLUMNS),
     # The models of the table `main`, measured again as in the table `hard`.
     "facts": (measure_hard, {name: path for name, path in HARD_COLUMNS.items() if path[0] != "test"}),
     "hard": (measure_hard, HARD_COLUMNS),
+    "pretrained": (None, PRETRAINED_COLUMNS),
     "curves": (measure_curve, {name: COLUMNS[name] for name in ("mAP@R", "within own 20")}),
 }
 
@@ -133,10 +144,11 @@ def table_rows(table: str) -> list[Row]:
         return [Row("claims", CONJUNCTION), *rows]
     if table == "curves":
         return [Row(name, fields, change=watched) for name, fields in MODELS.items()]
-    if table == "hard":
+    if table in ("hard", "pretrained"):
+        common = SHORT if table == "hard" else FROM_TOWERS
         return [
-            Row(f"{of}: {name}", model | SHORT | fields)
-            for of, fields in HARD.items()
+            Row(f"{of}: {name}", model | common | fields)
+            for of, fields in (HARD if table == "hard" else PRETRAINED).items()
             for name, model in MODELS.items()
         ]
     rows = [Row(name, TOKENS | SHORT | fields) for name, fields in PARTS.items()]

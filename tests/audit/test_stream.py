@@ -13,7 +13,7 @@ from vacsr_jax.audit.duplicates import similar_pairs
 from vacsr_jax.audit.findings import Estimate, audit
 from vacsr_jax.audit.judge import Judge, Labelled
 from vacsr_jax.audit.label_model import match_logit, right_logit
-from vacsr_jax.audit.marks import Mark
+from vacsr_jax.audit.marks import Mark, read_marks
 from vacsr_jax.data.embedding_files import read_pairs
 from vacsr_jax.scoring.model import score_pairs
 
@@ -25,13 +25,17 @@ def data(tmp_path_factory):
 
 
 def test_models_of_folds_are_kept_for_their_data_alone(data):
-    pairs = data.source.pairs
-    kept = digest_of(pairs)
-    assert digest_of(dataclasses.replace(pairs)) == kept
+    source, pairs = data.source, data.source.pairs
+    kept = digest_of(source)
+    assert digest_of(dataclasses.replace(pairs).source(None)) == kept
     texts = np.array(pairs.texts[:])
     texts[0, 0] += 1
-    others = (dataclasses.replace(pairs, texts=texts), dataclasses.replace(pairs, image_of=pairs.image_of[::-1].copy()))
-    assert len({kept, *map(digest_of, others)}) == 3
+    others = [
+        dataclasses.replace(pairs, texts=texts).source(None),
+        dataclasses.replace(pairs, image_of=pairs.image_of[::-1].copy()).source(None),
+        pairs.source("train"),
+    ]
+    assert len({kept, *map(digest_of, others)}) == 4
 
 
 def test_counts_end_where_there_are_no_more():
@@ -105,6 +109,23 @@ def test_marks_move_the_probabilities(data):
     np.testing.assert_array_equal(after.worst[:30], before.worst[:30])
     with pytest.raises(ValueError, match="--marks: caption 0 is not labelled with image 59"):
         audit(judges, 100, [Mark("suspect_labels", 59, 0, True)])
+    with pytest.raises(ValueError, match="these marks are of other data"):
+        audit(judges, 100, [marks[0]._replace(data="0123456789abcdef")])
+
+
+def test_marks_that_say_nothing_or_two_things_are_refused(tmp_path):
+    file = tmp_path / "marks.csv"
+    head, line = "list,image_index,caption_index,mark,data\n", "missing_matches,1,2,{},ab\n"
+    file.write_text(head + line.format("right") * 2)
+    assert read_marks(file) == [Mark("missing_matches", 1, 2, True, "ab")]
+    for text, message in (
+        (head, "holds no mark"),
+        (head + line.format("right") + line.format("wrong"), "line 3: image 1 with caption 2 is marked both right and"),
+        ("a,b\n", "has no column list, image_index, caption_index, mark; give the file that the page"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_marks(file)
 
 
 def test_the_best_are_kept_in_the_memory_of_a_few():

@@ -119,10 +119,13 @@ def test_what_it_refuses(folder, refuse, tmp_path):
     assert "--folds: the model is there already" in refuse("audit", f"--model={folder}/model", pairs, "--folds=3", sure)
     assert "--drop: got 2.0, expected a number from 0 to 1" in refuse("audit", pairs, "--drop=2", sure)
     assert "no image of split 'x'" in refuse("audit", f"--model={folder}/model", pairs, "--split=x", sure)
-    assert "got 20 folds of 60 images" in refuse("audit", pairs, "--folds=20", sure)
+    assert "got 60 images, which are too few for 20 folds of 4; give --folds=15 or more" in refuse(
+        "audit", pairs, "--folds=20", sure
+    )
     (tmp_path / "marks.csv").write_text("list,image_index,caption_index,mark\nsuspect_labels,0,0,maybe\n")
     marks = f"--marks={tmp_path / 'marks.csv'}"
     assert "marks.csv: line 2: got" in refuse("audit", f"--model={folder}/model", pairs, marks, sure)
+    assert "drawn pictures have no end; name a split" in refuse("audit", "--model=scenes", sure)
     cosine_model("sigmoid").save(tmp_path / "sigmoid")
     message = refuse("audit", f"--model={tmp_path}/sigmoid", pairs, sure)
     assert "does not tell a match from a label; train one with method=propensity" in message
@@ -188,3 +191,4 @@ def test_the_page_in_a_browser(folder, audited, tmp_path):
     out = tmp_path / "again"
     main([*start(folder), f"--out={out}", "--duplicates=0", f"--marks={tmp_path}/marks.csv"])
     assert json.loads((out / "summary.json").read_text())["marks"] == 2
+    assert {row["data"] for row in marks} == {json.loads((audited / "summary.json").read_text())["data_sha256"][:16]}

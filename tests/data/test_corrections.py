@@ -51,7 +51,19 @@ def test_added_pairs_are_drawn_and_are_positives_wherever_they_meet(pairs, tmp_p
     np.testing.assert_array_equal(got, np.array(expected, bool))
 
 
-def test_a_bad_line_is_named(tmp_path):
+def test_a_list_of_another_split_is_refused(pairs, tmp_path):
+    file = tmp_path / "c.csv"
+    config = default.get_config()
+    config.data.dropped_labels = str(file)
+    file.write_text("image_index,image_id,caption_index,caption\n1,b,3,b\n")
+    assert len(corrected(config, pairs)) == 7
+    for line, message in (("1,a,3,b", "image_id: got 'a', but .* has 'b' there"), ("1,b,3,x", "caption: got 'x'")):
+        file.write_text(f"image_index,image_id,caption_index,caption\n{line}\n")
+        with pytest.raises(ValueError, match=f"line 2: {message}"):
+            corrected(config, pairs)
+
+
+def test_a_bad_line_is_named(pairs, tmp_path):
     file = tmp_path / "c.csv"
     for line, message in (
         ("image_index\n0", "no column caption_index"),
@@ -60,4 +72,4 @@ def test_a_bad_line_is_named(tmp_path):
     ):
         file.write_text(line + "\n")
         with pytest.raises(ValueError, match=message):
-            read_corrections(file, 4, 8)
+            read_corrections(file, pairs.source)

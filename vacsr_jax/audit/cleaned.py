@@ -14,7 +14,7 @@ import numpy as np
 
 from vacsr_jax.atomic_files import replace_folder, write_text
 from vacsr_jax.audit.judge import Labelled
-from vacsr_jax.audit.lists import write_csv
+from vacsr_jax.audit.lists import LABEL, write_csv
 from vacsr_jax.data.embedding_pairs import EmbeddingSource
 from vacsr_jax.data.embeddings import write_embeddings
 from vacsr_jax.data.records import RecordSource
@@ -34,10 +34,10 @@ def write_cleaned(folder: Path, data: Labelled, dropped: np.ndarray, added: np.n
     """
 
     def write(temporary: Path) -> None:
-        columns = ("image_index", "caption_index")
-        write_csv(temporary / DROPPED, columns, dropped.tolist())
-        write_csv(temporary / EXTRA, columns, added.tolist())
         source = data.source
+        texts = caption_pairs(source)[0]
+        for name, pairs in ((DROPPED, dropped), (EXTRA, added)):
+            write_csv(temporary / name, LABEL, ((i, source.ids[i], j, texts[j]) for i, j in pairs.tolist()))
         if isinstance(source, EmbeddingSource):
             write_pairs(temporary / "pairs.npz", source, *remaining(data, dropped, added))
         elif isinstance(source, RecordSource) and all(isinstance(file, Path) for file in source.files):

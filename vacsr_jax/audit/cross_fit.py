@@ -31,11 +31,14 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
       ValueError: if there are fewer than four images for a fold, or the config does not fit the data.
     """
     n = len(source)
-    if folds < 2 or n < 4 * folds:
-        raise ValueError(f"--folds: got {folds} folds of {n} images, expected at least 2, of 4 images or more")
+    if folds < 2:
+        raise ValueError(f"--folds: got {folds}, expected 2 or more")
+    if n < 4 * folds:
+        fewer = f"give --folds={n // 4} or more images" if n >= 8 else "give 8 images or more, or a --model"
+        raise ValueError(f"--folds: got {n} images, which are too few for {folds} folds of 4; {fewer}")
     fold = np.random.default_rng([config.seed, folds]).permutation(n) % folds
     data, judges = Labelled(source, source.text_image), []
-    workdirs = workdirs / digest_of(source.pairs)
+    workdirs = workdirs / digest_of(source)
     for k in range(folds):
         pairs = split_for(source, fold == k, config.seed)
         parts = [pairs.source(name) for name in (TRAIN, HELD_OUT)]
@@ -46,9 +49,12 @@ def cross_fit(source: EmbeddingSource, config: ConfigDict, folds: int, workdirs:
     return judges
 
 
-def digest_of(pairs: EmbeddingPairs) -> str:
-    """12 digits that other vectors or labels change."""
+def digest_of(source: EmbeddingSource) -> str:
+    """12 digits that other vectors, labels or splits change."""
+    pairs = source.pairs
     digest = hashlib.sha256(np.asarray(pairs.image_of, "<i8").tobytes())
+    if len(source) < len(pairs.images):
+        digest.update(np.asarray(source.rows, "<i8").tobytes())
     for vectors in (pairs.images, pairs.texts):
         for start in range(0, len(vectors), ROWS):
             digest.update(np.ascontiguousarray(vectors[start : start + ROWS]).tobytes())

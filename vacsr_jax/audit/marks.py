@@ -17,38 +17,55 @@ SLOPE_ERROR, SHIFT_ERROR = 0.3, 2.0  # of the recalibration before there are mar
 
 
 class Mark(NamedTuple):
-    """A person's word on a pair: whether its caption is true of its image."""
+    """A person's word on a pair: whether its caption is true of its image.
+
+    `data` says which data it was given of: the first digits of their hash, or "" where a file does not say.
+    """
 
     list: str
     image: int
     caption: int
     right: bool
+    data: str = ""
 
 
 def read_marks(path: str | Path) -> list[Mark]:
-    """The marks that the page of an audit saves: a CSV with the columns list, image_index, caption_index, mark.
+    """The marks that the page of an audit saves: a CSV with the columns list, image_index, caption_index, mark, data.
+
+    The last one may be missing.
 
     Raises:
-      ValueError: naming the line, if a column is missing, or a field is none of its values.
+      ValueError: naming the line, if a column is missing, a field is none of its values, or two marks contradict each
+        other; or if there is no mark.
     """
-    found = []
+    found: dict[tuple, Mark] = {}
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+            raise ValueError(
+                f"--marks: {path} has no column {', '.join(missing)}; give the file that the page of an audit saves "
+                f"({', '.join(COLUMNS)})"
+            )
         for row in reader:
             try:
                 if row["list"] not in LISTS or row["mark"] not in ("right", "wrong"):
                     raise ValueError
-                mark = Mark(row["list"], int(row["image_index"]), int(row["caption_index"]), row["mark"] == "right")
+                pair = row["list"], int(row["image_index"]), int(row["caption_index"])
             except (TypeError, ValueError):
                 raise ValueError(
                     f"{path}: line {reader.line_num}: got {[row[name] for name in COLUMNS]}, expected "
                     f"{' or '.join(LISTS)}, two whole numbers, and right or wrong"
                 ) from None
-            found.append(mark)
-    return found
+            mark = Mark(*pair, row["mark"] == "right", row.get("data") or "")
+            if found.setdefault(pair, mark).right != mark.right:
+                raise ValueError(
+                    f"--marks: {path}: line {reader.line_num}: image {pair[1]} with caption {pair[2]} is marked both "
+                    "right and wrong; keep one of the lines"
+                )
+    if not found:
+        raise ValueError(f"--marks: {path} holds no mark; mark items on the page of an audit and save them")
+    return list(found.values())
 
 
 def recalibrate(logit: np.ndarray, true: np.ndarray) -> tuple[float, float]:

@@ -109,8 +109,6 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if options.model and options.folds is not None:
         raise ValueError("--folds: the model is there already; leave it out, or leave --model out")
-    if not options.model and options.split != "all":
-        raise ValueError("--split: without a model the folds take all images of the file; leave it out")
     if options.most < 1:
         raise ValueError(f"--most: got {options.most}, expected 1 or more")
     for name in ("drop", "add", "duplicates"):
@@ -173,9 +171,10 @@ def trained_judges(options: argparse.Namespace, overrides: list[str]) -> tuple[l
     from vacsr_jax.data.embedding_files import read_pairs
 
     config = load_config(f"embeddings:path={options.embeddings}", overrides)
-    source, folds = read_pairs(options.embeddings).source(None), options.folds or FOLDS
+    source = read_pairs(options.embeddings).source(None if options.split == "all" else options.split)
+    folds = FOLDS if options.folds is None else options.folds
     judges = cross_fit(source, config, folds, Path(options.out) / "folds")
-    data = {"form": "embeddings", "path": str(options.embeddings), "split": "all", "wrong_labels_put_in": 0.0}
+    data = {"form": "embeddings", "path": str(options.embeddings), "split": options.split, "wrong_labels_put_in": 0.0}
     about = {"model": "trained by this command", "folds": folds, "fingerprints": prints(judges), "data": data}
     return judges, {**about, "cautions": []}
 

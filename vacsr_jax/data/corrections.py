@@ -1,8 +1,8 @@
 """Corrections of a data set's labels in training: labels that are left out, and pairs that are added.
 
 A file of corrections is a CSV with the columns image_index and caption_index, which count the images and captions of
-the training split from 0 in the source's order (`data.source.caption_pairs`). Other columns are not read, so the lists
-of `vacsr audit` are such files.
+the training split from 0 in the source's order (`data.source.caption_pairs`). Where it has the columns image_id or
+caption, they must be those of the training split. The lists of `vacsr audit` are such files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vacsr_jax.data.loader import Pairs
+from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.data.vectors import Vectors
 
 COLUMNS = ("image_index", "caption_index")
+NAMES = ("image_id", "caption")  # what they stand for
 
 
 def corrected(config: ConfigDict, pairs: Pairs) -> Pairs:
@@ -34,7 +36,7 @@ def corrected(config: ConfigDict, pairs: Pairs) -> Pairs:
         return pairs
     image_of, captions = pairs.image_index, np.arange(len(pairs))
     if dropped:
-        found = read_corrections(dropped, len(pairs.source), len(pairs))
+        found = read_corrections(dropped, pairs.source)
         wrong = np.flatnonzero(image_of[found[:, 1]] != found[:, 0])
         if len(wrong):
             image, caption = found[wrong[0]]
@@ -45,7 +47,7 @@ def corrected(config: ConfigDict, pairs: Pairs) -> Pairs:
         captions = np.setdiff1d(captions, found[:, 1])
     images = image_of[captions]
     if extra:
-        found = read_corrections(extra, len(pairs.source), len(pairs))
+        found = read_corrections(extra, pairs.source)
         found = found[image_of[found[:, 1]] != found[:, 0]]
         images, captions = np.concatenate([images, found[:, 0]]), np.concatenate([captions, found[:, 1]])
     if not len(captions):
@@ -66,13 +68,14 @@ def known_images(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
     return rows[number]
 
 
-def read_corrections(path: str | Path, images: int, captions: int) -> np.ndarray:
+def read_corrections(path: str | Path, source: Source) -> np.ndarray:
     """The pairs of a file, int64 [k, 2], each once.
 
     Raises:
-      ValueError: naming the line, if it does not fit data of so many images and captions.
+      ValueError: naming the line, if it is no pair of the source, or names another image or caption than the source.
     """
-    found = []
+    found, texts = [], caption_pairs(source)[0]
+    images, captions = len(source), len(texts)
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
@@ -89,5 +92,11 @@ def read_corrections(path: str | Path, images: int, captions: int) -> np.ndarray
                     f"{path}: line {reader.line_num}: got image {image} and caption {caption}, expected 0 to "
                     f"{images - 1} and 0 to {captions - 1}; indices count the training split"
                 )
+            for column, known in zip(NAMES, (source.ids[image], texts[caption]), strict=True):
+                if row.get(column, known) != str(known):
+                    raise ValueError(
+                        f"{path}: line {reader.line_num}: {column}: got {row[column]!r}, but the training split has "
+                        f"{str(known)!r} there; give a list of this data's training split (vacsr audit --split=train)"
+                    )
             found.append((image, caption))
     return np.unique(np.array(found, np.int64).reshape(-1, 2), axis=0)

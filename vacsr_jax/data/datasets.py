@@ -39,9 +39,13 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
     if data.name == "scene_web" and split in ("train", "validation"):
         return make_web(split, data[f"{split}_size"], seed=config.seed)
     if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
+        if split is None:
+            raise ValueError(
+                f"data.name {data.name}: drawn pictures have no end; name a split: train, validation, test"
+            )
         size = data.get(f"{split}_size", data.test_size)
         how = {"held_out": data.held_out, "jitter": data.jitter, "absent": data.absent}
-        return make_scenes(split or "all", size, seed=config.seed, facts_per_caption=data.facts, **how)
+        return make_scenes(split, size, seed=config.seed, facts_per_caption=data.facts, **how)
     if data.name in OWN:
         return open_own(config, split)
     if data.name == "captions":

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from vacsr_jax.atomic_files import write_text
+from vacsr_jax.audit.findings import HASH
 from vacsr_jax.data.source import picture
 from vacsr_jax.report import plots
 from vacsr_jax.report.html import document
@@ -112,7 +113,7 @@ def render(page: AuditPage) -> str:
         "missing_matches": [[x.image, x.caption, x.text, x.p_match, []] for x in page.matches],
         "pictures": pictures,
         "names": dict(page.names),
-        "key": f"vacsr-audit-{numbers.get('data_sha256', '')[:16]}",
+        "of": numbers.get("data_sha256", "")[:HASH],
         "at_once": AT_ONCE,
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
@@ -155,13 +156,14 @@ _SUSPECT = (
 )
 _MISSING = (
     "Pairs without a label that are likeliest matches. p is the probability that the caption is true of the image. "
-    "Right: it is."
+    "Right: the caption is true of the image."
 )
 _SCRIPT = """
 const data = JSON.parse(document.getElementById('data').textContent);
 const lists = ['suspect_labels', 'missing_matches'], at = {suspect_labels: 0, missing_matches: 0};
+const kept = 'vacsr-audit-' + data.of, columns = 'list,image_index,caption_index,mark,data';
 let marks = {};
-try { marks = JSON.parse(localStorage.getItem(data.key)) || {}; } catch (e) { /* the browser keeps nothing */ }
+try { marks = JSON.parse(localStorage.getItem(kept)) || {}; } catch (e) { /* the browser keeps nothing */ }
 function make(tag, name, text) {
   const e = document.createElement(tag);
   if (name) e.className = name;
@@ -182,7 +184,7 @@ function tell() {
   const n = Object.keys(marks).length;
   document.getElementById('marked').textContent = n ? n + (n === 1 ? ' mark.' : ' marks.') : 'No marks yet.';
   document.getElementById('save').disabled = !n;
-  try { localStorage.setItem(data.key, JSON.stringify(marks)); } catch (e) { /* nor then */ }
+  try { localStorage.setItem(kept, JSON.stringify(marks)); } catch (e) { /* nor then */ }
 }
 function item(list, entry) {
   const [image, caption, text, p, better] = entry, key = [list, image, caption].join(',');
@@ -228,8 +230,8 @@ for (const list of lists) for (const [name, way] of [['back', -1], ['on', 1]])
     at[list] += way * data.at_once; draw(list); scrollTo(0, 0);
   };
 document.getElementById('save').onclick = () => {
-  const rows = Object.entries(marks).map(([key, mark]) => key + ',' + mark);
-  const file = new Blob([['list,image_index,caption_index,mark', ...rows].join('\\n') + '\\n'], {type: 'text/csv'});
+  const rows = Object.entries(marks).map(([key, mark]) => [key, mark, data.of].join(','));
+  const file = new Blob([[columns, ...rows].join('\\n') + '\\n'], {type: 'text/csv'});
   const link = make('a');
   link.href = URL.createObjectURL(file); link.download = 'marks.csv'; link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

@@ -145,10 +145,12 @@ def table_rows(table: str) -> list[Row]:
     if table == "curves":
         return [Row(name, fields, change=watched) for name, fields in MODELS.items()]
     if table in ("hard", "pretrained"):
-        common = SHORT if table == "hard" else FROM_TOWERS
+        common, settings = (SHORT, HARD) if table == "hard" else (FROM_TOWERS, PRETRAINED)
+        asked = [(of, fields, 0.0) for of, fields in settings.items()]
+        asked += [("12,000 images", {}, NOISE[-1])] if table == "pretrained" else []
         return [
-            Row(f"{of}: {name}", model | common | fields)
-            for of, fields in (HARD if table == "hard" else PRETRAINED).items()
+            Row(f"{of}: {name}", model | common | fields, noise)
+            for of, fields, noise in asked
             for name, model in MODELS.items()
         ]
     rows = [Row(name, TOKENS | SHORT | fields) for name, fields in PARTS.items()]

@@ -59,16 +59,20 @@ def audit_model(model: Pretrained) -> dict:
 def held_out(model: Pretrained, config, split: str, noise: float, protocol: str) -> dict:
     """An audit of a split that the model was not trained on, with wrong labels put in."""
     source = open_split(config, split)
+    image_of = make_noise(caption_pairs(source)[1], noise, protocol=protocol, seed=config.seed + 1000).index
+    return beside_truth(model, config.method, source, source.relevance() == 1, image_of)
+
+
+def beside_truth(model: Pretrained, method: str, source, matches: np.ndarray, image_of: np.ndarray) -> dict:
+    """An audit of a source whose captions are labelled with `image_of` [m], where `matches` [n, m] are the truth."""
     truth = caption_pairs(source)[1]
-    image_of = make_noise(truth, noise, protocol=protocol, seed=config.seed + 1000).index
-    matches = source.relevance() == 1
     n, m = matches.shape
     place = (image_of, np.arange(m))
     wrong, untrue, free = image_of != truth, ~matches[place], np.ones((n, m), bool)
     free[place] = False
     judge = Judge(model, Labelled(source, image_of), np.arange(n))
-    if config.method != "propensity":
-        return by_scores(judge, config.method, wrong, untrue, matches, free)
+    if method != "propensity":
+        return by_scores(judge, method, wrong, untrue, matches, free)
     seen = judged(judge)
     images, texts = judge.image_items(np.arange(n)), judge.text_items(np.arange(m))
     of_model = score_pairs(model.model, model.params, images, texts)

@@ -48,9 +48,7 @@ def main() -> None:
     if options.coco:
         train_on["coco_mini159"] = coco_folder(Path(options.coco), out)
     for seed in range(options.seeds):
-        towers = out / f"towers-seed{seed}"
-        path = ",".join(str(emoji / vendor) for vendor in TRAIN)
-        fit(path, {"method": "infonce", **TOWERS, "seed": seed}, towers)
+        towers = train_towers(emoji, out, seed)
         for data, folder in train_on.items():
             run(out, data, ZERO_SHOT, seed, towers, emoji, folder)
             for learns, frozen in LEARNS.items():
@@ -61,6 +59,14 @@ def main() -> None:
                         fit(str(folder), {**fields, **SHORT, **start, **frozen}, workdir)
                     run(out, data, f"{name}-{learns}", seed, workdir, emoji, folder)
     print(table(out, list(train_on), options.seeds))
+
+
+def train_towers(emoji: Path, out: Path, seed: int) -> Path:
+    """The workdir of the towers of a seed, trained unless they are there."""
+    workdir = out / f"towers-seed{seed}"
+    path = ",".join(str(emoji / vendor) for vendor in TRAIN)
+    fit(path, {"method": "infonce", **TOWERS, "seed": seed}, workdir)
+    return workdir
 
 
 def coco_folder(data: Path, out: Path) -> Path:

@@ -51,6 +51,7 @@ CONTROLS = ("mean of the claims", "sum of the claims", "no propensities", "sigmo
 HARD = {
     "default": {},
     "objects cross patches": {"data.jitter": 4.0, "model.towers": "tiny/8"},
+    "objects cross patches, 3,000 steps": {"data.jitter": 4.0, "model.towers": "tiny/8", "train.steps": 3000},
     "1,000 images": {"data.train_size": 1000},
     "3,000 images": {"data.train_size": 3000},
     "at most two facts": {"data.facts": [0.4, 0.6, 0.0]},

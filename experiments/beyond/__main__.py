@@ -158,7 +158,7 @@ def task(row: Row, seed: int) -> Task:
     """Returns the run of a row. Its name states what it changes, so that tables share runs."""
     changes = [str(value) if field == "method" else f"{field}={value}" for field, value in row.fields.items()]
     changes += [] if row.change is nullcontext else [row.name]
-    name = re.sub(r"[ \[\]/]", "", "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]))
+    name = re.sub(r"[ \[\]/*']", "", "-".join([*changes, f"noise{row.noise}", f"seed{seed}"]))
     return Task(name, {**row.fields, "data.noise": row.noise, "seed": seed}, row.change)
 
 

@@ -122,3 +122,9 @@ def test_pooled_regions_look_at_valid_cells_alone():
     other = encoded._replace(tokens=tokens.at[0, 3].add(9.0))
     changed = jnp.abs(model.apply(params, other, method="prepare_image").vectors - places.vectors).max(axis=-1)[0]
     assert (changed > 1e-6).tolist() == [i == 4 for i in range(5 + variants.REGIONS_COUNT)]
+
+
+def test_names_of_runs_are_names_of_folders():
+    for table in tables.TABLES:
+        for row in tables.table_rows(table):
+            assert not set(tables.task(row, 0).name) & set("/*?[] '")

@@ -18,7 +18,6 @@ from vacsr_jax.audit.stream import Seen, look
 Z95 = 1.96
 TINY = 1e-38  # the least positive number of float32, about
 FEW_LABELS = 200
-HASH = 16  # digits of the hash of the data that a mark keeps
 WIDE = 0.15  # an interval of the share of wrong labels that is wider says little
 MODEL_ERROR = 0.06  # of the log number of missing matches: how far off it was on scenes (experiments/audit)
 MOST = 0.8  # a share of wrong labels above this says more about the model than about the data
@@ -161,8 +160,8 @@ def marked(found: Findings, fits: Sequence[LabelModel], marks: Sequence[Mark]) -
     Raises:
       ValueError: if a mark is of other data, or of a label that the data do not have.
     """
-    known_as = data_hash(found.data)[:HASH]
-    if any(mark.data not in ("", known_as) for mark in marks):
+    digest = data_hash(found.data)
+    if not all(digest.startswith(mark.data) for mark in marks):
         raise ValueError("--marks: these marks are of other data or another split; give those of an audit of these")
     image_of, used, notes = found.data.image_of, 0, list(found.cautions)
     place = {(int(i), int(j)): k for k, (i, j) in enumerate(found.missing)}

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from vacsr_jax.atomic_files import write_text
-from vacsr_jax.audit.findings import HASH
 from vacsr_jax.data.source import picture
 from vacsr_jax.report import plots
 from vacsr_jax.report.html import document
@@ -113,7 +112,7 @@ def render(page: AuditPage) -> str:
         "missing_matches": [[x.image, x.caption, x.text, x.p_match, []] for x in page.matches],
         "pictures": pictures,
         "names": dict(page.names),
-        "of": numbers.get("data_sha256", "")[:HASH],
+        "of": numbers.get("data_sha256", "")[:16],
         "at_once": AT_ONCE,
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")

@@ -125,7 +125,9 @@ def test_what_it_refuses(folder, refuse, tmp_path):
     (tmp_path / "marks.csv").write_text("list,image_index,caption_index,mark\nsuspect_labels,0,0,maybe\n")
     marks = f"--marks={tmp_path / 'marks.csv'}"
     assert "marks.csv: line 2: got" in refuse("audit", f"--model={folder}/model", pairs, marks, sure)
-    assert "drawn pictures have no end; name a split" in refuse("audit", "--model=scenes", sure)
+    assert "expected one of train, validation, test; drawn pictures have no end" in refuse(
+        "audit", "--model=scenes", sure
+    )
     cosine_model("sigmoid").save(tmp_path / "sigmoid")
     message = refuse("audit", f"--model={tmp_path}/sigmoid", pairs, sure)
     assert "does not tell a match from a label; train one with method=propensity" in message

@@ -41,7 +41,7 @@ def open_split(config: ConfigDict, split: str | None) -> Source:
     if data.name in ("scenes", "scene_web"):  # what the web teaches is tested on scenes
         if split is None:
             raise ValueError(
-                f"data.name {data.name}: drawn pictures have no end; name a split: train, validation, test"
+                f"{data.name} split: got 'all', expected one of train, validation, test; drawn pictures have no end"
             )
         size = data.get(f"{split}_size", data.test_size)
         how = {"held_out": data.held_out, "jitter": data.jitter, "absent": data.absent}

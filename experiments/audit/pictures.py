@@ -21,7 +21,7 @@ from vacsr_jax.data.source import Source, caption_pairs
 from vacsr_jax.pretrained import load_workdir
 from vacsr_jax.report.tables import format_table
 
-METHODS: dict[str, dict] = {"propensity": {}, "sigmoid": {}, "infonce": {}}
+METHODS = ("propensity", "sigmoid", "infonce")
 NOISE = (0.2, 0.5)
 
 

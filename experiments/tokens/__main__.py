@@ -167,7 +167,7 @@ def step_times(out: Path) -> str:
     from vacsr_jax.report.tables import format_table
 
     configs = {row.name: make_config(row.fields) for row in table_rows("parts") if row.name in TIMED}
-    seconds = step_seconds(configs, out, rounds=40)
+    seconds = step_seconds(configs, out, rounds=15)
     found = [[name, seconds[name] / seconds["claims"]] for name in TIMED]
     return format_table(found, ["", "time of a step"], markdown=True)
 

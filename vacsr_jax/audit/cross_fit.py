@@ -53,8 +53,7 @@ def digest_of(source: EmbeddingSource) -> str:
     """12 digits that other vectors, labels or splits change."""
     pairs = source.pairs
     digest = hashlib.sha256(np.asarray(pairs.image_of, "<i8").tobytes())
-    if len(source) < len(pairs.images):
-        digest.update(np.asarray(source.rows, "<i8").tobytes())
+    digest.update(np.asarray(source.rows, "<i8").tobytes())
     for vectors in (pairs.images, pairs.texts):
         for start in range(0, len(vectors), ROWS):
             digest.update(np.ascontiguousarray(vectors[start : start + ROWS]).tobytes())

@@ -63,6 +63,12 @@ def test_a_list_of_another_split_is_refused(pairs, tmp_path):
             corrected(config, pairs)
 
 
+def test_ids_that_are_numbers_need_no_column(tmp_path):
+    source = ArraySource(np.zeros((2, 2, 2, 3), np.uint8), [("a",), ("b",)], [7, 8])
+    (tmp_path / "c.csv").write_text("image_index,caption_index\n1,0\n")
+    assert read_corrections(tmp_path / "c.csv", source).tolist() == [[1, 0]]
+
+
 def test_a_bad_line_is_named(pairs, tmp_path):
     file = tmp_path / "c.csv"
     for line, message in (

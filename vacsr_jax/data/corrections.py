@@ -93,7 +93,7 @@ def read_corrections(path: str | Path, source: Source) -> np.ndarray:
                     f"{images - 1} and 0 to {captions - 1}; indices count the training split"
                 )
             for column, known in zip(NAMES, (source.ids[image], texts[caption]), strict=True):
-                if row.get(column, known) != str(known):
+                if row.get(column, str(known)) != str(known):
                     raise ValueError(
                         f"{path}: line {reader.line_num}: {column}: got {row[column]!r}, but the training split has "
                         f"{str(known)!r} there; give a list of this data's training split (vacsr audit --split=train)"
